@@ -1,0 +1,5 @@
+"""Grids, sampling, cameras and thin-plate transforms: the mathematics the networks, losses and jobs share."""
+
+from dagan.geometry.grid import coordinate_grid, gaussian_heatmap, inverse_2x2, resize, resize_grid, sample
+
+__all__ = ["coordinate_grid", "gaussian_heatmap", "inverse_2x2", "resize", "resize_grid", "sample"]

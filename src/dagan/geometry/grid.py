@@ -1,0 +1,54 @@
+"""Coordinate grids, sampling, Gaussian heatmaps and 2x2 matrices (METHOD section 1).
+
+Legend: B batch, K keypoints, H W image, h w output grid. Coordinates are (x, y) in [-1, 1], x to the right, y down;
+the first pixel centre is -1, the last +1.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def coordinate_grid(height: int, width: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Tensor:
+    """h x w x 2 grid of pixel-centre coordinates, x_j = 2 j / (W - 1) - 1."""
+    x = 2 * torch.arange(width, device=device, dtype=dtype or torch.float32) / (width - 1) - 1
+    y = 2 * torch.arange(height, device=device, dtype=dtype or torch.float32) / (height - 1) - 1
+    return torch.stack([x.expand(height, width), y[:, None].expand(height, width)], dim=-1)
+
+
+def sample(image: Tensor, grid: Tensor, *, align_corners: bool, padding_mode: str = "zeros") -> Tensor:
+    """Bilinear look-up of image (B C H W) at grid (B h w 2): B C h w, in the image's dtype, positions in float32.
+
+    Positions stay in float32 because bfloat16 resolves only 1/256 of the image's width near the border.
+    """
+    return F.grid_sample(image.float(), grid.float(), mode="bilinear", padding_mode=padding_mode, align_corners=align_corners).to(image.dtype)
+
+
+def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear resize of B C H W to `size`, `align_corners=False`; the image itself where it has that size."""
+    if tuple(image.shape[-2:]) == tuple(size):
+        return image
+    return F.interpolate(image, size=size, mode="bilinear", align_corners=False)
+
+
+def resize_grid(grid: Tensor, size: tuple[int, int], *, align_corners: bool) -> Tensor:
+    """Bilinear resize of a field of positions, B h w 2. With align_corners an identity field stays exactly one."""
+    if tuple(grid.shape[1:3]) == tuple(size):
+        return grid
+    return F.interpolate(grid.permute(0, 3, 1, 2), size=size, mode="bilinear", align_corners=align_corners).permute(0, 2, 3, 1)
+
+
+def gaussian_heatmap(value: Tensor, size: tuple[int, int], variance: float) -> Tensor:
+    """B K h w: exp(-|z - p|^2 / (2 variance)) for keypoints p = value (B K 2)."""
+    grid = coordinate_grid(*size, device=value.device, dtype=value.dtype)
+    difference = grid - value[:, :, None, None, :]
+    return torch.exp(-0.5 * difference.square().sum(-1) / variance)
+
+
+def inverse_2x2(matrix: Tensor) -> Tensor:
+    """Closed-form inverse of ... x 2 x 2 matrices (torch.inverse does not export). Singular ones give inf."""
+    a, b, c, d = matrix[..., 0, 0], matrix[..., 0, 1], matrix[..., 1, 0], matrix[..., 1, 1]
+    adjugate = torch.stack([torch.stack([d, -b], -1), torch.stack([-c, a], -1)], -2)
+    return adjugate / (a * d - b * c)[..., None, None]
