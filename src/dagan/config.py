@@ -148,7 +148,7 @@ _PAPER = ModelConfig(name="paper-256")
 _SPADE = replace(_PAPER, name="paper-spade-256", generator=GeneratorConfig(decoder="spade"))
 _LITE = ModelConfig(
     name="lite-256",
-    depth=DepthConfig(encoder="lite", encoder_widths=(16, 32, 64, 96, 128), decoder_widths=(16, 16, 32, 48, 64), size=128),
+    depth=DepthConfig(encoder="lite", encoder_widths=(32, 32, 64, 128, 192), decoder_widths=(16, 24, 32, 64, 96), size=128),
     keypoints=KeypointConfig(hourglass=HourglassConfig(width=16, max_width=256), kernel=3),
     motion=MotionConfig(hourglass=HourglassConfig(width=24, max_width=192), kernel=3),
     generator=GeneratorConfig(decoder="pyramid", width=16, max_width=128, downs=3, blocks=3, align_depth=True),

@@ -1,0 +1,128 @@
+"""The whole model (METHOD sections 2-5): depth network, keypoint detector, dense motion and generator.
+
+Legend: B batch, K keypoints, H W image, h w motion size.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor, nn
+
+from dagan.config import ModelConfig
+from dagan.errors import InputError
+from dagan.models.depth import DepthNetwork
+from dagan.models.generator import Generator, SourceFeatures
+from dagan.models.keypoints import KeypointDetector, Keypoints
+from dagan.models.motion import DenseMotion
+
+
+@dataclass(frozen=True)
+class Source:
+    """Everything that depends on the source alone: image B x 3 x H x W, disparity B x 1 x H x W (None without depth),
+    keypoints, the image at motion size, and the generator's features."""
+
+    image: Tensor
+    disparity: Tensor | None
+    keypoints: Keypoints
+    small: Tensor
+    features: SourceFeatures
+
+
+@dataclass(frozen=True)
+class Output:
+    """image B x 3 x H x W in [0, 1]; deformation B x h x w x 2 (where each output place looks in the source);
+    occlusion B x 1 x h x w, 1 = visible; mask B x (K + 1) x h x w; warped: the source image moved by the deformation."""
+
+    image: Tensor
+    deformation: Tensor
+    occlusion: Tensor
+    mask: Tensor
+    warped: Tensor
+
+
+class DaGAN(nn.Module):
+    """The model of one configuration, freshly initialised. `dagan.load` gives a trained one, in evaluation mode.
+
+    `compute_dtype`: the precision of convolutions and attention in `depth`, `keypoints`, `encode_source` and `drive`;
+    coordinates always stay in float32. `forward` leaves precision to the training engine.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.compute_dtype = torch.float32
+        factor = config.image_size // config.motion_size
+        self.depth_network = DepthNetwork(config.depth) if config.use_depth else None
+        self.keypoint_detector = KeypointDetector(config.keypoints, factor, config.use_depth)
+        self.dense_motion = DenseMotion(config.motion, config.keypoints.count, factor, config.align_corners)
+        self.generator = Generator(config.generator, config.use_depth, config.align_corners)
+
+    @torch.inference_mode()
+    def depth(self, image: Tensor) -> Tensor:
+        """Disparity B x 1 x H x W in (0, 1), near = large, of images B x 3 x H x W in [0, 1].
+
+        Raises InputError for another shape, and for a model without a depth network.
+        """
+        self._check(image)
+        if self.depth_network is None:
+            raise InputError(f"model {self.config.name!r} has no depth network: use one whose name does not end in -rgb")
+        with self._precision(image):
+            return self._disparity(image)  # type: ignore[return-value]
+
+    @torch.inference_mode()
+    def keypoints(self, image: Tensor) -> Keypoints:
+        """Keypoints of images B x 3 x H x W in [0, 1]; the depth map is computed on the way. Raises InputError for another shape."""
+        self._check(image)
+        with self._precision(image):
+            return self.keypoint_detector(image, self._disparity(image))
+
+    @torch.inference_mode()
+    def encode_source(self, image: Tensor) -> Source:
+        """Everything that depends on the source image (B x 3 x H x W in [0, 1]) alone. Raises InputError for another shape."""
+        self._check(image)
+        with self._precision(image):
+            return self._encode(image, self._disparity(image))
+
+    @torch.inference_mode()
+    def drive(self, source: Source, keypoints: Keypoints) -> Output:
+        """The source in the pose of `keypoints` (a batch; a source batch of one serves all). Raises InputError if batches disagree."""
+        sources, frames = len(source.image), len(keypoints.value)
+        if sources not in (1, frames):
+            raise InputError(f"{sources} sources for {frames} driving frames: use one source, or one for each frame")
+        with self._precision(source.image):
+            return self._drive(source, keypoints)
+
+    def forward(self, source: Tensor, driving: Tensor, *, source_disparity: Tensor | None, driving_disparity: Tensor | None) -> tuple[Output, Keypoints, Keypoints]:
+        """Training: (output, source keypoints, driving keypoints) for images B x 3 x H x W with their depth maps
+        (from the frozen depth network; None for the RGB-only twin)."""
+        encoded = self._encode(source, source_disparity)
+        keypoints = self.keypoint_detector(driving, driving_disparity)
+        return self._drive(encoded, keypoints), encoded.keypoints, keypoints
+
+    def _disparity(self, image: Tensor) -> Tensor | None:
+        return None if self.depth_network is None else self.depth_network(image)[0]
+
+    def _encode(self, image: Tensor, disparity: Tensor | None) -> Source:
+        keypoints = self.keypoint_detector(image, disparity)
+        return Source(image, disparity, keypoints, self.dense_motion.down(image), self.generator.encode(image, disparity))
+
+    def _drive(self, source: Source, keypoints: Keypoints) -> Output:
+        frames = len(keypoints.value)
+        small = source.small.expand(frames, -1, -1, -1)
+        origin = Keypoints(source.keypoints.value.expand(frames, -1, -1), source.keypoints.jacobian.expand(frames, -1, -1, -1))
+        motion = self.dense_motion(small, origin, keypoints)
+        image, warped = self.generator.decode(source.features, source.image, motion)
+        return Output(image, warped=warped, **{f.name: getattr(motion, f.name) for f in fields(motion)})
+
+    def _precision(self, image: Tensor) -> AbstractContextManager[None]:
+        return torch.autocast(image.device.type, dtype=self.compute_dtype, enabled=self.compute_dtype != torch.float32)
+
+    def _check(self, image: Tensor) -> None:
+        size = self.config.image_size
+        if image.ndim != 4 or tuple(image.shape[1:]) != (3, size, size) or not image.is_floating_point():
+            raise InputError(
+                f"images are {tuple(image.shape)} {image.dtype}: model {self.config.name!r} takes floating point B x 3 x {size} x {size} in [0, 1]"
+            )

@@ -1,0 +1,159 @@
+"""Warping generator (METHOD section 5): appearance and depth encoders, warping, attention, and three decoders.
+
+Legend: B batch, C channels, H W image, h w motion size. Scale i has 1/2^i of the image's size and min(max, width 2^i) channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dagan.config import GeneratorConfig
+from dagan.geometry import resize, resize_grid, sample
+from dagan.models.attention import CrossModalAttention
+from dagan.models.blocks import DownBlock, ResidualBlock, SameBlock, SpadeBlock, UpBlock
+from dagan.models.motion import Motion
+
+
+@dataclass(frozen=True)
+class SourceFeatures:
+    """What the generator keeps of a source: appearance, scales 0 (finest) to downs; query of the attention, or None."""
+
+    appearance: tuple[Tensor, ...]
+    query: Tensor | None
+
+
+class Encoder(nn.Module):
+    """Same block, then down blocks; returns every scale, finest first."""
+
+    def __init__(self, channels_in: int, widths: list[int], kernel: int) -> None:
+        super().__init__()
+        self.first = SameBlock(channels_in, widths[0], kernel)
+        self.downs = nn.ModuleList(DownBlock(a, b) for a, b in zip(widths, widths[1:], strict=False))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        features = [self.first(x)]
+        for down in self.downs:
+            features.append(down(features[-1]))
+        return tuple(features)
+
+
+class ResidualDecoder(nn.Module):
+    """Decoder A, the paper's: residual blocks, up blocks, 7x7 convolution, sigmoid."""
+
+    skips = 0  # how many of the finer warped scales it takes
+
+    def __init__(self, config: GeneratorConfig, widths: list[int]) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(*[ResidualBlock(widths[-1]) for _ in range(config.blocks)])
+        self.ups = nn.Sequential(*[UpBlock(widths[i + 1], widths[i]) for i in reversed(range(config.downs))])
+        self.final = nn.Conv2d(widths[0], 3, 7, padding=3)
+
+    def forward(self, features: list[Tensor], warped: Tensor) -> Tensor:
+        return torch.sigmoid(self.final(self.ups(self.blocks(features[-1]))).float())
+
+
+class SpadeDecoder(nn.Module):
+    """Decoder B: SPADE blocks guided by four compressed feature channels and the warped, occluded source image."""
+
+    skips = 0
+
+    def __init__(self, config: GeneratorConfig, widths: list[int]) -> None:
+        super().__init__()
+        channels, hidden, guidance = widths[-1], 2 * config.max_width, 4 + 3
+        self.compress = nn.Conv2d(channels, 4, 3, padding=1)
+        self.widen = nn.Conv2d(channels, hidden, 3, padding=1)
+        self.middle = nn.ModuleList(SpadeBlock(hidden, hidden, guidance) for _ in range(3))
+        self.ups = nn.ModuleList([SpadeBlock(hidden, hidden // 2, guidance), SpadeBlock(hidden // 2, hidden // 8, guidance)])
+        self.final = nn.Conv2d(hidden // 8, 3, 3, padding=1)
+
+    def forward(self, features: list[Tensor], warped: Tensor) -> Tensor:
+        small = F.interpolate(self.compress(features[-1]), size=warped.shape[-2:], mode="nearest")
+        guidance = torch.cat([small, warped.to(small.dtype)], dim=1)
+        x = self.widen(features[-1])
+        for block in self.middle:
+            x = block(x, guidance)
+        for block in self.ups:
+            x = block(F.interpolate(x, scale_factor=2, mode="nearest"), guidance)
+        return torch.sigmoid(self.final(F.leaky_relu(x, 0.2)).float())
+
+
+class PyramidDecoder(nn.Module):
+    """The lite decoder: residual blocks at the coarsest scale, then each finer scale is joined with the source features
+    warped there; a half-size head predicts colour and a blend weight, and the blend takes detail from the warped source.
+
+    Warped detail at every scale replaces the width that decoder A spends on carrying it through one 64 x 64 map.
+    """
+
+    def __init__(self, config: GeneratorConfig, widths: list[int]) -> None:
+        super().__init__()
+        self.skips = config.downs - 1
+        self.blocks = nn.Sequential(*[ResidualBlock(widths[-1]) for _ in range(config.blocks)])
+        scales = list(reversed(range(1, config.downs)))
+        self.ups = nn.ModuleList(UpBlock(widths[i + 1], widths[i]) for i in scales)
+        self.joins = nn.ModuleList(SameBlock(2 * widths[i], widths[i]) for i in scales)
+        self.final = nn.Conv2d(widths[1] + 12, 16, 3, padding=1)
+        assert self.final.bias is not None
+        with torch.no_grad():  # start near the warped source: blend 0.73
+            self.final.bias[12:].fill_(1.0)
+
+    def forward(self, features: list[Tensor], warped: Tensor) -> Tensor:
+        x = self.blocks(features[-1])
+        for up, join, skip in zip(self.ups, self.joins, reversed(features[:-1]), strict=True):
+            x = join(torch.cat([up(x), skip], dim=1))
+        x = torch.cat([x, F.pixel_unshuffle(warped, 2).to(x.dtype)], dim=1)
+        out = F.pixel_shuffle(self.final(x), 2).float()
+        blend = torch.sigmoid(out[:, 3:])
+        return blend * warped.float() + (1 - blend) * torch.sigmoid(out[:, :3])
+
+
+_DECODERS = {"residual": ResidualDecoder, "spade": SpadeDecoder, "pyramid": PyramidDecoder}
+
+
+class Generator(nn.Module):
+    """`encode` once per source, `decode` once per driving frame."""
+
+    def __init__(self, config: GeneratorConfig, use_depth: bool, align_corners: bool) -> None:
+        super().__init__()
+        self.config = config
+        self.align_corners = align_corners
+        widths = [min(config.max_width, config.width * 2**i) for i in range(config.downs + 1)]
+        pyramid = config.decoder == "pyramid"
+        self.appearance = Encoder(3, widths, 3 if pyramid else 7)
+        # The lite depth map is smooth: two scales less of it lose nothing and cost a sixteenth.
+        self.depth_reduction = 2 ** (config.downs - 1) if pyramid else 1
+        self.depth = Encoder(1, widths[config.downs - 1 :] if pyramid else widths, 3 if pyramid else 7) if use_depth else None
+        self.attention = CrossModalAttention(widths[-1]) if use_depth else None
+        self.decoder = _DECODERS[config.decoder](config, widths)
+
+    def encode(self, image: Tensor, disparity: Tensor | None) -> SourceFeatures:
+        """image B x 3 x H x W, disparity B x 1 x H x W (None for the RGB-only twin)."""
+        query = None
+        if self.depth is not None and self.attention is not None and disparity is not None:
+            small = F.avg_pool2d(disparity, self.depth_reduction)
+            query = self.attention.encode_query(self.depth(small)[-1])
+        return SourceFeatures(self.appearance(image), query)
+
+    def decode(self, source: SourceFeatures, image: Tensor, motion: Motion) -> tuple[Tensor, Tensor]:
+        """-> (result, warped source image), both B x 3 x H x W in [0, 1]; image: the source image."""
+        finest = len(source.appearance) - 1 - self.decoder.skips
+        features = []
+        for level in source.appearance[finest:]:
+            occlusion = resize(motion.occlusion, (level.shape[-2], level.shape[-1])).to(level.dtype)
+            features.append(self._warp(level, motion.deformation) * occlusion)
+        if self.attention is not None and source.query is not None:
+            query = source.query
+            if self.config.align_depth:
+                query = self._warp(query, motion.deformation)
+            features[-1] = self.attention(query.expand(len(features[-1]), -1, -1, -1), features[-1])
+        warped = self._warp(image, motion.deformation)
+        if isinstance(self.decoder, SpadeDecoder):
+            warped = warped * resize(motion.occlusion, (warped.shape[-2], warped.shape[-1]))
+        return self.decoder(features, warped), warped
+
+    def _warp(self, x: Tensor, deformation: Tensor) -> Tensor:
+        grid = resize_grid(deformation, (x.shape[-2], x.shape[-1]), align_corners=self.align_corners)
+        return sample(x.expand(len(grid), -1, -1, -1), grid, align_corners=self.align_corners)

@@ -1,0 +1,53 @@
+"""Keypoints found on RGB plus depth (METHOD section 3). Legend: B batch, K keypoints, H W image, h w heatmap."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dagan.config import KeypointConfig
+from dagan.geometry import coordinate_grid
+from dagan.models.blocks import BandLimitedDown, Hourglass
+
+
+@dataclass(frozen=True)
+class Keypoints:
+    """value: B x K x 2 positions (x, y) in [-1, 1]; jacobian: B x K x 2 x 2 local affine frames."""
+
+    value: Tensor
+    jacobian: Tensor
+
+    def __getitem__(self, index: slice | Tensor) -> Keypoints:
+        """A part of the batch."""
+        return Keypoints(self.value[index], self.jacobian[index])
+
+
+class KeypointDetector(nn.Module):
+    """(image B x 3 x H x W, disparity B x 1 x H x W or None) -> Keypoints. `factor`: how much smaller the hourglass works."""
+
+    def __init__(self, config: KeypointConfig, factor: int, use_depth: bool) -> None:
+        super().__init__()
+        self.config = config
+        channels = 4 if use_depth else 3
+        self.down = BandLimitedDown(channels, factor)
+        self.hourglass = Hourglass(config.hourglass, channels)
+        self.heatmap = nn.Conv2d(self.hourglass.channels, config.count, config.kernel)
+        self.jacobian = nn.Conv2d(self.hourglass.channels, 4 * config.count, config.kernel)
+        nn.init.zeros_(self.jacobian.weight)
+        assert self.jacobian.bias is not None
+        with torch.no_grad():
+            self.jacobian.bias.copy_(torch.tensor([1.0, 0.0, 0.0, 1.0]).repeat(config.count))
+
+    def forward(self, image: Tensor, disparity: Tensor | None) -> Keypoints:
+        x = image if disparity is None else torch.cat([image, disparity.to(image.dtype)], dim=1)
+        features = self.hourglass(self.down(x))
+        # Positions and frames in float32: bfloat16 is too coarse for them.
+        logits = self.heatmap(features).float()
+        batch, count, h, w = logits.shape
+        weights = torch.softmax(logits.flatten(2) / self.config.temperature, dim=2)
+        grid = coordinate_grid(h, w, device=logits.device).reshape(h * w, 2)
+        value = (weights[..., None] * grid).sum(2)
+        jacobian = self.jacobian(features).float().reshape(batch, count, 4, h * w)
+        return Keypoints(value, (jacobian * weights[:, :, None]).sum(-1).reshape(batch, count, 2, 2))
