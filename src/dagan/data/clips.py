@@ -1,0 +1,105 @@
+"""Finds clips and portraits in a folder, tells whom they show, and sets identities aside for validation."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from dagan.errors import InputError
+
+VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg", ".ogv", ".gif"})
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
+# "id10280#NXjT3732Ekg#001093#001192.mp4" and "id10280/NXjT3732Ekg/00001.mp4": the two usual layouts of VoxCeleb.
+_IDENTITY = re.compile(r"^(id\d+)(?=$|[#_.-])")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """path: a video file, a folder of images, or (still) one image. name: its path below the searched folder."""
+
+    path: Path
+    name: str
+    identity: str
+    still: bool = False
+
+
+def find_clips(folder: Path) -> list[Clip]:
+    """All videos and image folders (two images or more) below `folder`, by name. Raises InputError where there are none."""
+    files = _files(folder)
+    videos = [p for p in files if p.suffix.lower() in VIDEO_SUFFIXES]
+    images: dict[Path, int] = {}
+    for path in files:
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            images[path.parent] = images.get(path.parent, 0) + 1
+    folders = [p for p, count in images.items() if count > 1]
+    if not videos and not folders:
+        raise InputError(f"{folder} holds no video files and no folders of images: name a folder with clips such as .mp4 files")
+    identities = _metadata(folder)
+    return [_clip(folder, path, identities, still=False) for path in sorted(videos + folders)]
+
+
+def find_stills(folder: Path) -> list[Clip]:
+    """All images below `folder`, by name. Raises InputError where there are none."""
+    images = sorted(p for p in _files(folder) if p.suffix.lower() in IMAGE_SUFFIXES)
+    if not images:
+        raise InputError(f"{folder} holds no images: name a folder with .jpg or .png portraits")
+    identities = _metadata(folder)
+    return [_clip(folder, path, identities, still=True) for path in images]
+
+
+def held_out(identities: Iterable[str], share: float) -> frozenset[str]:
+    """About `share` of the identities, chosen by a hash of the name: the choice does not change when others come or go.
+
+    A share above 0 holds out at least one of two or more identities, so that small sets are validated too.
+    """
+    names = set(identities)
+    if share == 0 or len(names) < 2:
+        return frozenset()
+    order = {name: int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) / 2**64 for name in names}
+    chosen = frozenset(name for name, place in order.items() if place < share)
+    if not chosen:
+        return frozenset({min(names, key=order.__getitem__)})
+    return chosen if len(chosen) < len(names) else chosen - {max(names, key=order.__getitem__)}
+
+
+def images_of(folder: Path) -> list[Path]:
+    """The images that lie directly in `folder`, in the order of the numbers in their names."""
+    images = [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES]
+    return sorted(images, key=lambda p: [(int(t), "") if t.isdigit() else (-1, t) for t in re.split(r"(\d+)", p.name)])
+
+
+def _files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise InputError(f"data folder {folder} does not exist (seen from {Path.cwd()}): give the path of a folder with clips")
+    return [p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")]
+
+
+def _metadata(folder: Path) -> dict[str, str]:
+    table = folder / "metadata.csv"
+    if not table.is_file():
+        return {}
+    with table.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        missing = {"file", "identity"} - set(reader.fieldnames or ())
+        if missing:
+            raise InputError(f"{table} has no column {' and no column '.join(sorted(missing))}: it needs 'file' and 'identity'")
+        return {row["file"]: row["identity"] for row in reader}
+
+
+def _clip(root: Path, path: Path, identities: dict[str, str], still: bool) -> Clip:
+    name = path.relative_to(root).as_posix()
+    known = identities.get(name) or identities.get(path.name)
+    return Clip(path, name, known or _identity(Path(name)), still)
+
+
+def _identity(name: Path) -> str:
+    for part in name.parts:
+        found = _IDENTITY.match(part)
+        if found:
+            return found[1]
+    # Else everything in one sub-folder is taken for one person, and a loose file for a person of its own.
+    return name.parts[0] if len(name.parts) > 1 else name.stem

@@ -1,0 +1,165 @@
+"""Reads frames of clips as square pictures of one size. Legend: N frames, S side; frames are uint8 N x 3 x S x S, RGB.
+
+Frames that are not square are cut to their middle square.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from dagan.data.clips import Clip, images_of
+from dagan.errors import InputError
+
+# Folders of images and stills carry no time: the frame rate of the usual sets.
+IMAGE_RATE = 25.0
+Frames = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What is known of a clip without decoding: frames in all, frames per second, and each frame's presentation time
+    (None for images), in the stream's unit, in order; keys: which of them decoding may start at."""
+
+    count: int
+    rate: float
+    times: NDArray[np.int64] | None = None
+    keys: NDArray[np.bool_] | None = None
+
+
+def probe(clip: Clip) -> Probe:
+    """Counts frames by reading packets only. Raises InputError for a file that is no video."""
+    if clip.still:
+        return Probe(1, IMAGE_RATE)
+    if clip.path.is_dir():
+        return Probe(len(images_of(clip.path)), IMAGE_RATE)
+    with _open(clip.path) as container:
+        stream = container.streams.video[0]
+        packets = [(p.pts, p.is_keyframe) for p in container.demux(stream) if p.pts is not None and not p.is_discard]
+        rate = float(stream.average_rate or IMAGE_RATE)
+    if not packets:
+        raise InputError(f"{clip.path} holds no frames: remove it from the data folder, or replace it")
+    packets.sort()
+    times, keys = zip(*packets, strict=True)
+    return Probe(len(times), rate, np.asarray(times, np.int64), np.asarray(keys, bool))
+
+
+def read_clip(clip: Clip, size: int) -> Frames:
+    """Every frame of a clip. Raises InputError for files that cannot be decoded."""
+    frames = list(_images(clip, size) if clip.still or clip.path.is_dir() else _video(clip.path, size))
+    if not frames:
+        raise InputError(f"{clip.path} holds no frames: remove it from the data folder, or replace it")
+    return np.stack(frames)
+
+
+class RandomReader:
+    """Decodes single frames of many clips, keeping the `limit` last used files open."""
+
+    def __init__(self, size: int, limit: int = 32) -> None:
+        self.size, self.limit = size, limit
+        self._open: OrderedDict[Path, Any] = OrderedDict()
+
+    def read(self, clip: Clip, known: Probe, indices: list[int]) -> Frames:
+        """The frames of these indices, n x 3 x S x S, in the order asked for."""
+        if clip.still:
+            return np.stack([_image(clip.path, self.size)] * len(indices))
+        if clip.path.is_dir():
+            images = images_of(clip.path)
+            return np.stack([_image(images[i], self.size) for i in indices])
+        found = self._decode(clip.path, known, sorted(set(indices)))
+        return np.stack([found[i] for i in indices])
+
+    def _decode(self, path: Path, known: Probe, wanted: list[int]) -> dict[int, Frames]:
+        assert known.times is not None
+        assert known.keys is not None
+        container = self._container(path)
+        stream = container.streams.video[0]
+        found: dict[int, Frames] = {}
+        starts = np.flatnonzero(known.keys)
+        groups: dict[int, list[int]] = {}
+        for i in wanted:
+            groups.setdefault(int(np.searchsorted(starts, i, side="right")), []).append(i)
+        for group in groups.values():
+            container.seek(int(known.times[group[0]]), stream=stream, backward=True)
+            last = int(known.times[group[-1]])
+            for frame in container.decode(stream):
+                # Frames between the key frame and the wanted one only serve the decoder: they are not converted.
+                i = int(np.searchsorted(known.times, frame.pts))
+                if i in group:
+                    found[i] = _square(frame, self.size)
+                if frame.pts >= last:
+                    break
+        missing = [i for i in wanted if i not in found]
+        if missing:
+            raise InputError(f"{path}: frame {missing[0]} cannot be decoded: remove the file from the data folder, or replace it")
+        return found
+
+    def _container(self, path: Path) -> Any:
+        if path in self._open:
+            self._open.move_to_end(path)
+        else:
+            self._open[path] = _open(path)
+            if len(self._open) > self.limit:
+                self._open.popitem(last=False)[1].close()
+        return self._open[path]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Open files do not travel to worker processes.
+        return self.__dict__ | {"_open": OrderedDict()}
+
+
+def _open(path: Path) -> Any:
+    try:
+        container = av.open(str(path))
+    except (av.FFmpegError, OSError) as error:
+        raise InputError(f"{path} cannot be read as a video ({error}): remove it from the data folder, or replace it") from None
+    if not container.streams.video:
+        container.close()
+        raise InputError(f"{path} has no picture: remove it from the data folder, or replace it")
+    # Many files are decoded at a time: threads inside one decoder would only compete.
+    container.streams.video[0].thread_count = 1
+    return container
+
+
+def _video(path: Path, size: int) -> Iterator[Frames]:
+    with _open(path) as container:
+        try:
+            for frame in container.decode(video=0):
+                yield _square(frame, size)
+        except av.FFmpegError as error:
+            raise InputError(f"{path} is damaged ({error}): remove it from the data folder, or replace it") from None
+
+
+def _images(clip: Clip, size: int) -> Iterator[Frames]:
+    for path in [clip.path] if clip.still else images_of(clip.path):
+        yield _image(path, size)
+
+
+def _image(path: Path, size: int) -> Frames:
+    try:
+        with Image.open(path) as image:
+            square = ImageOps.fit(ImageOps.exif_transpose(image).convert("RGB"), (size, size), Image.Resampling.BICUBIC)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read as an image ({error}): remove it from the data folder, or replace it") from None
+    return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))
+
+
+def _square(frame: Any, size: int) -> Frames:
+    short = min(frame.width, frame.height)
+    width, height = round(frame.width * size / short), round(frame.height * size / short)
+    # Area averaging does not alias when it shrinks.
+    method = "AREA" if short > size else "BICUBIC"
+    picture = frame.to_ndarray(width=width, height=height, format="rgb24", interpolation=method)
+    x, y = (width - size) // 2, (height - size) // 2
+    picture = picture[y : y + size, x : x + size]
+    if frame.rotation:
+        picture = np.rot90(picture, frame.rotation // 90)
+    return np.ascontiguousarray(picture.transpose(2, 0, 1))

@@ -1,0 +1,110 @@
+"""Draws frame numbers: triplets for stage 1, pairs for stage 2. Legend: n samples. Every draw is a function of its generator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dagan.data.config import Balance, PairConfig, TripletConfig
+from dagan.data.store import ClipDataset, Numbers
+from dagan.errors import InputError
+
+# Attempts per triplet before the liveliest of them is taken.
+ATTEMPTS = 8
+
+
+@dataclass(frozen=True)
+class Draw:
+    """numbers: n x k frame numbers. still: n, which samples are one picture to be moved at random."""
+
+    numbers: Numbers
+    still: NDArray[np.bool_]
+
+
+class ClipChooser:
+    """Draws clips of a split that have at least `shortest` frames, evenly by identity, clip or second."""
+
+    def __init__(self, dataset: ClipDataset, split: str, balance: Balance, shortest: int) -> None:
+        members = dataset.members(split)
+        self.members = members[dataset.count[members] >= shortest]
+        if not len(self.members):
+            raise InputError(f"no {split} clip has {shortest} frames or more: add longer clips, or set data.hold_out to 0")
+        weight = self._weights(dataset, balance)
+        self.cumulative = np.cumsum(weight) / weight.sum()
+
+    def _weights(self, dataset: ClipDataset, balance: Balance) -> NDArray[np.float64]:
+        if balance == "clip":
+            return np.ones(len(self.members))
+        seconds = dataset.count[self.members] / dataset.rate[self.members]
+        if balance == "seconds":
+            return seconds
+        names = np.asarray([dataset.clips[i].identity for i in self.members])
+        _, owner = np.unique(names, return_inverse=True)
+        return seconds / np.bincount(owner, weights=seconds)[owner]
+
+    def draw(self, rng: np.random.Generator, count: int) -> Numbers:
+        """Clip numbers, with repetition."""
+        places = np.searchsorted(self.cumulative, rng.random(count), side="right")
+        return self.members[np.minimum(places, len(self.members) - 1)]
+
+
+class TripletSampler:
+    """Frames (t - g, t, t + g) of one clip, n x 3."""
+
+    def __init__(self, dataset: ClipDataset, split: str, balance: Balance, config: TripletConfig) -> None:
+        self.dataset, self.config = dataset, config
+        self.chooser = ClipChooser(dataset, split, balance, 3)
+        if config.min_motion > 0 and dataset.thumbnails is None:
+            raise InputError("sampling.min_motion needs decoded clips: set data.storage to memory or device, or min_motion to 0")
+
+    def draw(self, rng: np.random.Generator, count: int) -> Draw:
+        """`count` triplets; with min_motion the first of several attempts in which both neighbours moved enough."""
+        attempts = ATTEMPTS if self.config.min_motion > 0 else 1
+        numbers = self._triplets(rng, count * attempts)
+        if attempts > 1:
+            motion = self._motion(numbers).reshape(count, attempts)
+            enough = motion >= self.config.min_motion
+            choice = np.where(enough.any(1), enough.argmax(1), motion.argmax(1))
+            numbers = numbers.reshape(count, attempts, 3)[np.arange(count), choice]
+        return Draw(numbers, np.zeros(count, bool))
+
+    def _triplets(self, rng: np.random.Generator, count: int) -> Numbers:
+        clips = self.chooser.draw(rng, count)
+        length = self.dataset.count[clips]
+        gap = np.minimum(rng.integers(self.config.gap[0], self.config.gap[1] + 1, count), (length - 1) // 2)
+        middle = self.dataset.start[clips] + gap + rng.integers(0, length - 2 * gap)
+        return np.stack([middle - gap, middle, middle + gap], axis=1)
+
+    def _motion(self, numbers: Numbers) -> NDArray[np.float64]:
+        """The smaller of both mean absolute differences to the middle frame, 0 to 1."""
+        assert self.dataset.thumbnails is not None
+        pictures = self.dataset.thumbnails[numbers].astype(np.float32) / 255
+        difference = np.abs(pictures[:, [0, 2]] - pictures[:, 1:2]).mean((2, 3))
+        return difference.min(1).astype(np.float64)
+
+
+class PairSampler:
+    """(source, driving) frames, n x 2: two frames of one clip, or twice the same picture for a still pair."""
+
+    def __init__(self, dataset: ClipDataset, split: str, balance: Balance, config: PairConfig) -> None:
+        self.dataset, self.config = dataset, config
+        self.chooser = ClipChooser(dataset, split, balance, 2)
+        self.portraits = dataset.members(split, still=True)
+
+    def draw(self, rng: np.random.Generator, count: int) -> Draw:
+        """`count` pairs."""
+        clips = self.chooser.draw(rng, count)
+        length = self.dataset.count[clips]
+        first = rng.integers(0, length)
+        # Any other frame, all equally likely.
+        second = (first + 1 + rng.integers(0, length - 1)) % length
+        numbers = self.dataset.start[clips][:, None] + np.stack([first, second], axis=1)
+        still = rng.random(count) < self.config.still
+        from_portraits = still & (rng.random(count) < self.config.portrait)
+        if len(self.portraits):
+            chosen = self.portraits[rng.integers(0, len(self.portraits), count)]
+            numbers[from_portraits, 0] = self.dataset.start[chosen][from_portraits]
+        numbers[still, 1] = numbers[still, 0]
+        return Draw(numbers, still)

@@ -1,0 +1,228 @@
+"""Decoded frames by number, held in memory, on the accelerator or read from disk. Legend: N frames, n asked for, S side.
+
+Every clip owns a run of frame numbers: clip c has `start[c] .. start[c] + count[c] - 1`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from dagan.data.clips import Clip, find_clips, find_stills, held_out
+from dagan.data.config import DataConfig
+from dagan.data.decode import Frames, Probe, RandomReader, probe, read_clip
+from dagan.errors import InputError
+
+# Side of the grey pictures of each frame's middle by which motion is judged.
+THUMBNAIL = 16
+Numbers = NDArray[np.int64]
+
+
+class Store(Protocol):
+    """gather: uint8 frames n x 3 x S x S of n frame numbers."""
+
+    def gather(self, numbers: Numbers) -> Tensor: ...
+
+
+class MemoryStore:
+    """All frames as one uint8 tensor N x 3 x S x S, in memory (or a mapped file) or on the accelerator."""
+
+    def __init__(self, frames: Frames, device: torch.device | None = None) -> None:
+        self.frames = torch.from_numpy(frames)
+        if device is not None:
+            self.frames = self.frames.to(device)
+
+    def gather(self, numbers: Numbers) -> Tensor:
+        """uint8 n x 3 x S x S, on the store's device."""
+        return self.frames[torch.from_numpy(numbers).to(self.frames.device)]
+
+
+class DiskStore:
+    """Decodes what is asked for. Travels to worker processes, each of which opens its own files."""
+
+    def __init__(self, clips: Sequence[Clip], probes: Sequence[Probe], start: Numbers, size: int) -> None:
+        self.clips, self.probes, self.start = clips, probes, start
+        self.reader = RandomReader(size)
+
+    def gather(self, numbers: Numbers) -> Tensor:
+        """uint8 n x 3 x S x S. Frames of one clip are decoded together."""
+        owners = np.searchsorted(self.start, numbers, side="right") - 1
+        out: Frames = np.empty((len(numbers), 3, self.reader.size, self.reader.size), np.uint8)
+        for owner in np.unique(owners):
+            places = np.flatnonzero(owners == owner)
+            indices = (numbers[places] - self.start[owner]).tolist()
+            out[places] = self.reader.read(self.clips[owner], self.probes[owner], indices)
+        return torch.from_numpy(out)
+
+
+@dataclass(frozen=True)
+class ClipDataset:
+    """Clips with their frame numbers. thumbnails: N x 16 x 16 grey uint8 of each frame's middle, None when read from disk."""
+
+    clips: tuple[Clip, ...]
+    start: Numbers
+    count: Numbers
+    rate: NDArray[np.float64]
+    held: frozenset[str]
+    store: Store
+    thumbnails: Frames | None
+
+    def members(self, split: str, still: bool = False) -> Numbers:
+        """Which clips (or stills) belong to "train" or "validation"."""
+        wanted = split == "validation"
+        return np.asarray([i for i, c in enumerate(self.clips) if c.still == still and (c.identity in self.held) == wanted], np.int64)
+
+
+def open_dataset(config: DataConfig, device: torch.device | None = None, console: Console | None = None) -> ClipDataset:
+    """Finds, decodes (unless storage is "disk") and numbers all frames. `device`: where storage "device" puts them.
+
+    Raises InputError for missing folders and unreadable files.
+    """
+    clips = find_clips(config.train)
+    held = held_out((c.identity for c in clips), config.hold_out)
+    if config.portraits is not None:
+        clips += find_stills(config.portraits)
+    console = console or Console(stderr=True)
+    if config.storage == "disk":
+        probes = _probe_all(clips, console)
+        start, count = _number(probes)
+        rate = np.asarray([p.rate for p in probes])
+        return ClipDataset(tuple(clips), start, count, rate, held, DiskStore(clips, probes, start, config.size), None)
+    cached = _Cache.of(config, clips)
+    if cached is None or not cached.complete():
+        arrays = _decode_all(clips, config.size, cached, console)
+    else:
+        arrays = cached.load()
+    store = MemoryStore(arrays["frames"], device if config.storage == "device" else None)
+    return ClipDataset(tuple(clips), arrays["start"], arrays["count"], arrays["rate"], held, store, arrays["thumbnails"])
+
+
+def _number(probes: Sequence[Probe]) -> tuple[Numbers, Numbers]:
+    count = np.asarray([p.count for p in probes], np.int64)
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(count)[:-1]]), count
+
+
+def _probe_all(clips: Sequence[Clip], console: Console) -> list[Probe]:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(_tracked(pool.map(probe, clips), "Counting frames", len(clips), console))
+
+
+def _tracked(items: Iterable[Any], text: str, total: int, console: Console) -> Iterable[Any]:
+    return track(items, text, total=total, console=console, transient=True, disable=not console.is_terminal)
+
+
+def _decode_all(clips: Sequence[Clip], size: int, cache: _Cache | None, console: Console) -> dict[str, Any]:
+    probes = _probe_all(clips, console)
+    start, count = _number(probes)
+    shape = (int(count.sum()), 3, size, size)
+    if cache is None:
+        _require_memory(shape)
+        frames: Frames = np.empty(shape, np.uint8)
+    else:
+        frames = cache.create(shape)
+    thumbnails: Frames = np.zeros((shape[0], THUMBNAIL, THUMBNAIL), np.uint8)
+
+    def decode(index: int) -> int:
+        found = read_clip(clips[index], size)[: count[index]]
+        begin = start[index]
+        frames[begin : begin + len(found)] = found
+        thumbnails[begin : begin + len(found)] = _middle(found)
+        return len(found)
+
+    try:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            # A file may hold fewer pictures than packets: the numbers left over are never drawn.
+            decoded = list(_tracked(pool.map(decode, range(len(clips))), "Decoding clips", len(clips), console))
+        arrays = {"start": start, "count": np.asarray(decoded, np.int64), "rate": np.asarray([p.rate for p in probes])}
+        arrays["thumbnails"] = thumbnails
+        if cache is not None:
+            cache.finish(arrays)
+            return cache.load()
+    except BaseException:
+        if cache is not None:
+            cache.discard()
+        raise
+    return arrays | {"frames": frames}
+
+
+def _require_memory(shape: tuple[int, ...]) -> None:
+    import psutil
+
+    needed, free = int(np.prod(shape)), psutil.virtual_memory().available
+    if needed > 0.9 * free:
+        raise InputError(
+            f"decoded clips need {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free: "
+            "set data.cache to a folder, data.storage to disk, or data.size lower"
+        )
+
+
+def _middle(frames: Frames) -> Frames:
+    """Grey 16 x 16 pictures of the middle half of each frame, averaged over blocks of pixels."""
+    size = frames.shape[-1]
+    quarter = size // 4
+    grey = frames[:, :, quarter : size - quarter, quarter : size - quarter].mean(1, dtype=np.float32)
+    blocks = torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(grey)[:, None], THUMBNAIL)
+    return blocks[:, 0].round().to(torch.uint8).numpy()
+
+
+class _Cache:
+    """A folder with the decoded frames of one list of files at one size; written beside and renamed when complete."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
+
+    @classmethod
+    def of(cls, config: DataConfig, clips: Sequence[Clip]) -> _Cache | None:
+        if config.cache is None:
+            return None
+        stamps = []
+        for clip in clips:
+            stat = clip.path.stat()
+            stamps.append((str(clip.path.resolve()), clip.still, stat.st_size, stat.st_mtime_ns))
+        key = hashlib.sha256(json.dumps([config.size, stamps]).encode()).hexdigest()[:16]
+        return cls(config.cache / f"frames-{config.size}-{key}")
+
+    def complete(self) -> bool:
+        return self.folder.is_dir()
+
+    def create(self, shape: tuple[int, ...]) -> Frames:
+        self.partial.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self.partial).free
+        if np.prod(shape) > free:
+            self.discard()
+            raise InputError(f"decoded clips need {np.prod(shape) / 1e9:.1f} GB, {self.folder.parent} has {free / 1e9:.1f} GB: choose another data.cache")
+        return np.lib.format.open_memmap(self.partial / "frames.npy", mode="w+", dtype=np.uint8, shape=shape)  # type: ignore[no-any-return]
+
+    def finish(self, arrays: dict[str, Any]) -> None:
+        np.savez(self.partial / "index.npz", **arrays)
+        try:
+            self.partial.rename(self.folder)
+        except OSError:
+            # Another process was quicker: its frames are the same.
+            if not self.complete():
+                raise
+            self.discard()
+
+    def discard(self) -> None:
+        shutil.rmtree(self.partial, ignore_errors=True)
+
+    def load(self) -> dict[str, Any]:
+        with np.load(self.folder / "index.npz") as index:
+            arrays = {name: index[name] for name in index.files}
+        # Copy-on-write: torch wants writable memory, and the file must not change.
+        return arrays | {"frames": np.load(self.folder / "frames.npy", mmap_mode="c")}
