@@ -23,7 +23,8 @@ def sample(image: Tensor, grid: Tensor, *, align_corners: bool, padding_mode: st
 
     Positions stay in float32 because bfloat16 resolves only 1/256 of the image's width near the border.
     """
-    return F.grid_sample(image.float(), grid.float(), mode="bilinear", padding_mode=padding_mode, align_corners=align_corners).to(image.dtype)
+    looked_up = F.grid_sample(image.float(), grid.float(), mode="bilinear", padding_mode=padding_mode, align_corners=align_corners)
+    return looked_up.to(image.dtype)
 
 
 def resize(image: Tensor, size: tuple[int, int]) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dagan.config import ModelConfig
 from dagan.errors import InputError
+from dagan.geometry import ThinPlateTransform
 from dagan.models.depth import DepthNetwork
 from dagan.models.generator import Generator, SourceFeatures
 from dagan.models.keypoints import KeypointDetector, Keypoints
@@ -41,6 +42,16 @@ class Output:
     occlusion: Tensor
     mask: Tensor
     warped: Tensor
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """What a training step needs: the output, the encoded source, the keypoints of the driving frame and of its transform."""
+
+    output: Output
+    source: Source
+    driving: Keypoints
+    transformed: Keypoints | None
 
 
 class DaGAN(nn.Module):
@@ -84,7 +95,8 @@ class DaGAN(nn.Module):
         """Everything that depends on the source image (B x 3 x H x W in [0, 1]) alone. Raises InputError for another shape."""
         self._check(image)
         with self._precision(image):
-            return self._encode(image, self._disparity(image))
+            disparity = self._disparity(image)
+            return self._encode(image, disparity, self.keypoint_detector(image, disparity))
 
     @torch.inference_mode()
     def drive(self, source: Source, keypoints: Keypoints) -> Output:
@@ -95,18 +107,30 @@ class DaGAN(nn.Module):
         with self._precision(source.image):
             return self._drive(source, keypoints)
 
-    def forward(self, source: Tensor, driving: Tensor, *, source_disparity: Tensor | None, driving_disparity: Tensor | None) -> tuple[Output, Keypoints, Keypoints]:
-        """Training: (output, source keypoints, driving keypoints) for images B x 3 x H x W with their depth maps
-        (from the frozen depth network; None for the RGB-only twin)."""
-        encoded = self._encode(source, source_disparity)
-        keypoints = self.keypoint_detector(driving, driving_disparity)
-        return self._drive(encoded, keypoints), encoded.keypoints, keypoints
+    def forward(self, source: Tensor, driving: Tensor, transform: ThinPlateTransform | None = None) -> Reconstruction:
+        """Training: the driving frame rebuilt from the source frame, both B x 3 x H x W.
+
+        With `transform` the keypoints of the transformed driving frame are found too, for the equivariance losses. The depth
+        network is used as it is and gets no gradient (stage 2 of training).
+        """
+        images = torch.cat([source, driving])
+        with torch.no_grad():
+            disparity = self._disparity(images)
+        if transform is not None:
+            images = torch.cat([images, transform.warp_image(driving)])
+            if disparity is not None:  # the transformed scene's depth is the transformed depth: no third pass of the network
+                disparity = torch.cat([disparity, transform.warp_image(disparity[len(source) :])])
+        # One pass for all frames: batch statistics that cover them, and larger matrices.
+        keypoints = self.keypoint_detector(images, disparity)
+        batch = len(source)
+        parts = [keypoints[i : i + batch] for i in range(0, len(keypoints.value), batch)]
+        encoded = self._encode(source, None if disparity is None else disparity[:batch], parts[0])
+        return Reconstruction(self._drive(encoded, parts[1]), encoded, parts[1], parts[2] if transform is not None else None)
 
     def _disparity(self, image: Tensor) -> Tensor | None:
         return None if self.depth_network is None else self.depth_network(image)[0]
 
-    def _encode(self, image: Tensor, disparity: Tensor | None) -> Source:
-        keypoints = self.keypoint_detector(image, disparity)
+    def _encode(self, image: Tensor, disparity: Tensor | None, keypoints: Keypoints) -> Source:
         return Source(image, disparity, keypoints, self.dense_motion.down(image), self.generator.encode(image, disparity))
 
     def _drive(self, source: Source, keypoints: Keypoints) -> Output:
@@ -123,6 +147,5 @@ class DaGAN(nn.Module):
     def _check(self, image: Tensor) -> None:
         size = self.config.image_size
         if image.ndim != 4 or tuple(image.shape[1:]) != (3, size, size) or not image.is_floating_point():
-            raise InputError(
-                f"images are {tuple(image.shape)} {image.dtype}: model {self.config.name!r} takes floating point B x 3 x {size} x {size} in [0, 1]"
-            )
+            wanted = f"floating point B x 3 x {size} x {size} in [0, 1]"
+            raise InputError(f"images are {tuple(image.shape)} {image.dtype}: model {self.config.name!r} takes {wanted}")

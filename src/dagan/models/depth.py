@@ -66,7 +66,9 @@ class ResNetEncoder(nn.Module):
     Modules carry the names of the common ResNet state dicts, so ImageNet weights load as they are.
     """
 
-    def __init__(self, block: type[_BasicBlock] | type[_Bottleneck], layers: tuple[int, ...], widths: tuple[int, ...], channels_in: int) -> None:
+    def __init__(
+        self, block: type[_BasicBlock] | type[_Bottleneck], layers: tuple[int, ...], widths: tuple[int, ...], channels_in: int
+    ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels_in, widths[0], 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(widths[0])

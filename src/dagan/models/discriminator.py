@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,7 +18,7 @@ class Discriminator(nn.Module):
         super().__init__()
         self.variance = variance
         widths = [3 + keypoints] + [min(max_width, width * 2**i) for i in range(4)]
-        self.convs = nn.ModuleList(nn.Conv2d(a, b, 4) for a, b in zip(widths, widths[1:], strict=False))
+        self.convs = nn.ModuleList(nn.Conv2d(a, b, 4) for a, b in pairwise(widths))
         self.norms = nn.ModuleList([nn.Identity(), *[nn.InstanceNorm2d(w, affine=True) for w in widths[2:]]])
         self.final = nn.Conv2d(widths[-1], 1, 1)
 

@@ -6,6 +6,7 @@ Legend: B batch, C channels, H W image, h w motion size. Scale i has 1/2^i of th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -32,7 +33,7 @@ class Encoder(nn.Module):
     def __init__(self, channels_in: int, widths: list[int], kernel: int) -> None:
         super().__init__()
         self.first = SameBlock(channels_in, widths[0], kernel)
-        self.downs = nn.ModuleList(DownBlock(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.downs = nn.ModuleList(DownBlock(a, b) for a, b in pairwise(widths))
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         features = [self.first(x)]
@@ -43,8 +44,6 @@ class Encoder(nn.Module):
 
 class ResidualDecoder(nn.Module):
     """Decoder A, the paper's: residual blocks, up blocks, 7x7 convolution, sigmoid."""
-
-    skips = 0  # how many of the finer warped scales it takes
 
     def __init__(self, config: GeneratorConfig, widths: list[int]) -> None:
         super().__init__()
@@ -58,8 +57,6 @@ class ResidualDecoder(nn.Module):
 
 class SpadeDecoder(nn.Module):
     """Decoder B: SPADE blocks guided by four compressed feature channels and the warped, occluded source image."""
-
-    skips = 0
 
     def __init__(self, config: GeneratorConfig, widths: list[int]) -> None:
         super().__init__()
@@ -90,7 +87,6 @@ class PyramidDecoder(nn.Module):
 
     def __init__(self, config: GeneratorConfig, widths: list[int]) -> None:
         super().__init__()
-        self.skips = config.downs - 1
         self.blocks = nn.Sequential(*[ResidualBlock(widths[-1]) for _ in range(config.blocks)])
         scales = list(reversed(range(1, config.downs)))
         self.ups = nn.ModuleList(UpBlock(widths[i + 1], widths[i]) for i in scales)
@@ -128,6 +124,7 @@ class Generator(nn.Module):
         self.depth = Encoder(1, widths[config.downs - 1 :] if pyramid else widths, 3 if pyramid else 7) if use_depth else None
         self.attention = CrossModalAttention(widths[-1]) if use_depth else None
         self.decoder = _DECODERS[config.decoder](config, widths)
+        self.skips = config.downs - 1 if pyramid else 0  # how many finer warped scales the decoder takes
 
     def encode(self, image: Tensor, disparity: Tensor | None) -> SourceFeatures:
         """image B x 3 x H x W, disparity B x 1 x H x W (None for the RGB-only twin)."""
@@ -139,7 +136,7 @@ class Generator(nn.Module):
 
     def decode(self, source: SourceFeatures, image: Tensor, motion: Motion) -> tuple[Tensor, Tensor]:
         """-> (result, warped source image), both B x 3 x H x W in [0, 1]; image: the source image."""
-        finest = len(source.appearance) - 1 - self.decoder.skips
+        finest = len(source.appearance) - 1 - self.skips
         features = []
         for level in source.appearance[finest:]:
             occlusion = resize(motion.occlusion, (level.shape[-2], level.shape[-1])).to(level.dtype)

@@ -43,11 +43,12 @@ class KeypointDetector(nn.Module):
     def forward(self, image: Tensor, disparity: Tensor | None) -> Keypoints:
         x = image if disparity is None else torch.cat([image, disparity.to(image.dtype)], dim=1)
         features = self.hourglass(self.down(x))
+        batch, count = len(image), self.config.count
+        logits, frames = self.heatmap(features), self.jacobian(features)
         # Positions and frames in float32: bfloat16 is too coarse for them.
-        logits = self.heatmap(features).float()
-        batch, count, h, w = logits.shape
-        weights = torch.softmax(logits.flatten(2) / self.config.temperature, dim=2)
-        grid = coordinate_grid(h, w, device=logits.device).reshape(h * w, 2)
-        value = (weights[..., None] * grid).sum(2)
-        jacobian = self.jacobian(features).float().reshape(batch, count, 4, h * w)
-        return Keypoints(value, (jacobian * weights[:, :, None]).sum(-1).reshape(batch, count, 2, 2))
+        with torch.autocast(image.device.type, enabled=False):
+            h, w = logits.shape[-2:]
+            weights = torch.softmax(logits.float().reshape(batch, count, 1, h * w) / self.config.temperature, dim=-1)
+            value = weights @ coordinate_grid(h, w, device=image.device).reshape(h * w, 2)
+            jacobian = weights @ frames.float().reshape(batch, count, 4, h * w).transpose(2, 3)
+        return Keypoints(value[:, :, 0], jacobian.reshape(batch, count, 2, 2))

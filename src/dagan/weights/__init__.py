@@ -1,0 +1,6 @@
+"""Model files: safetensors with their configuration inside, the bundled models, the hub, and the released layout."""
+
+from dagan.weights.files import read_card, read_model, save_model
+from dagan.weights.load import bundled, load
+
+__all__ = ["bundled", "load", "read_card", "read_model", "save_model"]

@@ -1,0 +1,124 @@
+"""Frozen feature networks of the perceptual loss and of LPIPS: VGG-19 and SqueezeNet 1.1, with torchvision's key names.
+
+Input: B x 3 x H x W in [0, 1]; output: the feature maps of the named layers, finest first.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dagan.errors import InputError
+
+FeatureName = Literal["vgg19", "squeezenet"]
+VGG19_URL = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
+VGG19_MEGABYTES = 548
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_VGG19 = (64, 64, "M", 128, 128, "M", 256, 256, 256, 256, "M", 512, 512, 512, 512, "M", 512)
+
+
+class _Fire(nn.Module):
+    def __init__(self, channels_in: int, squeeze: int, expand: int) -> None:
+        super().__init__()
+        self.squeeze = nn.Conv2d(channels_in, squeeze, 1)
+        self.expand1x1 = nn.Conv2d(squeeze, expand, 1)
+        self.expand3x3 = nn.Conv2d(squeeze, expand, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.squeeze(x))
+        return torch.cat([F.relu(self.expand1x1(x)), F.relu(self.expand3x3(x))], 1)
+
+
+def _vgg19() -> tuple[nn.Sequential, tuple[int, ...]]:
+    layers: list[nn.Module] = []
+    channels = 3
+    for width in _VGG19:
+        if isinstance(width, str):
+            layers.append(nn.MaxPool2d(2))
+        else:
+            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
+            channels = width
+    return nn.Sequential(*layers), (1, 6, 11, 20, 29)  # relu1_1, 2_1, 3_1, 4_1, 5_1
+
+
+def _squeezenet() -> tuple[nn.Sequential, tuple[int, ...]]:
+    def pool() -> nn.Module:
+        return nn.MaxPool2d(3, 2, ceil_mode=True)
+
+    layers = nn.Sequential(
+        nn.Conv2d(3, 64, 3, 2), nn.ReLU(), pool(), _Fire(64, 16, 64), _Fire(128, 16, 64), pool(), _Fire(128, 32, 128),
+        _Fire(256, 32, 128), pool(), _Fire(256, 48, 192), _Fire(384, 48, 192), _Fire(384, 64, 256), _Fire(512, 64, 256),
+    )  # fmt: skip
+    return layers, (1, 4, 7, 9, 10, 11, 12)  # the seven layers of LPIPS
+
+
+class FeatureNetwork(nn.Module):
+    """A frozen network; `file`: its weights (safetensors, or a state dict that loads with weights_only).
+
+    Raises InputError when the file is missing or does not fit. VGG-19 without a file is fetched once (about 548 MB).
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, name: FeatureName, file: str | Path | None = None) -> None:
+        super().__init__()
+        self.features, self.taps = _vgg19() if name == "vgg19" else _squeezenet()
+        self.register_buffer("mean", torch.tensor(_MEAN)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(_STD)[:, None, None], persistent=False)
+        if file is None:
+            if name != "vgg19":
+                raise InputError("SqueezeNet features need their weights: set perceptual_file to a state dict of SqueezeNet 1.1")
+            file = _fetch_vgg19()
+        state = _read_state(Path(file))
+        wanted = self.features.state_dict()
+        found = {k.removeprefix("features."): v.float() for k, v in state.items() if k.startswith("features.")}
+        missing = [k for k, v in wanted.items() if k not in found or found[k].shape != v.shape]
+        if missing:
+            raise InputError(f"{file} is not a {name} state dict: {len(missing)} entries differ, first features.{missing[0]}")
+        self.features.load_state_dict({k: found[k] for k in wanted})
+        self.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> FeatureNetwork:
+        """Stays in evaluation mode: the network is a fixed ruler."""
+        return super().train(False)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        x = (image - self.mean) / self.std
+        outputs = []
+        for i, layer in enumerate(self.features):
+            x = layer(x)
+            if i in self.taps:
+                outputs.append(x)
+        return outputs
+
+
+def _read_state(file: Path) -> dict[str, Tensor]:
+    if not file.is_file():
+        raise InputError(f"{file} does not exist: give the file of the feature network's weights")
+    try:
+        if file.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(file)
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = type(error).__name__
+        raise InputError(f"{file} cannot be read as weights ({reason}): give a safetensors file or a plain state dict") from None
+
+
+def _fetch_vgg19() -> Path:
+    target = Path(torch.hub.get_dir()) / "checkpoints" / VGG19_URL.rsplit("/", 1)[1]
+    if not target.is_file():
+        print(f"fetching VGG-19 ({VGG19_MEGABYTES} MB) from {VGG19_URL} to {target}, checked by its checksum", file=sys.stderr)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(VGG19_URL, str(target), hash_prefix="dcbb9e9d")
+        except (OSError, RuntimeError) as error:
+            raise InputError(f"VGG-19 could not be fetched ({error}): set perceptual_file, or perceptual_features to squeezenet") from None
+    return target

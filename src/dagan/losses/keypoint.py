@@ -1,0 +1,35 @@
+"""Losses on keypoints: equivariance of positions and Jacobians, and a distance hinge (METHOD sections 7 and 10).
+
+Legend: B batch, K keypoints.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dagan.geometry import ThinPlateTransform, inverse_2x2
+from dagan.models.keypoints import Keypoints
+
+
+def equivariance(driving: Keypoints, transformed: Keypoints, transform: ThinPlateTransform) -> tuple[Tensor, Tensor]:
+    """(position, Jacobian) losses: keypoints of the transformed frame, mapped by the transform, are those of the frame.
+
+    Position: mean |p - T(p')|; Jacobian: mean |1 - J^-1 T'(p') J'|.
+    """
+    value = (driving.value - transform.warp_coordinates(transformed.value)).abs().mean()
+    mapped = transform.jacobian(transformed.value) @ transformed.jacobian
+    identity = torch.eye(2, device=mapped.device)
+    return value, (identity - inverse_2x2(driving.jacobian) @ mapped).abs().mean()
+
+
+def keypoint_distance(value: Tensor, alpha: float = 0.2) -> Tensor:
+    """Mean of max(0, alpha - |p_i - p_j|) over pairs i != j of B x K x 2 positions.
+
+    A hinge on the distance itself: the sign-based form has no gradient (METHOD section 10).
+    """
+    count = value.shape[1]
+    first, second = torch.triu_indices(count, count, offset=1, device=value.device)
+    # The small constant keeps the gradient of the root finite where two keypoints coincide.
+    distance = ((value[:, first] - value[:, second]).square().sum(-1) + 1e-8).sqrt()
+    return (alpha - distance).clamp(min=0).mean()

@@ -1,0 +1,136 @@
+"""Objectives of training stage 2: one module per loss, one forward per step (METHOD sections 7 and 10).
+
+Legend: B batch, H W image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dagan.config import STRICT
+from dagan.geometry import ThinPlateTransform
+from dagan.losses.adversarial import discriminator_loss, feature_matching, generator_loss
+from dagan.losses.features import FeatureName, FeatureNetwork
+from dagan.losses.keypoint import equivariance, keypoint_distance
+from dagan.losses.perceptual import PerceptualLoss
+from dagan.models.dagan import DaGAN, Reconstruction
+from dagan.models.discriminator import Discriminator
+
+
+@dataclass(frozen=True, kw_only=True)
+class GanLossConfig:
+    """Weights of METHOD section 7 (defaults) and choices. A weight of 0 switches a loss off.
+
+    perceptual_scales: levels of the image pyramid; perceptual_relative: see PerceptualLoss; l1, warped: L1 of the result and
+    of the warped source image, extras for small models; adversarial_start: step of the first adversarial update.
+    """
+
+    __pydantic_config__ = STRICT
+    perceptual: float = 10.0
+    perceptual_features: FeatureName = "vgg19"
+    perceptual_file: str | None = None
+    perceptual_scales: int = 4
+    perceptual_relative: bool = False
+    l1: float = 0.0
+    warped: float = 0.0
+    adversarial: float = 1.0
+    adversarial_start: int = 0
+    feature_matching: float = 10.0
+    equivariance_value: float = 10.0
+    equivariance_jacobian: float = 10.0
+    keypoint_distance: float = 10.0
+    keypoint_alpha: float = 0.2
+    affine_sigma: float = 0.05
+    tps_sigma: float = 0.005
+    tps_points: int = 5
+
+
+class GanObjective(nn.Module):
+    """The generator's side: (source, driving) B x 3 x H x W in [0, 1] -> (losses with "total", reconstruction).
+
+    The depth network is frozen. `discriminator`: unwrapped, used without gradient to its weights; None leaves the
+    adversarial losses out. Random transforms come from torch's global generator, which the loop seeds per step.
+    """
+
+    def __init__(self, model: DaGAN, config: GanLossConfig) -> None:
+        super().__init__()
+        self.model = model
+        self.config = config
+        self.perceptual: PerceptualLoss | None = None
+        if config.perceptual > 0:
+            network = FeatureNetwork(config.perceptual_features, config.perceptual_file)
+            self.perceptual = PerceptualLoss(network, config.perceptual_scales, config.perceptual_relative)
+        if model.depth_network is not None:
+            model.depth_network.requires_grad_(False)
+        self.train()
+
+    def train(self, mode: bool = True) -> GanObjective:
+        """The frozen depth network keeps its running statistics."""
+        super().train(mode)
+        if self.model.depth_network is not None:
+            self.model.depth_network.eval()
+        return self
+
+    def forward(
+        self, source: Tensor, driving: Tensor, discriminator: Discriminator | None = None
+    ) -> tuple[dict[str, Tensor], Reconstruction]:
+        config = self.config
+        transform = None
+        if config.equivariance_value > 0 or config.equivariance_jacobian > 0:
+            sigmas = (config.affine_sigma, config.tps_sigma, config.tps_points)
+            transform = ThinPlateTransform.random(len(driving), *sigmas, device=driving.device)
+        made = self.model(source, driving, transform)
+        image = made.output.image
+        losses: dict[str, Tensor] = {}
+        if self.perceptual is not None:
+            losses["perceptual"] = config.perceptual * self.perceptual(image, driving)
+        if config.l1 > 0:
+            losses["l1"] = config.l1 * (image - driving).abs().mean()
+        if config.warped > 0:
+            losses["warped"] = config.warped * (made.output.warped - driving).abs().mean()
+        with torch.autocast(driving.device.type, enabled=False):
+            if transform is not None and made.transformed is not None:
+                value, jacobian = equivariance(made.driving, made.transformed, transform)
+                losses["equivariance_value"] = config.equivariance_value * value
+                losses["equivariance_jacobian"] = config.equivariance_jacobian * jacobian
+            if config.keypoint_distance > 0:
+                spreads = [keypoint_distance(k.value, config.keypoint_alpha) for k in (made.source.keypoints, made.driving)]
+                losses["keypoint_distance"] = config.keypoint_distance * torch.stack(spreads).sum()
+        if discriminator is not None and config.adversarial > 0:
+            losses |= self._adversarial(discriminator, made, driving)
+        losses["total"] = torch.stack(list(losses.values())).sum()
+        return losses, made
+
+    def _adversarial(self, discriminator: Discriminator, made: Reconstruction, driving: Tensor) -> dict[str, Tensor]:
+        keypoints = made.driving.value.detach()
+        wanted = [p.requires_grad for p in discriminator.parameters()]
+        discriminator.requires_grad_(False)
+        try:
+            with torch.no_grad():
+                real, _ = discriminator(driving, keypoints)
+            generated, prediction = discriminator(made.output.image, keypoints)
+        finally:
+            for parameter, flag in zip(discriminator.parameters(), wanted, strict=True):
+                parameter.requires_grad_(flag)
+        losses = {"adversarial": self.config.adversarial * generator_loss(prediction)}
+        if self.config.feature_matching > 0:
+            losses["feature_matching"] = self.config.feature_matching * feature_matching(real, generated)
+        return losses
+
+
+class DiscriminatorObjective(nn.Module):
+    """The discriminator's side: (driving, generated) images and driving keypoint positions, all detached -> its loss."""
+
+    def __init__(self, discriminator: Discriminator) -> None:
+        super().__init__()
+        self.discriminator = discriminator
+
+    def forward(self, driving: Tensor, generated: Tensor, keypoints: Tensor) -> Tensor:
+        # Real and generated in one pass: a wrapped module is called once a step (METHOD section 10).
+        images = torch.cat([driving, generated.to(driving.dtype)]).detach()
+        _, prediction = self.discriminator(images, torch.cat([keypoints, keypoints]).detach())
+        real, fake = prediction.chunk(2)
+        return discriminator_loss(real, fake)

@@ -1,0 +1,104 @@
+"""Model files: one safetensors file that carries its configuration, read without executing anything from it.
+
+The metadata entry "dagan" is JSON: {"format": 1, "config": {...}, "card": {...}}; the card is free text about the training.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from dagan.config import ModelConfig, dump, parse
+from dagan.errors import InputError
+from dagan.models.dagan import DaGAN
+
+FORMAT = 1
+
+
+def save_model(path: Path, model: DaGAN, card: Mapping[str, Any] | None = None, dtype: torch.dtype | None = None) -> None:
+    """Writes weights and configuration to `path` (beside, then renamed). dtype: store floating point tensors in it."""
+    tensors = {}
+    for key, tensor in model.state_dict().items():
+        stored = tensor.detach().to(dtype) if dtype is not None and tensor.is_floating_point() else tensor.detach()
+        tensors[key] = stored.cpu().contiguous()
+    note = json.dumps({"format": FORMAT, "config": dump(model.config), "card": dict(card or {})})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        save_file(tensors, partial, metadata={"dagan": note})
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_model(path: Path) -> DaGAN:
+    """The model in `path`, float32, in evaluation mode, on the CPU.
+
+    Raises InputError when the file is missing, damaged, a pickle, or does not fit its own configuration (naming the keys).
+    """
+    config, _, tensors = read_file(path)
+    model = DaGAN(config)
+    load_weights(model, tensors, str(path))
+    return model.eval()
+
+
+def read_card(path: Path) -> dict[str, Any]:
+    """What the file says of its training."""
+    return read_file(path)[1]
+
+
+def read_file(path: Path) -> tuple[ModelConfig, dict[str, Any], dict[str, Tensor]]:
+    """(configuration, card, tensors) of a model file. Raises InputError as `read_model` does."""
+    if not path.is_file():
+        raise InputError(f"{path} does not exist: give a model file (.safetensors), the name of a bundled model or a hub id")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, OSError, ValueError) as error:
+        hint = "a pickled checkpoint: convert it first" if _looks_pickled(path) else "damaged, or of another kind"
+        raise InputError(f"{path} is not a readable safetensors file ({hint}): {str(error).splitlines()[0][:120]}") from None
+    if "dagan" not in metadata:
+        raise InputError(f"{path} carries no dagan configuration: it was written by another program, give a model file of this one")
+    try:
+        note = json.loads(metadata["dagan"])
+        version = note["format"]
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{path}: its configuration is damaged: write the file again") from None
+    if version != FORMAT:
+        raise InputError(f"{path} has format {version!r}, this version reads {FORMAT}: update dagan")
+    return parse(ModelConfig, note.get("config"), str(path)), dict(note.get("card") or {}), tensors
+
+
+def load_weights(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Fills `module`. Raises InputError that lists missing, unexpected and differently shaped keys, naming `where`."""
+    wanted = module.state_dict()
+    missing = sorted(wanted.keys() - tensors.keys())
+    extra = sorted(tensors.keys() - wanted.keys())
+    shapes = [
+        f"{k} is {tuple(tensors[k].shape)}, not {tuple(wanted[k].shape)}" for k in sorted(wanted.keys() & tensors.keys())
+        if tensors[k].shape != wanted[k].shape
+    ]  # fmt: skip
+    kinds = {"missing": missing, "unexpected": extra, "misshapen": shapes}
+    faults = [f"{len(keys)} {kind}: {_shorten(keys)}" for kind, keys in kinds.items() if keys]
+    if faults:
+        raise InputError(f"{where} does not fit its configuration: {'; '.join(faults)}")
+    module.load_state_dict({key: tensor.to(wanted[key].dtype) for key, tensor in tensors.items()})
+
+
+def _shorten(keys: list[str], most: int = 4) -> str:
+    return ", ".join(keys[:most]) + (f" and {len(keys) - most} more" if len(keys) > most else "")
+
+
+def _looks_pickled(path: Path) -> bool:
+    with path.open("rb") as file:
+        start = file.read(4)
+    return start[:2] == b"PK" or start[:1] == b"\x80"
