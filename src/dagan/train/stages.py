@@ -1,0 +1,229 @@
+"""Both stages of training as the loop sees them: data, objectives, what is shown, measured and exported.
+
+Legend: n samples, S side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import lightning_fabric as L
+import torch
+from torch import Tensor, nn
+
+from dagan.data.batches import Batch, BatchSource, Sampler
+from dagan.data.config import NO_AUGMENT, PairConfig
+from dagan.data.sampling import PairSampler, TripletSampler
+from dagan.data.store import ClipDataset, open_dataset
+from dagan.errors import InputError
+from dagan.losses.photometric import ssim_map
+from dagan.models.dagan import DaGAN, Reconstruction
+from dagan.models.depth import DepthNetwork
+from dagan.models.discriminator import Discriminator
+from dagan.models.egomotion import EgomotionNetwork
+from dagan.train import preview
+from dagan.train.depth import DepthBatch, DepthObjective
+from dagan.train.depth_file import load_depth, read_tensors, save_depth
+from dagan.train.gan import DiscriminatorObjective, GanObjective
+from dagan.train.recipe import DepthRecipe, GanRecipe, OptimiserConfig, Recipe
+from dagan.train.stage import Objectives, Update
+from dagan.weights.files import save_model
+
+# Samples shown in a picture, and the largest batch of validation.
+SHOWN = 6
+VALIDATION_BATCH = 16
+# Seed of the samples that are shown and measured: the same in every run, so that runs can be compared.
+FIXED = 20
+
+
+class _Feeds:
+    """Training batches and, where identities are held out, fixed batches of those."""
+
+    def __init__(self, recipe: Recipe, fabric: L.Fabric, dataset: ClipDataset, training: Sampler, pairs: PairConfig | None) -> None:
+        common = {"device": fabric.device, "workers": recipe.data.workers}
+        self.training = BatchSource(
+            dataset, training, recipe.augment, batch_size=recipe.batch_size, seed=recipe.seed, rank=fabric.global_rank, pairs=pairs, **common
+        )  # fmt: skip
+        self.recipe, self.dataset, self.device = recipe, dataset, fabric.device
+
+    def fixed(self, sampler: Sampler, samples: int) -> Iterator[Batch]:
+        """The same samples at every call, as they are."""
+        for first in range(0, samples, VALIDATION_BATCH):
+            size = min(VALIDATION_BATCH, samples - first)
+            yield BatchSource(self.dataset, sampler, NO_AUGMENT, batch_size=size, seed=FIXED, device=self.device).at(first)
+
+
+def _validation_sampler(dataset: ClipDataset, make: Any) -> Sampler | None:
+    """None where no clip is held out, or all that are have too few frames."""
+    if not len(dataset.members("validation")):
+        return None
+    try:
+        return cast(Sampler, make("validation"))
+    except InputError:
+        return None
+
+
+class DepthStage:
+    """Stage 1: depth, egomotion and camera from triplets of frames."""
+
+    name = "depth"
+
+    def __init__(self, recipe: DepthRecipe, fabric: L.Fabric) -> None:
+        self.recipe, self.fabric = recipe, fabric
+        self.objective = DepthObjective(DepthNetwork(recipe.model), EgomotionNetwork(recipe.egomotion), recipe.loss)
+        if recipe.sync_batch_norm and fabric.world_size > 1:
+            self.objective = cast(DepthObjective, nn.SyncBatchNorm.convert_sync_batchnorm(self.objective))
+        self.objectives: Mapping[str, nn.Module] = {"depth": self.objective}
+        self.modules: Mapping[str, nn.Module] = {"objective": self.objective}
+        self.averaged: nn.Module = self.objective
+
+    def optimiser(self, objective: str) -> OptimiserConfig:
+        """The recipe's only one."""
+        return self.recipe.optimiser
+
+    def open_data(self) -> None:
+        """Decodes the clips."""
+        recipe = self.recipe
+        dataset = open_dataset(recipe.data, self.fabric.device)
+
+        def sampler(split: str) -> TripletSampler:
+            return TripletSampler(dataset, split, recipe.data.balance, recipe.sampling)
+
+        training = sampler("train")
+        self.feeds = _Feeds(recipe, self.fabric, dataset, training, None)
+        self.validation = _validation_sampler(dataset, sampler)
+        self.shown: Sampler = self.validation or training
+
+    def updates(self, objectives: Objectives, batch: int, step: int) -> Iterator[Update]:
+        """The one objective."""
+        losses, _ = objectives["depth"](_triplet(self.feeds.training.at(batch)), step / self.recipe.max_steps)
+        yield Update("depth", losses["total"], {k: v.detach() for k, v in losses.items()})
+
+    def pictures(self, averaged: nn.Module) -> dict[str, Tensor]:
+        """frame, warped neighbour, depth, pixels that were kept; one sample per row."""
+        batch = next(self.feeds.fixed(self.shown, SHOWN))
+        _, seen = averaged(_triplet(batch))
+        columns = [seen.frame, seen.warped, preview.colour_depth(seen.disparity), seen.kept.float()]
+        return {"depth": preview.grid(columns)}
+
+    def validate(self, averaged: nn.Module) -> dict[str, float]:
+        """The losses and monitors of the training objective."""
+        if self.validation is None:
+            return {}
+        means: dict[str, float] = {}
+        for batch in self.feeds.fixed(self.validation, self.recipe.validation_samples):
+            losses, _ = averaged(_triplet(batch))
+            share = len(batch.plain) / self.recipe.validation_samples
+            for name, value in losses.items():
+                means[name] = means.get(name, 0.0) + share * float(value)
+        return means
+
+    def start_from(self, path: Path) -> None:
+        """A depth file or a whole model."""
+        load_depth(self.objective.depth_network, path)
+
+    def export(self, averaged: nn.Module, folder: Path, card: Mapping[str, Any]) -> Path:
+        """Writes depth.safetensors."""
+        path = folder / "depth.safetensors"
+        save_depth(path, cast(DepthObjective, averaged).depth_network, card)
+        return path
+
+
+class GanStage:
+    """Stage 2: generator and discriminator from pairs of frames; the depth network of stage 1 is frozen."""
+
+    name = "gan"
+
+    def __init__(self, recipe: GanRecipe, fabric: L.Fabric) -> None:
+        self.recipe, self.fabric = recipe, fabric
+        self.model = DaGAN(recipe.model)
+        if self.model.depth_network is not None and recipe.depth_weights is not None:
+            load_depth(self.model.depth_network, recipe.depth_weights)
+        if recipe.sync_batch_norm and fabric.world_size > 1:
+            self.model = cast(DaGAN, nn.SyncBatchNorm.convert_sync_batchnorm(self.model))
+        objectives: dict[str, nn.Module] = {"generator": GanObjective(self.model, recipe.loss)}
+        modules: dict[str, nn.Module] = {"model": self.model}
+        self.discriminator: Discriminator | None = None
+        if recipe.loss.adversarial > 0:
+            self.discriminator = Discriminator(recipe.model.keypoints.count, recipe.discriminator_width, recipe.discriminator_max_width)
+            objectives["discriminator"] = DiscriminatorObjective(self.discriminator)
+            modules["discriminator"] = self.discriminator
+        self.objectives: Mapping[str, nn.Module] = objectives
+        self.modules: Mapping[str, nn.Module] = modules
+        self.averaged: nn.Module = self.model
+
+    def optimiser(self, objective: str) -> OptimiserConfig:
+        """The discriminator may have its own."""
+        own = self.recipe.discriminator_optimiser if objective == "discriminator" else None
+        return own or self.recipe.optimiser
+
+    def open_data(self) -> None:
+        """Decodes clips and portraits."""
+        recipe = self.recipe
+        dataset = open_dataset(recipe.data, self.fabric.device)
+        training = PairSampler(dataset, "train", recipe.data.balance, recipe.sampling)
+        self.feeds = _Feeds(recipe, self.fabric, dataset, training, recipe.sampling)
+        self.validation = _validation_sampler(dataset, lambda split: PairSampler(dataset, split, recipe.data.balance, PairConfig()))
+        self.shown: Sampler = self.validation or PairSampler(dataset, "train", recipe.data.balance, PairConfig())
+
+    def updates(self, objectives: Objectives, batch: int, step: int) -> Iterator[Update]:
+        """The generator's side, then the discriminator's on the same pictures."""
+        source, driving = self.feeds.training.at(batch).jittered.unbind(1)
+        adversary = self.discriminator if step >= self.recipe.loss.adversarial_start else None
+        losses, made = objectives["generator"](source, driving, adversary)
+        yield Update("generator", losses["total"], {k: v.detach() for k, v in losses.items()})
+        if adversary is not None:
+            generated, keypoints = made.output.image.detach(), made.driving.value.detach()
+            loss = objectives["discriminator"](driving, generated, keypoints)
+            yield Update("discriminator", loss, {"total": loss.detach()})
+
+    def pictures(self, averaged: nn.Module) -> dict[str, Tensor]:
+        """source, driving, result, warped source, depth, occlusion; keypoints as dots; one sample per row."""
+        source, driving = next(self.feeds.fixed(self.shown, SHOWN)).plain.unbind(1)
+        made: Reconstruction = averaged(source, driving)
+        columns = [
+            preview.draw_keypoints(source, made.source.keypoints.value),
+            preview.draw_keypoints(driving, made.driving.value),
+            made.output.image,
+            made.output.warped,
+            *([] if made.source.disparity is None else [preview.colour_depth(made.source.disparity)]),
+            made.output.occlusion,
+        ]
+        return {"transfer": preview.grid(columns)}
+
+    def validate(self, averaged: nn.Module) -> dict[str, float]:
+        """l1, psnr and ssim (3 x 3 windows) of rebuilt driving frames, range 1; still_l1: of the source taken as the result."""
+        if self.validation is None:
+            return {}
+        samples = self.recipe.validation_samples
+        sums = torch.zeros(4, device=self.fabric.device)
+        for batch in self.feeds.fixed(self.validation, samples):
+            source, driving = batch.plain.unbind(1)
+            image = averaged(source, driving).output.image.float()
+            difference = image - driving
+            psnr = -10 * torch.log10(difference.square().mean((1, 2, 3)).clamp(min=1e-10))
+            ssim = ssim_map(image, driving).mean((1, 2, 3))
+            each = [difference.abs().mean((1, 2, 3)), psnr, ssim, (source - driving).abs().mean((1, 2, 3))]
+            sums += torch.stack([x.sum() for x in each])
+        return dict(zip(("l1", "psnr", "ssim", "still_l1"), (sums / samples).tolist(), strict=True))
+
+    def start_from(self, path: Path) -> None:
+        """A whole model, of any image size: nothing in it depends on the size."""
+        tensors = read_tensors(path)
+        try:
+            self.model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"{path} does not fit the recipe's model: give weights of the same networks ({reason})") from None
+
+    def export(self, averaged: nn.Module, folder: Path, card: Mapping[str, Any]) -> Path:
+        """Writes model.safetensors."""
+        path = folder / "model.safetensors"
+        save_model(path, cast(DaGAN, averaged), card)
+        return path
+
+
+def _triplet(batch: Batch) -> DepthBatch:
+    return DepthBatch(*batch.plain.unbind(1), *batch.jittered.unbind(1))
