@@ -36,7 +36,7 @@ OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="Folde
 DeviceOption = Annotated[Device | None, typer.Option("--device", help="Where to train.", show_default=False)]
 ResumeOption = Annotated[
     bool | None,
-    typer.Option("--resume/--fresh", help="Demand a run to continue, or remove one. Default: continue where there is one.", show_default=False),
+    typer.Option("--resume/--fresh", help="Demand a run to continue, or remove one. Default: continue if there is one.", show_default=False),
 ]
 
 
@@ -51,8 +51,12 @@ def _main(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
 @train_app.command("depth")
 def train_depth(
-    recipe: RecipeArgument, overrides: OverrideArguments = None, output: OutputOption = None, device: DeviceOption = None, resume: ResumeOption = None
-) -> None:  # fmt: skip
+    recipe: RecipeArgument,
+    overrides: OverrideArguments = None,
+    output: OutputOption = None,
+    device: DeviceOption = None,
+    resume: ResumeOption = None,
+) -> None:
     """Stage 1: learn the face depth network from plain videos."""
     from dagan.commands.train import train_stage
 
@@ -61,8 +65,12 @@ def train_depth(
 
 @train_app.command("gan")
 def train_gan(
-    recipe: RecipeArgument, overrides: OverrideArguments = None, output: OutputOption = None, device: DeviceOption = None, resume: ResumeOption = None
-) -> None:  # fmt: skip
+    recipe: RecipeArgument,
+    overrides: OverrideArguments = None,
+    output: OutputOption = None,
+    device: DeviceOption = None,
+    resume: ResumeOption = None,
+) -> None:
     """Stage 2: learn keypoints, motion and generator, on a trained depth network."""
     from dagan.commands.train import train_stage
 

@@ -38,7 +38,9 @@ def jitter_colours(frames: Tensor, config: AugmentConfig, generator: torch.Gener
     return cast(Tensor, tall).reshape(count, 3, k, height, width).transpose(1, 2).clamp(0, 1)
 
 
-def reframe(frames: Tensor, config: AugmentConfig, generator: torch.Generator, still: Tensor | None = None, pairs: PairConfig | None = None) -> Tensor:
+def reframe(
+    frames: Tensor, config: AugmentConfig, generator: torch.Generator, still: Tensor | None = None, pairs: PairConfig | None = None
+) -> Tensor:
     """Mirrors, zooms, shifts and rotates; samples marked `still` (n, bool) also get a motion of their own in every frame.
 
     Everything is one look-up, so pictures are interpolated once; without any framing they are mirrored exactly.

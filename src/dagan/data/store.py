@@ -103,10 +103,7 @@ def open_dataset(config: DataConfig, device: torch.device | None = None, console
         rate = np.asarray([p.rate for p in probes])
         return ClipDataset(tuple(clips), start, count, rate, held, DiskStore(clips, probes, start, config.size), None)
     cached = _Cache.of(config, clips)
-    if cached is None or not cached.complete():
-        arrays = _decode_all(clips, config.size, cached, console)
-    else:
-        arrays = cached.load()
+    arrays = cached.load() if cached is not None and cached.complete() else _decode_all(clips, config.size, cached, console)
     store = MemoryStore(arrays["frames"], device if config.storage == "device" else None)
     return ClipDataset(tuple(clips), arrays["start"], arrays["count"], arrays["rate"], held, store, arrays["thumbnails"])
 
@@ -205,8 +202,9 @@ class _Cache:
         free = shutil.disk_usage(self.partial).free
         if np.prod(shape) > free:
             self.discard()
-            raise InputError(f"decoded clips need {np.prod(shape) / 1e9:.1f} GB, {self.folder.parent} has {free / 1e9:.1f} GB: choose another data.cache")
-        return np.lib.format.open_memmap(self.partial / "frames.npy", mode="w+", dtype=np.uint8, shape=shape)  # type: ignore[no-any-return]
+            needed = f"{np.prod(shape) / 1e9:.1f} GB"
+            raise InputError(f"decoded clips need {needed}, {self.folder.parent} has {free / 1e9:.1f} GB: choose another data.cache")
+        return np.lib.format.open_memmap(self.partial / "frames.npy", mode="w+", dtype=np.uint8, shape=shape)
 
     def finish(self, arrays: dict[str, Any]) -> None:
         np.savez(self.partial / "index.npz", **arrays)

@@ -55,4 +55,4 @@ def _load(network: DepthNetwork, tensors: Mapping[str, Tensor], path: Path) -> N
         network.load_state_dict({key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in tensors.items()})
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{path} does not fit the recipe's depth network: give weights of the same encoder and widths ({reason})") from None
+        raise InputError(f"{path} does not fit the recipe's depth network: give weights of its encoder and widths ({reason})") from None

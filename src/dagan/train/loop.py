@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning_fabric as L
 import torch
@@ -217,7 +217,7 @@ class _Run:
         if self.fabric.world_size > 1:
             # All processes must take the same number of steps: one that stops stops all.
             flag = torch.tensor(float(stop), device=self.fabric.device)
-            stop = bool(self.fabric.all_reduce(flag, reduce_op="sum") > 0)
+            stop = bool(cast(Tensor, self.fabric.all_reduce(flag, reduce_op="sum")) > 0)
         return stop
 
     @contextlib.contextmanager
@@ -246,7 +246,8 @@ class _Run:
         for name, module in self.stage.modules.items():
             if not all(bool(torch.isfinite(p).all()) for p in module.parameters()):
                 raise InputError(
-                    f"weights of {name} are not finite at step {self.step}: lower optimiser.lr or set optimiser.clip; the last checkpoint is kept"
+                    f"weights of {name} are not finite at step {self.step}: lower optimiser.lr or set optimiser.clip; "
+                    "the last checkpoint is kept"
                 )
         payload = {
             "stage": self.stage.name,

@@ -124,7 +124,9 @@ class GanRecipe(Recipe):
         if self.data.size != self.model.image_size:
             raise InputError(f"data.size is {self.data.size}, but model.image_size is {self.model.image_size}: make them equal")
         if self.model.use_depth and self.depth_weights is None and self.init_from is None:
-            raise InputError("depth_weights is missing: train stage 1 first (`dagan train depth`) and name its depth.safetensors, or set init_from")
+            raise InputError(
+                "depth_weights is missing: train stage 1 first (`dagan train depth`) and name its depth.safetensors, or set init_from"
+            )
 
 
 def read_recipe(cls: type[R], path: Path, overrides: Iterable[str] = ()) -> R:

@@ -32,10 +32,14 @@ class Stage(Protocol):
     """
 
     name: str
-    recipe: Recipe
     objectives: Mapping[str, nn.Module]
     modules: Mapping[str, nn.Module]
     averaged: nn.Module
+
+    @property
+    def recipe(self) -> Recipe:
+        """What to do."""
+        ...
 
     def optimiser(self, objective: str) -> OptimiserConfig:
         """Settings of an objective's optimiser."""

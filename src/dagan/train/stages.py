@@ -42,9 +42,9 @@ class _Feeds:
     """Training batches and, where identities are held out, fixed batches of those."""
 
     def __init__(self, recipe: Recipe, fabric: L.Fabric, dataset: ClipDataset, training: Sampler, pairs: PairConfig | None) -> None:
-        common = {"device": fabric.device, "workers": recipe.data.workers}
         self.training = BatchSource(
-            dataset, training, recipe.augment, batch_size=recipe.batch_size, seed=recipe.seed, rank=fabric.global_rank, pairs=pairs, **common
+            dataset, training, recipe.augment, batch_size=recipe.batch_size, seed=recipe.seed, device=fabric.device,
+            rank=fabric.global_rank, pairs=pairs, workers=recipe.data.workers,
         )  # fmt: skip
         self.recipe, self.dataset, self.device = recipe, dataset, fabric.device
 

@@ -68,7 +68,8 @@ def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     fixed = [line for key, line in lines.items() if key.startswith(_FIXED) and not key.startswith(_FREE)]
     if fixed:
         raise InputError(
-            f"the output folder holds a run of another network ({'; '.join(fixed)}): choose another --output, or --fresh to start anew there"
+            f"the output folder holds a run of another network ({'; '.join(fixed)}): "
+            "choose another --output, or --fresh to start anew there"
         )
     return list(lines.values())
 
