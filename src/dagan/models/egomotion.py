@@ -28,7 +28,8 @@ class EgomotionConfig:
     """Egomotion network.
 
     size: side the frames are resized to first; None keeps their own.
-    motion_scale: factor on the six motion numbers, so that training starts near "no motion".
+    rotation_scale, translation_scale: factors on the motion numbers, so that training starts near "no motion". Turns of a head
+        about itself move pixels about ten times less than shifts of the same number do, and want the larger factor.
     learn_camera: predict focal lengths and principal point; else every camera is `focal`, centred.
     focal: focal length in image widths (and heights) at the start of training, or fixed.
     principal_range: farthest the principal point may lie from the middle, in image widths.
@@ -39,7 +40,8 @@ class EgomotionConfig:
     encoder: Literal["resnet18", "resnet50", "lite"] = "resnet18"
     encoder_widths: tuple[int, int, int, int, int] = (64, 64, 128, 256, 512)
     size: int | None = None
-    motion_scale: float = 0.01
+    rotation_scale: float = 0.01
+    translation_scale: float = 0.01
     learn_camera: bool = True
     focal: float = 1.5
     principal_range: float = 0.1
@@ -48,7 +50,7 @@ class EgomotionConfig:
     def __post_init__(self) -> None:
         if self.size is not None and (self.size <= 0 or self.size % 32):
             raise InputError(f"egomotion size is {self.size}: must be a positive multiple of 32, or none")
-        for name in ("motion_scale", "focal"):
+        for name in ("rotation_scale", "translation_scale", "focal"):
             if not getattr(self, name) > 0:
                 raise InputError(f"egomotion {name} is {getattr(self, name)}: must be positive")
         if not 0 <= self.principal_range < 0.5:
@@ -99,12 +101,13 @@ class EgomotionNetwork(nn.Module):
         # A 1x1 convolution averaged over space is a linear layer on the average; float32 because a pose in bfloat16 is a
         # visible fraction of a pixel off.
         with torch.autocast(first.device.type, enabled=False):
-            rotation, translation = (self.config.motion_scale * self.motion(trunk.float().mean((2, 3)))).split(3, dim=1)
+            rotation, translation = self.motion(trunk.float().mean((2, 3))).split(3, dim=1)
             focal, principal = self._camera(squeezed.float().mean((2, 3)))
         log_scale = None
         if self.uncertainty is not None:
             log_scale = resize(self.uncertainty(features[1], squeezed), (first.shape[-2], first.shape[-1]))
-        return Egomotion(rotation, translation, focal, principal, log_scale)
+        scaled = (self.config.rotation_scale * rotation, self.config.translation_scale * translation)
+        return Egomotion(*scaled, focal, principal, log_scale)
 
     def _camera(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
         config = self.config
