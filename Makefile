@@ -1,0 +1,29 @@
+# `make demo` animates the bundled portrait; `make test` runs lint, types and tests. Both set everything up first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: setup demo test lock clean
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $@
+
+demo: setup
+	$(BIN)/dagan animate examples/astronaut.png examples/nod.motion -o out/demo.mp4 --overwrite
+
+test: setup
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+# Writes the installed versions down. torch without its local build tag, so that every platform finds its own build.
+lock:
+	$(BIN)/python -m pip freeze --exclude-editable | sed 's/^torch==\([0-9.]*\).*/torch==\1/' > requirements.lock
+
+clean:
+	rm -rf $(VENV) out
