@@ -36,7 +36,8 @@ class DepthLossConfig:
     flip_consistency: weight of |disparity - unflipped disparity of the mirrored frame|.
     level: weight of the squared distance of the mean disparity in the middle of the frame from 0.5 (scale is free otherwise).
     start_relief: at the start of training the disparity is drawn to a bulge of this relative height in the middle of the
-        frame: small turns explain a hollow face as well as a face. start_share: share of training over which that fades.
+        frame. Small turns explain a hollow face as well as a face, and before a plane turns teach nothing: depth needs turns to
+        learn from and turns need depth. start_share: share of training over which the pull fades.
     """
 
     __pydantic_config__ = STRICT
@@ -47,8 +48,8 @@ class DepthLossConfig:
     intrinsics_prior: float = 0.01
     flip_consistency: float = 0.0
     level: float = 0.01
-    start_relief: float = 0.15
-    start_share: float = 0.05
+    start_relief: float = 0.3
+    start_share: float = 0.2
 
     def __post_init__(self) -> None:
         if not 1 <= self.scales <= 4:
@@ -188,7 +189,7 @@ class DepthObjective(nn.Module):
 def bulge_difference(disparity: Tensor, height: float) -> Tensor:
     """Scalar: mean |mean-normalised disparity - bulge|; the bulge is a centred Gaussian of relative `height`."""
     grid = coordinate_grid(disparity.shape[-2], disparity.shape[-1], device=disparity.device)
-    bulge = 1 + height * torch.exp(-grid.square().sum(-1) / (2 * 0.4**2))
+    bulge = 1 + height * torch.exp(-grid.square().sum(-1) / (2 * 0.45**2))
     return (disparity / disparity.mean((2, 3), keepdim=True) - bulge / bulge.mean()).abs().mean()
 
 
