@@ -5,14 +5,14 @@ Legend: n samples, k frames, S side.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from dagan.data.augment import jitter_colours, reframe
 from dagan.data.config import AugmentConfig, PairConfig
@@ -42,21 +42,24 @@ def generator_for(seed: int, step: int, rank: int, stream: int) -> np.random.Gen
 
 
 class BatchSource:
-    """Batches of one sampler. `at(step)` may be called for any step; in order is fastest when frames are read from disk."""
+    """Batches of one sampler. `at(step)` may be called for any step; in order, `workers` threads fetch frames ahead.
+
+    Threads suffice, because decoders and colour conversion run outside the interpreter's lock.
+    """
 
     def __init__(
         self, dataset: ClipDataset, sampler: Sampler, augment: AugmentConfig, *, batch_size: int, seed: int,
         device: torch.device, rank: int = 0, pairs: PairConfig | None = None, workers: int = 0,
     ) -> None:  # fmt: skip
-        self.raw = _RawBatches(dataset, sampler, batch_size, seed, rank)
-        self.augment, self.pairs = augment, pairs
-        self.seed, self.rank, self.device = seed, rank, device
+        self.dataset, self.sampler, self.augment, self.pairs = dataset, sampler, augment, pairs
+        self.batch_size, self.seed, self.rank, self.device = batch_size, seed, rank, device
+        # Frames in memory are at hand at once: reading ahead would only take a core from training.
         self.workers = workers if isinstance(dataset.store, DiskStore) else 0
-        self._ahead: Iterator[tuple[int, Tensor, Tensor]] | None = None
-        self._next = -1
+        self._pool: ThreadPoolExecutor | None = None
+        self._ahead: deque[tuple[int, Future[tuple[Tensor, Tensor]]]] = deque()
 
     def at(self, step: int) -> Batch:
-        """The batch of this step, on the training device."""
+        """The batch of this step, on the training device. Raises InputError when a file cannot be decoded."""
         frames, still = self._fetch(step)
         numbers = generator_for(self.seed, step, self.rank, _CHANGE)
         generator = torch.Generator().manual_seed(int(numbers.integers(2**62)))
@@ -64,35 +67,31 @@ class BatchSource:
         plain = reframe(pictures, self.augment, generator, still, self.pairs)
         return Batch(plain, jitter_colours(plain, self.augment, generator))
 
+    def close(self) -> None:
+        """Ends reading ahead."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
+            self._ahead.clear()
+
     def _fetch(self, step: int) -> tuple[Tensor, Tensor]:
         if self.workers == 0:
-            _, frames, still = self.raw[step]
-            return frames, still
-        if self._ahead is None or step != self._next:
-            self._ahead = self._read_ahead(step)
-        found, frames, still = next(self._ahead)
-        assert found == step
-        self._next = step + 1
-        return frames, still
+            return self._read(step)
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self.workers, "frames")
+        if not self._ahead or self._ahead[0][0] != step:
+            for _, waiting in self._ahead:
+                waiting.cancel()
+            self._ahead.clear()
+        first = self._ahead[-1][0] + 1 if self._ahead else step
+        for later in range(first, step + 2 * self.workers):
+            self._ahead.append((later, self._pool.submit(self._read, later)))
+        return self._ahead.popleft()[1].result()
 
-    def _read_ahead(self, start: int) -> Iterator[tuple[int, Tensor, Tensor]]:
-        steps = range(start, 2**62)
-        # Fork is unsafe beside running threads, and not to be had on every system.
-        loader: DataLoader[tuple[int, Tensor, Tensor]] = DataLoader(
-            self.raw, batch_size=None, sampler=steps, num_workers=self.workers, multiprocessing_context="spawn",
-            pin_memory=self.device.type == "cuda",
-        )  # fmt: skip
-        return iter(loader)
-
-
-class _RawBatches(Dataset[tuple[int, Tensor, Tensor]]):
-    """step -> (step, uint8 frames n x k x 3 x S x S, still n)."""
-
-    def __init__(self, dataset: ClipDataset, sampler: Sampler, batch_size: int, seed: int, rank: int) -> None:
-        self.dataset, self.sampler = dataset, sampler
-        self.batch_size, self.seed, self.rank = batch_size, seed, rank
-
-    def __getitem__(self, step: int) -> tuple[int, Tensor, Tensor]:
+    def _read(self, step: int) -> tuple[Tensor, Tensor]:
+        """uint8 frames n x k x 3 x S x S, and which samples are still, n."""
         draw = self.sampler.draw(generator_for(self.seed, step, self.rank, _DRAW), self.batch_size)
-        frames = self.dataset.store.gather(draw.numbers.reshape(-1))
-        return step, frames.unflatten(0, draw.numbers.shape), torch.from_numpy(draw.still)
+        frames = self.dataset.store.gather(draw.numbers.reshape(-1)).unflatten(0, draw.numbers.shape)
+        if self.device.type == "cuda" and frames.device.type == "cpu":
+            frames = frames.pin_memory()
+        return frames, torch.from_numpy(draw.still)

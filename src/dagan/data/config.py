@@ -20,7 +20,7 @@ class DataConfig:
     train: folder of clips (video files, or folders of images, nested as you like); portraits: folder of still pictures.
     Relative paths start at the working directory. size: side in pixels of the square frames.
     storage: "memory" (decoded once, 3 size^2 bytes a frame), "device" (the same on the accelerator), "disk" (decoded
-    when drawn, by `workers` processes; for data larger than memory).
+    when drawn, by `workers` threads; for data larger than memory).
     hold_out: share of the identities kept for validation; balance: what is drawn evenly.
     cache: folder in which decoded frames are kept between runs; None decodes at every start.
     """

@@ -61,7 +61,7 @@ def read_clip(clip: Clip, size: int) -> Frames:
 
 
 class RandomReader:
-    """Decodes single frames of many clips, keeping the `limit` last used files open."""
+    """Decodes single frames of many clips, keeping the `limit` last used files open. For one thread."""
 
     def __init__(self, size: int, limit: int = 32) -> None:
         self.size, self.limit = size, limit
@@ -110,10 +110,6 @@ class RandomReader:
             if len(self._open) > self.limit:
                 self._open.popitem(last=False)[1].close()
         return self._open[path]
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Open files do not travel to worker processes.
-        return self.__dict__ | {"_open": OrderedDict()}
 
 
 def _open(path: Path) -> Any:

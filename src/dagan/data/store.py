@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -52,20 +53,23 @@ class MemoryStore:
 
 
 class DiskStore:
-    """Decodes what is asked for. Travels to worker processes, each of which opens its own files."""
+    """Decodes what is asked for. Threads may share it: each opens files of its own."""
 
     def __init__(self, clips: Sequence[Clip], probes: Sequence[Probe], start: Numbers, size: int) -> None:
         self.clips, self.probes, self.start = clips, probes, start
-        self.reader = RandomReader(size)
+        self.size = size
+        self._own = threading.local()
 
     def gather(self, numbers: Numbers) -> Tensor:
         """uint8 n x 3 x S x S. Frames of one clip are decoded together."""
+        if not hasattr(self._own, "reader"):
+            self._own.reader = RandomReader(self.size)
         owners = np.searchsorted(self.start, numbers, side="right") - 1
-        out: Frames = np.empty((len(numbers), 3, self.reader.size, self.reader.size), np.uint8)
+        out: Frames = np.empty((len(numbers), 3, self.size, self.size), np.uint8)
         for owner in np.unique(owners):
             places = np.flatnonzero(owners == owner)
             indices = (numbers[places] - self.start[owner]).tolist()
-            out[places] = self.reader.read(self.clips[owner], self.probes[owner], indices)
+            out[places] = self._own.reader.read(self.clips[owner], self.probes[owner], indices)
         return torch.from_numpy(out)
 
 

@@ -114,6 +114,12 @@ class _Run:
     def train(self) -> Result:
         with self.fabric.rank_zero_first():
             self.stage.open_data()
+        try:
+            return self._train()
+        finally:
+            self.stage.close()
+
+    def _train(self) -> Result:
         recipe = self.recipe
         if not self.fabric.is_global_zero:
             with self._signals():

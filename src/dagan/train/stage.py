@@ -49,6 +49,10 @@ class Stage(Protocol):
         """Finds and decodes the data. Called once, before the first batch."""
         ...
 
+    def close(self) -> None:
+        """Ends what `open_data` began."""
+        ...
+
     def updates(self, objectives: Objectives, batch: int, step: int) -> Iterator[Update]:
         """Losses of batch number `batch` in optimisation step `step`, one at a time.
 

@@ -48,6 +48,10 @@ class _Feeds:
         )  # fmt: skip
         self.recipe, self.dataset, self.device = recipe, dataset, fabric.device
 
+    def close(self) -> None:
+        """Ends reading ahead."""
+        self.training.close()
+
     def fixed(self, sampler: Sampler, samples: int) -> Iterator[Batch]:
         """The same samples at every call, as they are."""
         for first in range(0, samples, VALIDATION_BATCH):
@@ -95,6 +99,10 @@ class DepthStage:
         self.feeds = _Feeds(recipe, self.fabric, dataset, training, None)
         self.validation = _validation_sampler(dataset, sampler)
         self.shown: Sampler = self.validation or training
+
+    def close(self) -> None:
+        """Ends reading ahead."""
+        self.feeds.close()
 
     def updates(self, objectives: Objectives, batch: int, step: int) -> Iterator[Update]:
         """The one objective."""
@@ -167,6 +175,10 @@ class GanStage:
         self.feeds = _Feeds(recipe, self.fabric, dataset, training, recipe.sampling)
         self.validation = _validation_sampler(dataset, lambda split: PairSampler(dataset, split, recipe.data.balance, PairConfig()))
         self.shown: Sampler = self.validation or PairSampler(dataset, "train", recipe.data.balance, PairConfig())
+
+    def close(self) -> None:
+        """Ends reading ahead."""
+        self.feeds.close()
 
     def updates(self, objectives: Objectives, batch: int, step: int) -> Iterator[Update]:
         """The generator's side, then the discriminator's on the same pictures."""
