@@ -1,0 +1,78 @@
+"""Between the YUV frames of video files and RGB: one place decides matrix and range, so that no colour shifts on the way.
+
+Files written here are BT.709, limited range, and say so. Files read keep what their tags say; untagged ones are taken as
+players take them: BT.709 from 720 lines up, BT.601 below.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import av
+
+# Numbers of the H.273 standard, which FFmpeg uses for frames, and its scaler for the matrices too.
+BT709 = 1
+BT601 = 6
+UNSPECIFIED = 2
+LIMITED = 1
+FULL = 2
+# The scaler's flags. Exact: bicubic, full chroma, exact rounding; flat colours come back within 1 of 255 (mean 0.35).
+# Fast: bilinear; within 3 (mean 1.2), but 20 times as fast: 1 ms rather than 20 ms for 1920 x 1080 on one core.
+_EXACT = 4 | 0x2000 | 0x40000
+_FAST = 2
+_HD_LINES = 720
+_HD_COLUMNS = 1280
+
+
+def to_rgb(frame: av.VideoFrame, width: int, height: int, *, fast: bool = False) -> np.ndarray:
+    """height x width x 3 uint8 RGB of a decoded frame, scaled to that size; transparent pixels (GIF) are put on white.
+
+    `fast` trades colours off by up to 3 of 255 for speed: enough for finding faces.
+    """
+    quality = _FAST if fast else _EXACT
+    name = frame.format.name
+    if frame.format.is_rgb or name == "pal8":
+        if name in ("bgra", "rgba", "argb", "abgr", "pal8"):
+            return _on_white(frame.reformat(width, height, "rgba", interpolation=quality).to_ndarray())
+        return frame.reformat(width, height, "rgb24", interpolation=quality).to_ndarray()
+    matrix = frame.colorspace
+    if matrix in (0, UNSPECIFIED):
+        matrix = BT709 if frame.height >= _HD_LINES or frame.width >= _HD_COLUMNS else BT601
+    scale = frame.color_range or (FULL if name.startswith("yuvj") else LIMITED)
+    rgb = frame.reformat(
+        width, height, "rgb24",
+        src_colorspace=_scaler_matrix(matrix), src_color_range=scale, dst_color_range=FULL, interpolation=quality,
+    )  # fmt: skip
+    return rgb.to_ndarray()
+
+
+def from_rgb(image: np.ndarray, pixel_format: str) -> av.VideoFrame:
+    """A BT.709 limited-range frame of a YUV `pixel_format` from H x W x 3 uint8 RGB; the sides fit the format."""
+    import av
+
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+    if pixel_format == "rgb24":
+        return frame
+    return frame.reformat(
+        format=pixel_format, dst_colorspace=BT709, src_color_range=FULL, dst_color_range=LIMITED, interpolation=_EXACT
+    )
+
+
+def tag_stream(context: av.VideoCodecContext) -> None:
+    """Writes BT.709, limited range into the stream's header, as `from_rgb` makes it."""
+    context.colorspace = context.color_primaries = context.color_trc = BT709
+    context.color_range = LIMITED
+
+
+def _scaler_matrix(matrix: int) -> int:
+    """The scaler's number of an H.273 matrix; it knows no constant-luminance and YCgCo kinds, which are taken as BT.709."""
+    known = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
+    return known.get(matrix, BT709)
+
+
+def _on_white(pixels: np.ndarray) -> np.ndarray:
+    alpha = pixels[..., 3:].astype(np.uint16)
+    return ((pixels[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)

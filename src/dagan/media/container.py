@@ -1,0 +1,178 @@
+"""Opening video files safely and finding what is in them: the stream of moving pictures, its first frame, its turn.
+
+PyAV (FFmpeg) decodes. Only local files are ever opened: a play list that points to the network is refused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dagan.errors import InputError
+from dagan.media.images import require_file
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+_DISPLAY_MATRIX = "DISPLAYMATRIX"
+_TEXT_FORMATS = {"tty", "bin", "xbin", "adf", "idf"}  # FFmpeg draws text files as pictures of a terminal
+_FASTEST_RATE = 240  # above this a header's frame rate is a placeholder (browser recordings say 1000)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """How stored pixels are turned for display: transpose first, then mirror left-right, then upside down."""
+
+    transpose: bool = False
+    mirror: bool = False
+    flip: bool = False
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        """The H x W x 3 image as it is to be seen, contiguous."""
+        if self.transpose:
+            image = image.swapaxes(0, 1)
+        if self.mirror:
+            image = image[:, ::-1]
+        if self.flip:
+            image = image[::-1]
+        return np.ascontiguousarray(image)
+
+    @property
+    def degrees(self) -> int:
+        """Rotation counter-clockwise: 0, 90, 180 or 270; a mirrored picture is mirrored left-right first, then rotated."""
+        if self.transpose:
+            return 270 if self.mirror else 90
+        return 180 if self.flip else 0
+
+
+def open_container(path: Path) -> InputContainer:
+    """Opens a video or sound file for reading. Raises InputError when it is missing, empty or nothing FFmpeg reads."""
+    import av
+
+    require_file(path, "video")
+    try:
+        container = av.open(f"file:{path}", metadata_errors="ignore", options={"protocol_whitelist": "file,crypto,data"})
+    except (av.FFmpegError, ValueError) as error:
+        raise InputError(
+            f"{path} cannot be read as a video ({_reason(error)}): the file is no video, or its header is missing or cut off"
+        ) from error
+    if _TEXT_FORMATS & set(container.format.name.split(",")):
+        container.close()
+        raise InputError(f"{path} is a text file, not a video")
+    return container
+
+
+def video_stream(container: InputContainer, path: Path) -> VideoStream:
+    """The best stream of moving pictures; cover pictures of sound files do not count. Raises InputError when there is none."""
+    usable = [stream for stream in container.streams.video if not _is_cover(stream)]
+    if not usable:
+        kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
+        raise InputError(f"{path} has no video stream (it holds {kinds}): give a file with moving pictures")
+    best = container.streams.best("video")
+    stream = next((s for s in usable if best is not None and s.index == best.index), usable[0])
+    if stream.codec_context is None:
+        raise InputError(f"{path} is compressed in a way that cannot be decoded here: convert it to H.264")
+    stream.thread_type = "AUTO"
+    return stream
+
+
+def first_frame(container: InputContainer, stream: VideoStream, path: Path) -> VideoFrame:
+    """Decodes up to the first frame. Raises InputError when none comes."""
+    import av
+
+    failure: Exception | None = None
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets)
+            frames = stream.decode(packet)
+        except StopIteration:
+            break
+        except (av.FFmpegError, ValueError) as error:
+            failure = error
+            if not isinstance(error, av.InvalidDataError):
+                break
+            continue
+        if frames:
+            return frames[0]
+    reason = f" ({_reason(failure)})" if failure else ""
+    raise InputError(f"{path}: no frame of its video stream can be decoded{reason}: the file is damaged, cut off or holds no pictures")
+
+
+def start_time(path: Path) -> Fraction:
+    """The time of the first video frame in the file's own clock, in seconds; of a file with sound only, that of the sound."""
+    with open_container(path) as container:
+        if any(not _is_cover(stream) for stream in container.streams.video):
+            stream = video_stream(container, path)
+            return frame_time(first_frame(container, stream, path), stream) or Fraction(0)
+        return Fraction(container.start_time or 0, 1_000_000)
+
+
+def frame_time(frame: VideoFrame, stream: VideoStream) -> Fraction | None:
+    """The frame's presentation time in seconds, exact; None where the file gives none."""
+    if frame.pts is None:
+        return None
+    return frame.pts * Fraction(frame.time_base or stream.time_base or Fraction(1, 25))
+
+
+def frame_turn(frame: VideoFrame) -> Turn:
+    """The turn that the display matrix of a frame asks for; angles between quarter turns go to the nearest."""
+    side_data: Any = frame.side_data.get(_DISPLAY_MATRIX)
+    if side_data is None:
+        return Turn()
+    a, b, _, c, d = (int(v) for v in np.frombuffer(bytes(side_data), dtype=np.int32)[:5])
+    # A pixel (x, y) is shown at (a x + c y, b x + d y).
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        return Turn(transpose=True, mirror=c < 0, flip=b < 0)
+    return Turn(mirror=a < 0, flip=d < 0)
+
+
+def frame_rate(stream: VideoStream, path: Path) -> Fraction:
+    """Average frames a second: as the header says, measured on the first packets where that is missing or a placeholder."""
+    for rate in (stream.average_rate, stream.guessed_rate):
+        if rate and 0 < rate <= _FASTEST_RATE:
+            return Fraction(rate)
+    with open_container(path) as container:
+        times: list[Fraction] = []
+        for packet in container.demux(video_stream(container, path)):
+            if packet.pts is not None:
+                times.append(packet.pts * packet.time_base)
+            if len(times) == 100:
+                break
+    times.sort()
+    if len(times) < 2 or times[-1] == times[0]:
+        return Fraction(25)
+    return ((len(times) - 1) / (times[-1] - times[0])).limit_denominator(1001)
+
+
+def packet_span(path: Path) -> tuple[int, Fraction]:
+    """Number of video packets and the time of the last one's end, read from the whole file without decoding."""
+    import av
+
+    count, end = 0, Fraction(0)
+    with open_container(path) as container:
+        packets = container.demux(video_stream(container, path))
+        while True:
+            try:
+                packet = next(packets)
+            except (StopIteration, av.FFmpegError):
+                return count, end
+            if packet.pts is not None:
+                count += 1
+                end = max(end, (packet.pts + (packet.duration or 0)) * packet.time_base)
+
+
+def _is_cover(stream: VideoStream) -> bool:
+    from av.stream import Disposition
+
+    return bool(stream.disposition & Disposition.attached_pic)
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,78 @@
+"""Outputs that appear whole or not at all: written beside their final name, then renamed."""
+
+from __future__ import annotations
+
+import errno
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from dagan.errors import InputError
+
+DISK_FULL = {errno.ENOSPC, errno.EFBIG, *(getattr(errno, name) for name in ("EDQUOT",) if hasattr(errno, name))}
+
+
+@contextmanager
+def atomic_output(path: Path | str, overwrite: bool = False) -> Iterator[Path]:
+    """Yields an empty temporary file in the folder of `path`, with its suffix; renames it to `path` at the end of the block.
+
+    Missing folders are made. When the block raises anything (Ctrl-C included) the temporary file and the folders made for it
+    are removed and `path` stays as it was. Raises InputError when `path` exists and `overwrite` is False, is a folder, cannot
+    be written, or when the disk is full.
+    """
+    path = Path(path)
+    _refuse_existing(path, overwrite)
+    made = _make_folder(path.parent, path)
+    # A short name of its own: the final name may already be as long as the file system allows.
+    temporary = path.parent / f".{secrets.token_hex(6)}.part{path.suffix}"
+    try:
+        _touch(temporary, path)
+        yield temporary
+        _refuse_existing(path, overwrite)  # it may have appeared during a long run
+        _rename(temporary, path)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        for folder in made:
+            with suppress(OSError):
+                folder.rmdir()
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
+            raise InputError(f"{path} cannot be written: the disk is full or the file too large: free some space") from error
+        raise
+
+
+def _refuse_existing(path: Path, overwrite: bool) -> None:
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: give the name of a file to write")
+    if path.exists() and not overwrite:
+        raise InputError(f"{path} exists already: choose another name, or replace it with --overwrite")
+
+
+def _make_folder(folder: Path, path: Path) -> list[Path]:
+    """Makes `folder` with its parents; returns those that were made, innermost first."""
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        for place in missing:
+            with suppress(OSError):
+                place.rmdir()
+        raise InputError(f"{path} cannot be written: the folder {folder} cannot be made ({error.strerror})") from error
+    return missing
+
+
+def _touch(temporary: Path, path: Path) -> None:
+    try:
+        temporary.touch(exist_ok=False)
+    except OSError as error:
+        if error.errno in DISK_FULL:
+            raise
+        raise InputError(f"{path} cannot be written: no file can be made in {path.parent} ({error.strerror})") from error
+
+
+def _rename(temporary: Path, path: Path) -> None:
+    try:
+        temporary.replace(path)
+    except PermissionError as error:  # on Windows: another program holds the old file open
+        raise InputError(f"{path} cannot be replaced: close the program that uses it, or choose another name") from error

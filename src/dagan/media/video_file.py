@@ -1,0 +1,152 @@
+"""Frames of a video file through PyAV: exact times, rotation applied, and honest about files that are cut off."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dagan.media import container as files
+from dagan.media.colour import to_rgb
+from dagan.media.reader import Frame, VideoReader
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.packet import Packet
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+
+class FileReader(VideoReader):
+    """The frames of a video file. Raises InputError when it is missing, no video, or has no frame that can be decoded."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        with files.open_container(path) as container:
+            stream = files.video_stream(container, path)
+            first = files.first_frame(container, stream, path)
+            self._stream_index = stream.index
+            self._turn = files.frame_turn(first)
+            self._stored_size = _square_pixel_size(first, stream)
+            self.width, self.height = self._stored_size[::-1] if self._turn.transpose else self._stored_size
+            self.rotation = self._turn.degrees
+            self.start = files.frame_time(first, stream) or Fraction(0)
+            self.time_base = Fraction(first.time_base or stream.time_base or Fraction(1, 90_000))
+            self.has_audio = bool(container.streams.audio)
+            self.rate = files.frame_rate(stream, path)
+            self._header_frames = stream.frames
+            self._counts_all = "mov" not in container.format.name.split(",")  # MOV and MP4 also count frames cut away by edits
+            self._video_end, self._file_end = _header_ends(stream, container)
+        count = self._header_frames
+        if self._file_end is None:  # a recording that was never finished: no length in its header
+            count, last = files.packet_span(path)
+            self.duration = max(last - self.start, 1 / self.rate)
+        else:
+            self.duration = max(self._file_end - self.start, 1 / self.rate)
+        self.frame_count = count or max(1, round(self.duration * self.rate))
+
+    def _read(self, step: int, max_side: int | None) -> Generator[Frame]:
+        """Holds every picture back until the next one's time is known, which gives its duration."""
+        scale = min(1.0, max_side / max(self._stored_size)) if max_side else 1.0
+        width, height = (max(1, round(side * scale)) for side in self._stored_size)
+        held: tuple[np.ndarray | None, Fraction, int] | None = None
+        duration = 1 / self.rate
+        with closing(self._decode()) as decoded:
+            for index, (frame, time) in enumerate(decoded):
+                if held is not None and held[0] is not None:
+                    yield Frame(held[0], held[1], held[2], time - held[1])
+                image = None
+                if index % step == 0:
+                    image = self._turn.apply(to_rgb(frame, width, height, fast=max_side is not None))
+                held = (image, time, index)
+                duration = frame.duration * self.time_base if frame.duration else 1 / self.rate
+        if held is not None and held[0] is not None:
+            if self._video_end is not None and not self.truncated and self._video_end > self.start + held[1]:
+                duration = self._video_end - self.start - held[1]
+            yield Frame(held[0], held[1], held[2], duration)
+
+    def _decode(self) -> Generator[tuple[VideoFrame, Fraction]]:
+        """All frames that can be decoded, with strictly increasing times from 0 on; counts what goes wrong."""
+        import av
+
+        self.frames_read, self.truncated, self.damaged = 0, False, 0
+        self._failed, self._seen_to = False, self.start
+        previous = Fraction(0)
+        with files.open_container(self.path) as container:
+            stream = container.streams[self._stream_index]
+            assert isinstance(stream, av.VideoStream)
+            stream.thread_type = "AUTO"
+            for packet in self._packets(container, stream):
+                for frame in self._decode_packet(stream, packet):
+                    stamp = files.frame_time(frame, stream)
+                    time = previous + 1 / self.rate if stamp is None else stamp - self.start
+                    if self.frames_read == 0:
+                        time = Fraction(0)
+                    elif time <= previous:  # a broken clock: keep the order at least
+                        time = previous + self.time_base
+                    previous = time
+                    self._seen_to = max(self._seen_to, self.start + time + (frame.duration or 0) * self.time_base)
+                    self.frames_read += 1
+                    yield frame, time
+        self.truncated = self._failed or self._is_short()
+
+    def _packets(self, container: InputContainer, stream: VideoStream) -> Iterator[Packet | None]:
+        """The packets of the video stream, the last ones empty: they flush the decoder, also after a read error."""
+        import av
+
+        # Where only the file as a whole has a length, its sound tells too whether the end was reached.
+        sound = container.streams.audio[:1] if self._video_end is None else ()
+        try:
+            for packet in container.demux([stream, *sound]):
+                if packet.stream is stream:
+                    yield packet
+                elif packet.pts is not None:
+                    self._seen_to = max(self._seen_to, (packet.pts + (packet.duration or 0)) * packet.time_base)
+        except av.FFmpegError:
+            self._failed = True
+            yield None
+
+    def _decode_packet(self, stream: VideoStream, packet: Packet | None) -> list[VideoFrame]:
+        import av
+
+        try:
+            return stream.decode(packet)
+        except av.EOFError:  # flushed twice
+            return []
+        except (av.FFmpegError, ValueError):
+            self.damaged += 1
+            return []
+
+    def _is_short(self) -> bool:
+        """Whether the header promised more than was found, with room for headers that round."""
+        if self._header_frames and self.frames_read >= self._header_frames:
+            return False
+        if self._counts_all and self._header_frames and self.frames_read < self._header_frames - 2:
+            return True
+        if self._video_end is not None:
+            return self._seen_to < self._video_end - max(3 / self.rate, Fraction(1, 4))
+        return self._file_end is not None and self._seen_to < self._file_end - max(3 / self.rate, Fraction(1, 2))
+
+
+def _square_pixel_size(frame: VideoFrame, stream: VideoStream) -> tuple[int, int]:
+    """Stored width and height with pixels made square by widening (old camcorders store narrow ones)."""
+    aspect = Fraction(stream.sample_aspect_ratio or 1)
+    if not Fraction(1, 4) < aspect < 4:
+        aspect = Fraction(1)
+    return max(1, round(frame.width * aspect)), frame.height
+
+
+def _header_ends(stream: VideoStream, container: InputContainer) -> tuple[Fraction | None, Fraction | None]:
+    """Ends of the video stream and of the file, in the file's clock, as its header says; None where it does not say."""
+    if stream.duration and stream.time_base:
+        video_end = ((stream.start_time or 0) + stream.duration) * Fraction(stream.time_base)
+        return video_end, video_end
+    if container.duration:
+        file_end = Fraction((container.start_time or 0) + container.duration, 1_000_000)
+        return None if container.streams.audio else file_end, file_end
+    return None, None

@@ -1,0 +1,249 @@
+"""Writing a video file frame by frame: exact times, the driving video's sound, colours as they were, all or nothing."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, suppress
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from dagan.errors import InputError
+from dagan.media.colour import from_rgb, tag_stream
+from dagan.media.container import open_container, start_time
+from dagan.media.gif import GifPalette
+from dagan.media.notices import Warn, to_stderr
+from dagan.media.output import atomic_output
+from dagan.media.sound import SOUND_SUFFIXES, SoundTrack
+
+if TYPE_CHECKING:
+    from av.packet import Packet
+    from av.video.frame import VideoFrame
+
+_CODECS = {
+    ".mp4": ("libx264", "h264_videotoolbox", "mpeg4"),
+    ".m4v": ("libx264", "h264_videotoolbox", "mpeg4"),
+    ".mov": ("libx264", "h264_videotoolbox", "mpeg4"),
+    ".mkv": ("libx264", "h264_videotoolbox", "mpeg4"),
+    ".webm": ("libvpx-vp9", "libvpx"),
+    ".gif": ("gif",),
+}
+VIDEO_SUFFIXES = tuple(_CODECS)
+_CRF = {"libx264": 18, "libx265": 20, "libvpx-vp9": 24, "libvpx": 10, "libsvtav1": 24}
+_OPTIONS = {
+    "libx264": {"preset": "medium"},
+    "libvpx-vp9": {"deadline": "good", "cpu-used": "4", "row-mt": "1"},
+    "libvpx": {"deadline": "good", "cpu-used": "4"},
+    "mpeg4": {"qscale": "3"},
+}
+_COARSEST_CLOCK = 10_000  # ticks a second; a clock made from a frame rate is refined to it, so that uneven times fit too
+_MPEG4_TICKS = 65_535  # that codec counts no finer
+
+
+class VideoWriter:
+    """Writes H x W x 3 uint8 RGB frames to `path`; the suffix gives the format. A context manager: leaving it with an
+    exception (Ctrl-C too) leaves no file behind.
+
+    width, height: of the frames; an odd last row or column is doubled, because the pixel format pairs them.
+    rate: average frames a second. time_base: clock tick for frame times (the driving video's, to keep them exact); WebM and
+    MKV round times to 1/1000 s, GIF to 1/100 s. audio_from: file whose sound, if any, goes along from `audio_start` seconds
+    after its first frame on, until the last frame's end. codec, crf: encoder and quality (lower is better) instead of the format's.
+    warn: hears of sound that a format cannot hold. Raises InputError for a suffix or codec that cannot be written, an
+    existing file without `overwrite`, a full disk, and when no frame was written.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        width: int,
+        height: int,
+        *,
+        rate: Fraction | int = 25,
+        time_base: Fraction | None = None,
+        audio_from: Path | str | None = None,
+        audio_start: Fraction | int = 0,
+        overwrite: bool = False,
+        codec: str | None = None,
+        crf: int | None = None,
+        pix_fmt: str = "yuv420p",
+        warn: Warn = to_stderr,
+    ) -> None:
+        self.path = Path(path)
+        self._suffix = self.path.suffix.lower()
+        if self._suffix not in _CODECS:
+            raise InputError(f"{path}: the suffix {self.path.suffix!r} is none of the video formats {', '.join(VIDEO_SUFFIXES)}")
+        self.width, self.height = width, height
+        self._rate = Fraction(rate).limit_denominator(100_000)
+        self._codec = self._pick_codec(codec)
+        self._crf = _CRF.get(self._codec) if crf is None else crf
+        self._time_base = self._clock(time_base)
+        self._audio_from = Path(audio_from) if audio_from is not None else None
+        self._audio_start = Fraction(audio_start)
+        self._overwrite = overwrite
+        self._warn = warn
+        self._palette = GifPalette() if self._suffix == ".gif" else None
+        self._pix_fmt = "pal8" if self._palette else pix_fmt
+        self._frame_format = "rgb24" if self._palette else pix_fmt
+        self._padding = _padding(width, height, self._pix_fmt)
+        self._sound: SoundTrack | None = None
+        self._held: Packet | None = None
+        self._first_dts = 0
+        self._first_pts = 0
+        self._last_pts = -1
+        self._end = Fraction(0)
+        self.frames_written = 0
+
+    def __enter__(self) -> Self:
+        import av
+
+        with ExitStack() as stack:
+            temporary = stack.enter_context(atomic_output(self.path, self._overwrite))
+            options = {"movflags": "+faststart"} if self._suffix in (".mp4", ".m4v", ".mov") else {}
+            self._output = av.open(f"file:{temporary}", "w", options=options)
+            stack.callback(self._close_quietly)
+            self._open_video()
+            self._open_sound(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    def write(self, image: np.ndarray, time: Fraction, duration: Fraction | None = None) -> None:
+        """Adds a frame shown from `time` seconds on, for `duration` (default 1 / rate; it counts for the last frame only).
+
+        Times must increase; two that fall on one tick of the clock are put one tick apart.
+        """
+        if image.shape != (self.height, self.width, 3) or image.dtype != np.uint8:
+            raise ValueError(f"a frame of this video is uint8 {(self.height, self.width, 3)}, got {image.dtype} {image.shape}")
+        pts = max(round(time / self._time_base), self._last_pts + 1)
+        frame = from_rgb(np.pad(image, self._padding, mode="edge") if np.any(self._padding) else image, self._frame_format)
+        frame.pts, frame.time_base = pts, self._time_base
+        self._first_pts = self._first_pts if self.frames_written else pts
+        self._last_pts = pts
+        self._end = pts * self._time_base + (duration or 1 / self._rate)
+        self.frames_written += 1
+        for ready in self._palette.reduce(frame) if self._palette else (frame,):
+            self._encode(ready)
+        if self._sound is not None:
+            self._sound.feed(time)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is not None:
+            self._stack.__exit__(kind, error, trace)
+            return
+        with self._stack:
+            self._finish()
+
+    def _finish(self) -> None:
+        if self.frames_written == 0:
+            raise InputError(f"{self.path} is not written: there was no frame to write")
+        for ready in self._palette.reduce(None) if self._palette else ():
+            self._encode(ready)
+        self._encode(None)
+        if self._held is not None:
+            self._output.mux_one(self._with_end(self._held, stored_last=True))
+        if self._sound is not None:
+            self._sound.feed(self._end)
+        self._output.close()
+
+    def _encode(self, frame: VideoFrame | None) -> None:
+        """Encodes a frame (None: what is left) and writes what comes out, but for the latest packet, which is held."""
+        import av
+
+        try:
+            packets = self._stream.encode(frame)
+        except av.FFmpegError as error:
+            if isinstance(error, OSError):
+                raise
+            size = f"{self.width} x {self.height}"
+            raise InputError(f"{self.path}: the encoder {self._codec} refuses {size} frames ({error.strerror})") from error
+        for packet in packets:
+            if self._held is None:
+                self._first_dts = packet.dts or 0
+            else:
+                self._output.mux_one(self._with_end(self._held))
+            self._held = packet
+
+    def _with_end(self, packet: Packet, stored_last: bool = False) -> Packet:
+        """The packet, with the duration that makes the video end in time where it is one of those that decide.
+
+        Formats ask two: that of the picture shown last, and the one stored last, which need not be the same.
+        """
+        end = round(self._end / self._time_base)
+        if packet.pts == self._last_pts:
+            packet.duration = end - self._last_pts
+        elif stored_last and packet.pts is not None and packet.dts is not None:
+            stored = packet.dts - self._first_dts
+            packet.duration = max(1, min(end - self._first_pts - stored, end - packet.pts))
+        return packet
+
+    def _open_video(self) -> None:
+        import av
+
+        options = dict(_OPTIONS.get(self._codec, {}))
+        if self._crf is not None:
+            options["crf"] = str(self._crf)
+        try:
+            stream = self._output.add_stream(self._codec, rate=self._rate, options=options)
+        except ValueError as error:
+            raise InputError(f"{self.path}: {self._suffix} files cannot hold {self._codec} ({error})") from error
+        assert isinstance(stream, av.VideoStream)
+        columns, rows = (self._padding[1][1], self._padding[0][1])
+        stream.width, stream.height = self.width + columns, self.height + rows
+        stream.pix_fmt = self._pix_fmt
+        stream.codec_context.time_base = stream.time_base = self._time_base
+        if self._palette is None:
+            tag_stream(stream.codec_context)
+        if self._codec.startswith("libvpx"):
+            stream.codec_context.bit_rate = 0  # quality alone decides
+        self._stream = stream
+
+    def _open_sound(self, stack: ExitStack) -> None:
+        if self._audio_from is None or self._audio_from.is_dir():
+            return
+        with open_container(self._audio_from) as source:
+            if not source.streams.audio:
+                return
+            if all(stream.codec_context is None for stream in source.streams.audio):
+                self._warn(f"the sound of {self._audio_from} is left out: its kind of compression is not known here")
+                return
+        if self._suffix not in SOUND_SUFFIXES:
+            self._warn(f"the sound of {self._audio_from} is left out: {self._suffix} files hold none")
+            return
+        origin = start_time(self._audio_from) + self._audio_start
+        self._sound = SoundTrack(self._audio_from, self._output, self._suffix, origin)
+        stack.callback(self._sound.close)
+
+    def _close_quietly(self) -> None:
+        """Lets go of the file after a failure; what it holds is thrown away."""
+        with suppress(Exception):
+            self._output.close()
+
+    def _pick_codec(self, asked: str | None) -> str:
+        import av
+
+        for name in (asked,) if asked else _CODECS[self._suffix]:
+            with suppress(ValueError, av.FFmpegError):
+                codec = av.Codec(name, "w")
+                if codec.type == "video":
+                    return codec.name
+        if asked:
+            raise InputError(f"there is no video encoder called {asked!r} here: {', '.join(_CODECS['.mp4'] + _CODECS['.webm'])} are usual")
+        raise InputError(f"{self.path}: there is no encoder for {self._suffix} files here: choose another of {', '.join(VIDEO_SUFFIXES)}")
+
+    def _clock(self, time_base: Fraction | None) -> Fraction:
+        if self._suffix == ".gif":
+            return Fraction(1, 100)
+        ticks = Fraction(time_base or 1 / self._rate).denominator
+        ticks *= -(-_COARSEST_CLOCK // ticks)
+        return Fraction(1, 60_000 if self._codec == "mpeg4" and ticks > _MPEG4_TICKS else ticks)
+
+
+def _padding(width: int, height: int, pixel_format: str) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+    """Rows and columns to add (for np.pad) so that the sides divide by the pixel format's colour pairs."""
+    from av import VideoFormat
+
+    layout = VideoFormat(pixel_format)
+    rows = height % 2 if layout.chroma_height(2) == 1 else 0
+    columns = width % 2 if layout.chroma_width(2) == 1 else 0
+    return (0, rows), (0, columns), (0, 0)
