@@ -36,7 +36,7 @@ OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="Folde
 DeviceOption = Annotated[Device | None, typer.Option("--device", help="Where to train.", show_default=False)]
 ResumeOption = Annotated[
     bool | None,
-    typer.Option("--resume/--fresh", help="Demand a run to continue, or remove one. Default: continue one if there is.", show_default=False),
+    typer.Option("--resume/--fresh", help="Demand a run to continue, or remove one. Default: continue any.", show_default=False),
 ]
 
 

@@ -1,6 +1,6 @@
 """Reads frames of clips as square pictures of one size. Legend: N frames, S side; frames are uint8 N x 3 x S x S, RGB.
 
-Frames that are not square are cut to their middle square.
+Colours and rotation are those of `dagan.media`. Frames that are not square are cut to their middle square.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from PIL import Image, ImageOps
 
 from dagan.data.clips import Clip, images_of
 from dagan.errors import InputError
+from dagan.media.colour import to_rgb
+from dagan.media.container import frame_turn, open_container, video_stream
 
 # Folders of images and stills carry no time: the frame rate of the usual sets.
 IMAGE_RATE = 25.0
@@ -26,8 +28,8 @@ Frames = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Probe:
-    """What is known of a clip without decoding: frames in all, frames per second, and each frame's presentation time
-    (None for images), in the stream's unit, in order; keys: which of them decoding may start at."""
+    """What is known of a clip without decoding: frames in all, frames per second, and each frame's presentation time, in
+    the stream's unit, in order (None where the file does not say); keys: which of them decoding may start at."""
 
     count: int
     rate: float
@@ -41,14 +43,19 @@ def probe(clip: Clip) -> Probe:
         return Probe(1, IMAGE_RATE)
     if clip.path.is_dir():
         return Probe(len(images_of(clip.path)), IMAGE_RATE)
-    with _open(clip.path) as container:
-        stream = container.streams.video[0]
-        packets = [(p.pts, p.is_keyframe) for p in container.demux(stream) if p.pts is not None and not p.is_discard]
+    with open_container(clip.path) as container:
+        stream = _stream(container, clip.path)
+        try:
+            packets = [(p.pts, p.is_keyframe) for p in container.demux(stream) if p.size and not p.is_discard]
+        except av.FFmpegError as error:
+            raise InputError(f"{clip.path} is damaged ({error}): remove it from the data folder, or replace it") from None
         rate = float(stream.average_rate or IMAGE_RATE)
     if not packets:
         raise InputError(f"{clip.path} holds no frames: remove it from the data folder, or replace it")
-    packets.sort()
-    times, keys = zip(*packets, strict=True)
+    known = sorted((time, key) for time, key in packets if time is not None)
+    if len(known) < len(packets):
+        return Probe(len(packets), rate)
+    times, keys = zip(*known, strict=True)
     return Probe(len(times), rate, np.asarray(times, np.int64), np.asarray(keys, bool))
 
 
@@ -65,7 +72,7 @@ class RandomReader:
 
     def __init__(self, size: int, limit: int = 32) -> None:
         self.size, self.limit = size, limit
-        self._open: OrderedDict[Path, Any] = OrderedDict()
+        self._open: OrderedDict[Path, tuple[Any, Any]] = OrderedDict()  # container and stream
 
     def read(self, clip: Clip, known: Probe, indices: list[int]) -> Frames:
         """The frames of these indices, n x 3 x S x S, in the order asked for."""
@@ -74,25 +81,27 @@ class RandomReader:
         if clip.path.is_dir():
             images = images_of(clip.path)
             return np.stack([_image(images[i], self.size) for i in indices])
-        found = self._decode(clip.path, known, sorted(set(indices)))
+        if known.times is None or known.keys is None or not known.keys.any():
+            raise InputError(f"{clip.path} has no frame times to seek by: convert it to .mp4, or set data.storage to memory")
+        try:
+            found = self._decode(clip.path, known.times, known.keys, sorted(set(indices)))
+        except av.FFmpegError as error:
+            raise InputError(f"{clip.path} is damaged ({error}): remove it from the data folder, or replace it") from None
         return np.stack([found[i] for i in indices])
 
-    def _decode(self, path: Path, known: Probe, wanted: list[int]) -> dict[int, Frames]:
-        assert known.times is not None
-        assert known.keys is not None
-        container = self._container(path)
-        stream = container.streams.video[0]
+    def _decode(self, path: Path, times: NDArray[np.int64], keys: NDArray[np.bool_], wanted: list[int]) -> dict[int, Frames]:
+        container, stream = self._opened(path)
         found: dict[int, Frames] = {}
-        starts = np.flatnonzero(known.keys)
+        starts = np.flatnonzero(keys)
         groups: dict[int, list[int]] = {}
         for i in wanted:
             groups.setdefault(int(np.searchsorted(starts, i, side="right")), []).append(i)
         for group in groups.values():
-            container.seek(int(known.times[group[0]]), stream=stream, backward=True)
-            last = int(known.times[group[-1]])
+            container.seek(int(times[group[0]]), stream=stream, backward=True)
+            last = int(times[group[-1]])
             for frame in container.decode(stream):
                 # Frames between the key frame and the wanted one only serve the decoder: they are not converted.
-                i = int(np.searchsorted(known.times, frame.pts))
+                i = int(np.searchsorted(times, frame.pts))
                 if i in group:
                     found[i] = _square(frame, self.size)
                 if frame.pts >= last:
@@ -102,33 +111,28 @@ class RandomReader:
             raise InputError(f"{path}: frame {missing[0]} cannot be decoded: remove the file from the data folder, or replace it")
         return found
 
-    def _container(self, path: Path) -> Any:
+    def _opened(self, path: Path) -> tuple[Any, Any]:
         if path in self._open:
             self._open.move_to_end(path)
         else:
-            self._open[path] = _open(path)
+            container = open_container(path)
+            self._open[path] = container, _stream(container, path)
             if len(self._open) > self.limit:
-                self._open.popitem(last=False)[1].close()
+                self._open.popitem(last=False)[1][0].close()
         return self._open[path]
 
 
-def _open(path: Path) -> Any:
-    try:
-        container = av.open(str(path))
-    except (av.FFmpegError, OSError) as error:
-        raise InputError(f"{path} cannot be read as a video ({error}): remove it from the data folder, or replace it") from None
-    if not container.streams.video:
-        container.close()
-        raise InputError(f"{path} has no picture: remove it from the data folder, or replace it")
+def _stream(container: Any, path: Path) -> Any:
+    stream = video_stream(container, path)
     # Many files are decoded at a time: threads inside one decoder would only compete.
-    container.streams.video[0].thread_count = 1
-    return container
+    stream.thread_type, stream.thread_count = "NONE", 1
+    return stream
 
 
 def _video(path: Path, size: int) -> Iterator[Frames]:
-    with _open(path) as container:
+    with open_container(path) as container:
         try:
-            for frame in container.decode(video=0):
+            for frame in container.decode(_stream(container, path)):
                 yield _square(frame, size)
         except av.FFmpegError as error:
             raise InputError(f"{path} is damaged ({error}): remove it from the data folder, or replace it") from None
@@ -151,11 +155,6 @@ def _image(path: Path, size: int) -> Frames:
 def _square(frame: Any, size: int) -> Frames:
     short = min(frame.width, frame.height)
     width, height = round(frame.width * size / short), round(frame.height * size / short)
-    # Area averaging does not alias when it shrinks.
-    method = "AREA" if short > size else "BICUBIC"
-    picture = frame.to_ndarray(width=width, height=height, format="rgb24", interpolation=method)
+    picture = to_rgb(frame, width, height)
     x, y = (width - size) // 2, (height - size) // 2
-    picture = picture[y : y + size, x : x + size]
-    if frame.rotation:
-        picture = np.rot90(picture, frame.rotation // 90)
-    return np.ascontiguousarray(picture.transpose(2, 0, 1))
+    return np.ascontiguousarray(frame_turn(frame).apply(picture[y : y + size, x : x + size]).transpose(2, 0, 1))
