@@ -185,6 +185,23 @@ def test_start_bulge_fades_and_prefers_a_face_to_its_hollow(scene: Scene) -> Non
     assert bulge_difference(face, 0.15) < bulge_difference(2 * face.mean() - face, 0.15)
 
 
+def test_photometric_error_reaches_depth_only_as_the_bulge_fades(scene: Scene) -> None:
+    sizes = []
+    for progress in (0.0, 0.05, 0.1):
+        config = DepthLossConfig(scales=1, smoothness=0, level=0, start_relief=1e-9, start_share=0.1)
+        objective = small_objective(config)
+        losses, _ = objective(batch_of(scene), progress)
+        (losses["total"] - (bulge_term(objective, scene) * max(0.0, 1 - 10 * progress))).backward()
+        sizes.append(objective.depth_network.decoder.disparity[0].conv.weight.grad.norm().item())
+        assert objective.egomotion.motion.weight.grad.norm() > 0
+    assert sizes[0] < 1e-3 * sizes[2]
+    assert sizes[1] == pytest.approx(sizes[2] / 2, rel=0.05)
+
+
+def bulge_term(objective: DepthObjective, scene: Scene) -> Tensor:
+    return bulge_difference(objective.depth_network(scene.frames[1])[0], 1e-9)
+
+
 def test_flip_consistency_is_zero_only_for_mirrored_maps(scene: Scene) -> None:
     config = replace(PLAIN, flip_consistency=1.0)
     even = torch.full_like(scene.depth, 1.0)

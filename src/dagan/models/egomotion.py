@@ -28,8 +28,9 @@ class EgomotionConfig:
     """Egomotion network.
 
     size: side the frames are resized to first; None keeps their own.
-    rotation_scale, translation_scale: factors on the motion numbers, so that training starts near "no motion". Turns of a head
-        about itself move pixels about ten times less than shifts of the same number do, and want the larger factor.
+    rotation_scale, translation_scale: factors on the motion numbers, so that training starts near "no motion". Turning a head
+        about itself moves its pixels about ten times less than shifting it by the same number: with one factor for both (0.01 in
+        METHOD) the network takes small turns and makes up for them with too much relief.
     learn_camera: predict focal lengths and principal point; else every camera is `focal`, centred.
     focal: focal length in image widths (and heights) at the start of training, or fixed.
     principal_range: farthest the principal point may lie from the middle, in image widths.
@@ -40,7 +41,7 @@ class EgomotionConfig:
     encoder: Literal["resnet18", "resnet50", "lite"] = "resnet18"
     encoder_widths: tuple[int, int, int, int, int] = (64, 64, 128, 256, 512)
     size: int | None = None
-    rotation_scale: float = 0.01
+    rotation_scale: float = 0.05
     translation_scale: float = 0.01
     learn_camera: bool = True
     focal: float = 1.5

@@ -36,8 +36,9 @@ class DepthLossConfig:
     flip_consistency: weight of |disparity - unflipped disparity of the mirrored frame|.
     level: weight of the squared distance of the mean disparity in the middle of the frame from 0.5 (scale is free otherwise).
     start_relief: at the start of training the disparity is drawn to a bulge of this relative height in the middle of the
-        frame. Small turns explain a hollow face as well as a face, and before a plane turns teach nothing: depth needs turns to
-        learn from and turns need depth. start_share: share of training over which the pull fades.
+        frame, which the egomotion network learns turns from, and the photometric error reaches depth only as the pull fades.
+        Without it, small turns explain a hollow face as well as a face, and a plane teaches no turns without which depth learns
+        nothing. start_share: share of training over which the pull fades.
     """
 
     __pydantic_config__ = STRICT
@@ -120,6 +121,9 @@ class DepthObjective(nn.Module):
         flip_error = _mirror_difference(disparities, count) if config.flip_consistency else None
         disparities = [d[:count] for d in disparities]
         depths = [self._depth(resize(d, size)) for d in disparities[: config.scales]]
+        pull = max(0.0, 1 - progress / config.start_share) if config.start_relief and config.start_share else 0.0
+        if pull > 0:
+            depths = [depth.detach().lerp(depth, 1 - pull) for depth in depths]
         # One camera filmed the three frames.
         focal, principal = (x.float().unflatten(0, (2, count)).mean(0) for x in (pairs.focal, pairs.principal))
         matrix = intrinsics(focal, principal, size)
@@ -151,9 +155,9 @@ class DepthObjective(nn.Module):
             terms["intrinsics"] = config.intrinsics_prior * torch.log(focal / self.egomotion.config.focal).square().mean()
         if flip_error is not None:
             terms["flip"] = config.flip_consistency * flip_error
-        fading = 1 - progress / config.start_share if config.start_share else 0.0
-        if fading > 0 and config.start_relief:
-            terms["start"] = fading * bulge_difference(disparities[0], config.start_relief)
+        if pull > 0:
+            bulges = [bulge_difference(d, config.start_relief) for d in disparities[: config.scales]]
+            terms["start"] = pull * torch.stack(bulges).mean()
         # Data-parallel training wants every parameter in the graph, those of untrained scales too.
         untrained = sum((0 * d.mean() for d in disparities[config.scales :]), frame.new_zeros(()))
         losses = {"total": sum(terms.values(), untrained)} | {name: term.detach() for name, term in terms.items()}
