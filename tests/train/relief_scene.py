@@ -31,7 +31,7 @@ def render(count: int, size: int, generator: torch.Generator, *, degrees: float 
 
     rotation = uniform(2 * count, 3) * torch.tensor([1.0, 1.0, 0.5]) * torch.deg2rad(torch.tensor(degrees))
     translation = uniform(2 * count, 3) * shift
-    centre = torch.cat([uniform(count, 2) * 0.03, torch.full((count, 1), DISTANCE)], dim=1)
+    centre = torch.cat([uniform(count, 2) * 0.1, torch.full((count, 1), DISTANCE)], dim=1)
     axes = torch.tensor([0.20, 0.26, 0.20]) * (1 + 0.1 * uniform(count, 3))
     waves = uniform(count, 3, 3, 12) * 60.0
     phases = uniform(count, 3, 12) * torch.pi
