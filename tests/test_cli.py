@@ -1,0 +1,81 @@
+"""The command line: quick to start, one sentence for bad input, exit codes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from dagan import cli
+from dagan.errors import InputError
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+
+
+def _run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["dagan", *arguments])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    return int(end.value.code or 0)
+
+
+def test_help_does_not_import_torch() -> None:
+    code = "import sys, dagan.cli\ntry:\n  dagan.cli.app(['--help'])\nfinally:\n  assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "train" in done.stdout
+
+
+def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out.strip() == f"dagan {version('dagan')}"
+
+
+def test_bad_input_is_one_sentence_and_status_2(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run(monkeypatch, "train", "depth", "nowhere.yaml") == 2
+    error = capsys.readouterr().err
+    assert error.startswith("dagan: recipe nowhere.yaml does not exist")
+    assert error.count("\n") == 1
+
+
+def test_unknown_command_is_status_2(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _run(monkeypatch, "trian") == 2
+
+
+def test_interrupt_is_status_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    import dagan.commands.train
+
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(dagan.commands.train, "train_stage", interrupted)
+    assert _run(monkeypatch, "train", "gan", str(RECIPES / "tiny-gan.yaml")) == 130
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_train_passes_its_options(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import dagan.commands.train
+    from dagan.train.recipe import DepthRecipe
+
+    seen: list[tuple[object, ...]] = []
+
+    def record(recipe: object, build: object, start: str) -> None:
+        seen.append((recipe, start))
+
+    monkeypatch.setattr(dagan.commands.train, "train", record)
+    folder = tmp_path / "it's here: #1"
+    recipe_file = str(RECIPES / "tiny-depth.yaml")
+    arguments = ("train", "depth", recipe_file, "max_steps=3", "optimiser.lr=1e-5", "-o", str(folder), "--device", "cpu")
+    for option, start in (((), "auto"), (("--resume",), "resume"), (("--fresh",), "fresh")):
+        assert _run(monkeypatch, *arguments, *option) == 0
+        recipe, how = seen[-1]
+        assert isinstance(recipe, DepthRecipe)
+        assert (recipe.max_steps, recipe.optimiser.lr, recipe.output, recipe.accelerator) == (3, 1e-5, folder, "cpu")
+        assert how == start
+
+
+def test_input_errors_are_value_errors() -> None:
+    assert issubclass(InputError, ValueError)
