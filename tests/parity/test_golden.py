@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import released_state
+from rebuild import released_state
 
 from dagan.animate.transfer import transfer
 from dagan.config import DepthConfig, preset

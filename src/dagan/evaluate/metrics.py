@@ -1,0 +1,43 @@
+"""Metrics between images, landmarks, depth maps. Images are in [0, 1], so every data range is 1.
+
+Legend: B batch, H W image, N landmarks.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+from torch import Tensor
+from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+
+
+def l1(a: Tensor, b: Tensor) -> Tensor:
+    """Mean absolute difference per image, B values in [0, 1]; lower is better."""
+    return (a - b).abs().mean((1, 2, 3))
+
+
+def psnr(a: Tensor, b: Tensor) -> Tensor:
+    """Peak signal to noise ratio per image in dB, data range 1; higher is better."""
+    return peak_signal_noise_ratio(a, b, data_range=1.0, reduction="none", dim=(1, 2, 3))
+
+
+def ssim(a: Tensor, b: Tensor) -> Tensor:
+    """Structural similarity per image (11 x 11 Gaussian, sigma 1.5), data range 1, at most 1; higher is better."""
+    values = structural_similarity_index_measure(a, b, data_range=1.0, reduction="none")
+    assert isinstance(values, Tensor)
+    return values
+
+
+def landmark_distance(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
+    """Mean distance of corresponding landmarks (N x >= 2) in the plane, in their unit (pixels)."""
+    return float(np.linalg.norm(a[:, :2] - b[:, :2], axis=1).mean())
+
+
+def depth_rank_correlation(disparity: NDArray[np.floating], landmarks: NDArray[np.floating]) -> float:
+    """Spearman correlation, in [-1, 1], of disparity (H x W, near = large) at mesh landmarks (N x 3, pixels; z grows away
+    from the camera) with -z. Landmarks outside the image are left out."""
+    height, width = disparity.shape
+    x, y = np.rint(landmarks[:, 0]).astype(int), np.rint(landmarks[:, 1]).astype(int)
+    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    return float(spearmanr(disparity[y[inside], x[inside]], -landmarks[inside, 2]).statistic)
