@@ -26,17 +26,17 @@ class ThinPlateTransform:
         return cls(affine.to(device), weights.to(device), coordinate_grid(points, points, device=device).reshape(-1, 2))
 
     def warp_coordinates(self, coordinates: Tensor) -> Tensor:
-        """B x N x 2 -> B x N x 2."""
+        """B x N x 2 -> B x N x 2; coordinates of batch 1 serve every transform."""
         moved = coordinates @ self.affine[:, :, :2].transpose(1, 2) + self.affine[:, None, :, 2]
         # |z| of the control points in L1, as first-order motion training uses it; + 1e-6 keeps the logarithm finite.
         distance = (coordinates[:, :, None] - self.points).abs().sum(-1)
         bump = distance.square() * torch.log(distance + 1e-6)
-        return moved + (bump * self.weights[:, None]).sum(-1, keepdim=True)
+        return moved + bump @ self.weights[:, :, None]
 
     def warp_image(self, image: Tensor, *, align_corners: bool = True, padding_mode: str = "reflection") -> Tensor:
         """B x C x H x W: the image looked up at the transformed grid."""
         height, width = image.shape[-2:]
-        grid = coordinate_grid(height, width, device=image.device).reshape(1, -1, 2).expand(len(image), -1, -1)
+        grid = coordinate_grid(height, width, device=image.device).reshape(1, -1, 2)
         grid = self.warp_coordinates(grid).reshape(-1, height, width, 2)
         return sample(image, grid, align_corners=align_corners, padding_mode=padding_mode)
 

@@ -48,7 +48,8 @@ class KeypointDetector(nn.Module):
         # Positions and frames in float32: bfloat16 is too coarse for them.
         with torch.autocast(image.device.type, enabled=False):
             h, w = logits.shape[-2:]
-            weights = torch.softmax(logits.float().reshape(batch, count, 1, h * w) / self.config.temperature, dim=-1)
+            weights = torch.softmax(logits.float().reshape(batch, count, h * w) / self.config.temperature, dim=-1)
             value = weights @ coordinate_grid(h, w, device=image.device).reshape(h * w, 2)
-            jacobian = weights @ frames.float().reshape(batch, count, 4, h * w).transpose(2, 3)
-        return Keypoints(value[:, :, 0], jacobian.reshape(batch, count, 2, 2))
+            # Elementwise: as a product of matrices this is a thousand slivers, slow to go back through.
+            jacobian = (weights[:, :, None] * frames.float().reshape(batch, count, 4, h * w)).sum(-1)
+        return Keypoints(value, jacobian.reshape(batch, count, 2, 2))

@@ -23,14 +23,13 @@ class Motion:
     mask: Tensor
 
 
-def sparse_motions(source: Keypoints, driving: Keypoints, size: tuple[int, int]) -> Tensor:
-    """B x (K + 1) x h x w x 2: T_0 = identity, T_k(z) = p_S + J_S J_D^-1 (z - p_D), in float32."""
-    grid = coordinate_grid(*size, device=driving.value.device)
-    batch, count = driving.value.shape[:2]
+def sparse_motions(source: Keypoints, driving: Keypoints) -> Tensor:
+    """B x (K + 1) x 2 x 3, the affine maps (z, 1) -> T_k(z) in float32: T_0 = identity, T_k(z) = p_S + J_S J_D^-1 (z - p_D)."""
     linear = source.jacobian.float() @ inverse_2x2(driving.jacobian.float())
-    offset = grid - driving.value.float()[:, :, None, None]
-    moved = (linear[:, :, None, None] * offset[..., None, :]).sum(-1) + source.value.float()[:, :, None, None]
-    return torch.cat([grid.expand(batch, 1, *size, 2), moved.reshape(batch, count, *size, 2)], dim=1)
+    offset = source.value.float()[..., None] - linear @ driving.value.float()[..., None]
+    maps = torch.cat([linear, offset], dim=-1)
+    identity = torch.eye(2, 3, device=maps.device).expand(len(maps), 1, 2, 3)
+    return torch.cat([identity, maps], dim=1)
 
 
 class DenseMotion(nn.Module):
@@ -48,16 +47,21 @@ class DenseMotion(nn.Module):
     def forward(self, small: Tensor, source: Keypoints, driving: Keypoints) -> Motion:
         """small: source image downsampled by `self.down`, B x 3 x h x w."""
         size = (small.shape[-2], small.shape[-1])
-        motions = sparse_motions(source, driving, size)
-        batch, count = motions.shape[:2]
-        warped = sample(
-            small[:, None].expand(batch, count, *small.shape[1:]).flatten(0, 1), motions.flatten(0, 1), align_corners=self.align_corners
-        )
-        heatmaps = self._heatmap_difference(source, driving, size).to(warped.dtype)
-        inputs = torch.cat([heatmaps[:, :, None], warped.reshape(batch, count, 3, *size)], dim=2).flatten(1, 2)
-        features = self.hourglass(inputs)
+        heatmaps = self._heatmap_difference(source, driving, size)
+        batch, count = heatmaps.shape[:2]
+        grid = coordinate_grid(*size, device=small.device).reshape(-1, 2)
+        places = torch.cat([grid, torch.ones_like(grid[:, :1])], dim=1)  # N x 3: (x, y, 1)
+        with torch.autocast(small.device.type, enabled=False):
+            maps = sparse_motions(source, driving)
+            motions = (maps.reshape(-1, 3) @ places.T).reshape(batch * count, 2, -1).transpose(1, 2).reshape(batch * count, *size, 2)
+        copies = small[:, None].expand(batch, count, *small.shape[1:]).flatten(0, 1)
+        warped = sample(copies, motions, align_corners=self.align_corners).reshape(batch, count, 3, *size)
+        features = self.hourglass(torch.cat([heatmaps[:, :, None].to(warped.dtype), warped], dim=2).flatten(1, 2))
         mask = torch.softmax(self.mask(features).float(), dim=1)
-        deformation = (mask[..., None] * motions).sum(1)
+        with torch.autocast(small.device.type, enabled=False):
+            # Affine maps mix like their results: mix six numbers per place, then look up once.
+            mixed = (mask.flatten(2).transpose(1, 2) @ maps.reshape(batch, count, 6)).reshape(batch, -1, 2, 3)
+            deformation = (mixed * places[:, None]).sum(-1).reshape(batch, *size, 2)
         return Motion(deformation, torch.sigmoid(self.occlusion(features).float()), mask)
 
     def _heatmap_difference(self, source: Keypoints, driving: Keypoints, size: tuple[int, int]) -> Tensor:
