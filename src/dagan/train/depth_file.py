@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from dagan.config import dump
@@ -26,7 +26,8 @@ def save_depth(path: Path, network: DepthNetwork, card: Mapping[str, Any]) -> No
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        save_file(tensors, partial, metadata={"dagan_depth": note})
+        # Bytes written here get the usual permissions; the library's own files can be read by their owner alone.
+        partial.write_bytes(save(tensors, metadata={"dagan_depth": note}))
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
