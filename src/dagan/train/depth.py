@@ -20,6 +20,10 @@ from dagan.geometry.camera import back_project, intrinsics, invert_intrinsics, p
 from dagan.losses.photometric import edge_aware_smoothness, masked_photometric, minimum_error, warp
 from dagan.models.depth import DepthNetwork, disparity_to_depth
 from dagan.models.egomotion import Egomotion, EgomotionNetwork
+from dagan.train.alignment import align
+
+# Standard deviation of the bulge that training starts from, in coordinates of [-1, 1]: about a head's.
+BULGE_WIDTH = 0.45
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +39,11 @@ class DepthLossConfig:
     intrinsics_prior: weight of the squared logarithm of focal length over its starting value.
     flip_consistency: weight of |disparity - unflipped disparity of the mirrored frame|.
     level: weight of the squared distance of the mean disparity in the middle of the frame from 0.5 (scale is free otherwise).
-    start_relief: at the start of training the disparity is drawn to a bulge of this relative height in the middle of the
-        frame, which the egomotion network learns turns from, and the photometric error reaches depth only as the pull fades.
-        Without it, small turns explain a hollow face as well as a face, and a plane teaches no turns without which depth learns
-        nothing. start_share: share of training over which the pull fades.
+    start_share: share of training over which the start gives way to the photometric error. At the start the disparity is drawn
+        to a bulge of relative height `start_relief` in the middle of the frame, and the motion to what aligning the frames on
+        that bulge gives (`train.alignment`), by the weight `start_alignment`. Without it, small turns explain a hollow face as
+        well as a face, and depth and turns wait for each other: before a plane turns teach nothing, without turns depth learns
+        nothing. A share or relief of 0 leaves the start out.
     """
 
     __pydantic_config__ = STRICT
@@ -49,13 +54,14 @@ class DepthLossConfig:
     intrinsics_prior: float = 0.01
     flip_consistency: float = 0.0
     level: float = 0.01
-    start_relief: float = 0.3
     start_share: float = 0.2
+    start_relief: float = 0.2
+    start_alignment: float = 1.0
 
     def __post_init__(self) -> None:
         if not 1 <= self.scales <= 4:
             raise InputError(f"depth loss scales is {self.scales}: must be 1 to 4")
-        for name in ("smoothness", "intrinsics_prior", "flip_consistency", "level", "start_relief", "start_share"):
+        for name in ("smoothness", "intrinsics_prior", "flip_consistency", "level", "start_share", "start_relief", "start_alignment"):
             if getattr(self, name) < 0:
                 raise InputError(f"depth loss {name} is {getattr(self, name)}: must not be negative")
 
@@ -103,7 +109,7 @@ class DepthObjective(nn.Module):
         self.config = config or DepthLossConfig()
 
     def forward(self, batch: DepthBatch, progress: float = 1.0) -> tuple[dict[str, Tensor], DepthPreviews]:
-        """progress: share of training done, in [0, 1]; only the bulge at the start depends on it."""
+        """progress: share of training done, in [0, 1]; only what `start_share` governs depends on it."""
         mirrored = self.config.flip_consistency > 0
         seen = torch.cat([batch.frame_in, batch.frame_in.flip(-1)]) if mirrored else batch.frame_in
         disparities = self.depth_network(seen)
@@ -121,14 +127,13 @@ class DepthObjective(nn.Module):
         flip_error = _mirror_difference(disparities, count) if config.flip_consistency else None
         disparities = [d[:count] for d in disparities]
         depths = [self._depth(resize(d, size)) for d in disparities[: config.scales]]
-        pull = max(0.0, 1 - progress / config.start_share) if config.start_relief and config.start_share else 0.0
-        if pull > 0:
-            depths = [depth.detach().lerp(depth, 1 - pull) for depth in depths]
+        pull = max(0.0, 1 - progress / config.start_share) if config.start_share and config.start_relief else 0.0
         # One camera filmed the three frames.
         focal, principal = (x.float().unflatten(0, (2, count)).mean(0) for x in (pairs.focal, pairs.principal))
         matrix = intrinsics(focal, principal, size)
         inverse = invert_intrinsics(matrix)
-        motions = self._motions(pairs, _middle(depths[0]).mean((1, 2, 3)))
+        distance = _middle(depths[0]).mean((1, 2, 3))
+        motions = self._motions(pairs, distance)
         log_scale = None if pairs.log_scale is None else pairs.log_scale.float().unflatten(0, (2, count)).mean(0)
 
         sources = [batch.previous.float(), batch.next.float()]
@@ -149,15 +154,16 @@ class DepthObjective(nn.Module):
                 previews = DepthPreviews(frame, warped[1].detach(), disparities[0].detach(), result.kept)
                 explained = 1 - torch.minimum(error, still_error).mean() / still_error.mean().clamp(min=1e-6)
 
-        terms = {"photometric": photometric, "smoothness": config.smoothness * smoothness}
+        terms = {"photometric": (1 - pull) * photometric, "smoothness": config.smoothness * smoothness}
         terms["level"] = config.level * (_middle(disparities[0]).mean((1, 2, 3)) - 0.5).square().mean()
         if self.egomotion.config.learn_camera:
             terms["intrinsics"] = config.intrinsics_prior * torch.log(focal / self.egomotion.config.focal).square().mean()
         if flip_error is not None:
             terms["flip"] = config.flip_consistency * flip_error
         if pull > 0:
-            bulges = [bulge_difference(d, config.start_relief) for d in disparities[: config.scales]]
-            terms["start"] = pull * torch.stack(bulges).mean()
+            bulge = start_bulge(frame, config.start_relief)
+            terms["bulge"] = pull * torch.stack([bulge_difference(d, bulge) for d in disparities[: config.scales]]).mean()
+            terms["alignment"] = pull * config.start_alignment * self._alignment(batch, pairs, bulge, distance)
         # Data-parallel training wants every parameter in the graph, those of untrained scales too.
         untrained = sum((0 * d.mean() for d in disparities[config.scales :]), frame.new_zeros(()))
         losses = {"total": sum(terms.values(), untrained)} | {name: term.detach() for name, term in terms.items()}
@@ -176,6 +182,16 @@ class DepthObjective(nn.Module):
         config = self.depth_network.config
         return disparity_to_depth(disparity, config.min_depth, config.max_depth)
 
+    def _alignment(self, batch: DepthBatch, pairs: Egomotion, bulge: Tensor, distance: Tensor) -> Tensor:
+        """Mean |difference| of rotations and of relative translations from those that align the frames on the bulge."""
+        first, second = torch.cat([batch.previous, batch.frame]), torch.cat([batch.frame, batch.next])
+        rotation, translation = align(first, second, bulge, self.egomotion.config.focal)
+        if not self.config.pivot:
+            scale = distance.detach().repeat(2)[:, None]
+            pivot = translation.new_tensor([0.0, 0.0, 1.0]).expand_as(translation)
+            translation = scale * rigid_motion(rotation, translation, pivot=pivot)[:, :3, 3]
+        return F.l1_loss(pairs.rotation, rotation) + F.l1_loss(pairs.translation, translation)
+
     def _motions(self, pairs: Egomotion, distance: Tensor) -> tuple[Tensor, Tensor]:
         """Motions from the frame to the previous and to the next one; distance: B, the head's depth (used with pivot)."""
         count = len(distance)
@@ -190,11 +206,16 @@ class DepthObjective(nn.Module):
         return back, forth
 
 
-def bulge_difference(disparity: Tensor, height: float) -> Tensor:
-    """Scalar: mean |mean-normalised disparity - bulge|; the bulge is a centred Gaussian of relative `height`."""
-    grid = coordinate_grid(disparity.shape[-2], disparity.shape[-1], device=disparity.device)
-    bulge = 1 + height * torch.exp(-grid.square().sum(-1) / (2 * 0.45**2))
-    return (disparity / disparity.mean((2, 3), keepdim=True) - bulge / bulge.mean()).abs().mean()
+def start_bulge(frame: Tensor, height: float) -> Tensor:
+    """1 x 1 x H x W inverse depth for frames B x 3 x H x W: 1 plus a Gaussian of `height` in the middle of the frame."""
+    grid = coordinate_grid(frame.shape[-2], frame.shape[-1], device=frame.device)
+    return 1 + height * torch.exp(-grid.square().sum(-1) / (2 * BULGE_WIDTH**2))[None, None]
+
+
+def bulge_difference(disparity: Tensor, bulge: Tensor) -> Tensor:
+    """Scalar: mean |disparity (B 1 H W) - bulge|, both relative to their means."""
+    small = resize(bulge, (disparity.shape[-2], disparity.shape[-1]))
+    return (disparity / disparity.mean((2, 3), keepdim=True) - small / small.mean()).abs().mean()
 
 
 def _middle(maps: Tensor) -> Tensor:
