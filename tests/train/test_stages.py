@@ -160,7 +160,7 @@ def test_start_from_a_model_of_another_size(clips_folder: Path, depth_weights: P
 def test_weights_that_do_not_fit_are_named(clips_folder: Path, depth_weights: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"depth\.safetensors does not fit the recipe's depth network"):
         _gan(clips_folder, tmp_path, depth_weights, "model.depth.encoder_widths=[8,8,12,16,32]")
-    with pytest.raises(InputError, match=r"nothing\.safetensors do not exist"):
+    with pytest.raises(InputError, match=r"nothing\.safetensors does not exist"):
         _gan(clips_folder, tmp_path, tmp_path / "nothing.safetensors")
     save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(InputError, match=r"other\.safetensors does not fit the recipe's model"):

@@ -25,11 +25,11 @@ from dagan.models.discriminator import Discriminator
 from dagan.models.egomotion import EgomotionNetwork
 from dagan.train import preview
 from dagan.train.depth import DepthBatch, DepthObjective
-from dagan.train.depth_file import load_depth, read_tensors, save_depth
+from dagan.train.depth_file import load_depth, save_depth
 from dagan.train.gan import DiscriminatorObjective, GanObjective
 from dagan.train.recipe import DepthRecipe, GanRecipe, OptimiserConfig, Recipe
 from dagan.train.stage import Objectives, Update
-from dagan.weights.files import save_model
+from dagan.weights.files import load_weights, read_tensors, save_model
 
 # Samples shown in a picture, and the largest batch of validation.
 SHOWN = 6
@@ -223,12 +223,8 @@ class GanStage:
 
     def start_from(self, path: Path) -> None:
         """A whole model, of any image size: nothing in it depends on the size."""
-        tensors = read_tensors(path)
-        try:
-            self.model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())[:200]
-            raise InputError(f"{path} does not fit the recipe's model: give weights of the same networks ({reason})") from None
+        tensors, _ = read_tensors(path)
+        load_weights(self.model, tensors, str(path), "the recipe's model")
 
     def export(self, averaged: nn.Module, folder: Path, card: Mapping[str, Any]) -> Path:
         """Writes model.safetensors."""

@@ -6,18 +6,18 @@ The metadata entry "dagan" is JSON: {"format": 1, "config": {...}, "card": {...}
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from dagan.config import ModelConfig, dump, parse
 from dagan.errors import InputError
+from dagan.media.output import atomic_output
 from dagan.models.dagan import DaGAN
 
 FORMAT = 1
@@ -29,14 +29,7 @@ def save_model(path: Path, model: DaGAN, card: Mapping[str, Any] | None = None, 
     for key, tensor in model.state_dict().items():
         stored = tensor.detach().to(dtype) if dtype is not None and tensor.is_floating_point() else tensor.detach()
         tensors[key] = stored.cpu().contiguous()
-    note = json.dumps({"format": FORMAT, "config": dump(model.config), "card": dict(card or {})})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        save_file(tensors, partial, metadata={"dagan": note})
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_tensors(path, tensors, {"dagan": json.dumps({"format": FORMAT, "config": dump(model.config), "card": dict(card or {})})})
 
 
 def read_model(path: Path) -> DaGAN:
@@ -57,15 +50,7 @@ def read_card(path: Path) -> dict[str, Any]:
 
 def read_file(path: Path) -> tuple[ModelConfig, dict[str, Any], dict[str, Tensor]]:
     """(configuration, card, tensors) of a model file. Raises InputError as `read_model` does."""
-    if not path.is_file():
-        raise InputError(f"{path} does not exist: give a model file (.safetensors), the name of a bundled model or a hub id")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (SafetensorError, OSError, ValueError) as error:
-        hint = "a pickled checkpoint: convert it first" if _looks_pickled(path) else "damaged, or of another kind"
-        raise InputError(f"{path} is not a readable safetensors file ({hint}): {str(error).splitlines()[0][:120]}") from None
+    tensors, metadata = read_tensors(path)
     if "dagan" not in metadata:
         raise InputError(f"{path} carries no dagan configuration: it was written by another program, give a model file of this one")
     try:
@@ -78,7 +63,26 @@ def read_file(path: Path) -> tuple[ModelConfig, dict[str, Any], dict[str, Tensor
     return parse(ModelConfig, note.get("config"), str(path)), dict(note.get("card") or {}), tensors
 
 
-def load_weights(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """A safetensors file, beside and then renamed. Bytes written here get the usual permissions; the library's own
+    files can be read by their owner alone."""
+    with atomic_output(path, overwrite=True) as partial:
+        partial.write_bytes(save(dict(tensors), metadata=dict(metadata)))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """(tensors, metadata) of a safetensors file. Raises InputError when it is missing, damaged or of another kind."""
+    if not path.is_file():
+        raise InputError(f"{path} does not exist: give a model file (.safetensors), the name of a bundled model or a hub id")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, OSError, ValueError) as error:
+        hint = "a pickled checkpoint: convert it first" if _looks_pickled(path) else "damaged, or of another kind"
+        raise InputError(f"{path} is not a readable safetensors file ({hint}): {str(error).splitlines()[0][:120]}") from None
+
+
+def load_weights(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: str, to: str = "its configuration") -> None:
     """Fills `module`. Raises InputError that lists missing, unexpected and differently shaped keys, naming `where`."""
     wanted = module.state_dict()
     missing = sorted(wanted.keys() - tensors.keys())
@@ -90,7 +94,7 @@ def load_weights(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: 
     kinds = {"missing": missing, "unexpected": extra, "misshapen": shapes}
     faults = [f"{len(keys)} {kind}: {_shorten(keys)}" for kind, keys in kinds.items() if keys]
     if faults:
-        raise InputError(f"{where} does not fit its configuration: {'; '.join(faults)}")
+        raise InputError(f"{where} does not fit {to}: {'; '.join(faults)}")
     module.load_state_dict({key: tensor.to(wanted[key].dtype) for key, tensor in tensors.items()})
 
 
