@@ -147,7 +147,8 @@ def test_cut_off_in_the_middle(video, tmp_path, suffix):
     reader = open_video(cut)
     frames = list(reader)
     assert 10 < len(frames) < 200
-    assert [f.time for f in frames] == even(len(frames))
+    assert [f.time for f in frames[:-8]] == even(len(frames) - 8)  # the last ones may lack what they build on
+    assert all(a.time < b.time for a, b in pairwise(frames))
     assert reader.truncated
     assert reader.frames_read == len(frames)
     assert f"{len(frames)} of about" in (reader.problem() or "")

@@ -16,7 +16,7 @@ from typing import Self
 import numpy as np
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Frame:
     """One picture of a video: H x W x 3 uint8 RGB, and when it is shown.
 

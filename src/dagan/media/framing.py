@@ -1,0 +1,130 @@
+"""The square cut that the networks are trained on, found round a face, cut out and pasted back.
+
+Training clips have one fixed square box: the face, hairline to chin, takes about half of its height, with equal room above
+and below, inside the picture where possible. The figures below were measured on such clips with the face mesh.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dagan.media.faces import FaceFinder, largest_face
+from dagan.media.notices import Warn, to_stderr
+from dagan.media.roi import patch
+
+FACE_SHARE = 0.52  # of the side, median of the training clips
+_SHARE_SPAN = (0.41, 0.69)  # what occurs in them
+_REACH_SHARE = 0.75  # of the side, that the places where the face goes may take
+_SQUARE = 0.02  # sides that differ less make a square picture
+_CENTRAL = 0.13  # a face centred this well (share of the side) counts as centred
+_FEATHER = 0.06  # of the side, over which a pasted picture fades in
+
+
+@dataclass(frozen=True)
+class Framing:
+    """A square region of a picture: centre and side in pixels; it may reach beyond the border, where pixels repeat."""
+
+    center_x: float
+    center_y: float
+    side: float
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """left, top, right, bottom."""
+        half = self.side / 2
+        return self.center_x - half, self.center_y - half, self.center_x + half, self.center_y + half
+
+
+def frame_still(image: np.ndarray, finder: FaceFinder, where: str = "the image", warn: Warn = to_stderr) -> Framing:
+    """The training crop round the largest face of an H x W x 3 uint8 image.
+
+    where: what to call the image in messages. Raises InputError when no face is found; `warn` hears of several.
+    """
+    faces = finder.find_faces(image)
+    face = largest_face(faces, where)
+    if len(faces) > 1:
+        warn(f"{len(faces)} faces in {where}: the largest is used")
+    height, width = image.shape[:2]
+    return fit_box(face.box, face.height, width, height)
+
+
+def fit_box(box: tuple[float, float, float, float], face_height: float, width: int, height: int) -> Framing:
+    """The square for a face, or for the union of a face's boxes in time, in a width x height picture.
+
+    The face takes `FACE_SHARE` of the side, and the union fits. A picture too tight for that is taken whole as long as the
+    face's share stays below what occurs in training (0.69); only beyond that the square reaches over the border. A square
+    picture that is framed already is taken as it is.
+    """
+    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    if _is_framed(face_height, x, y, width, height):
+        return Framing(width / 2, height / 2, float(min(width, height)))
+    side = fit_side(face_height, max(box[3] - box[1], box[2] - box[0]), width, height)
+    return Framing(keep_inside(x, side, width), keep_inside(y, side, height), side)
+
+
+def fit_side(face_height: float, span: float, width: int, height: int) -> float:
+    """The side of the square for a face of that height whose boxes span that much, as `fit_box` says."""
+    least = max(face_height / _SHARE_SPAN[1], span / _REACH_SHARE)
+    return max(min(face_height / FACE_SHARE, min(width, height)), least)
+
+
+def _is_framed(face_height: float, x: float, y: float, width: int, height: int) -> bool:
+    side = min(width, height)
+    square = abs(width - height) <= _SQUARE * side
+    central = abs(x - width / 2) < _CENTRAL * side and abs(y - height / 2) < _CENTRAL * side
+    return square and central and _SHARE_SPAN[0] <= face_height / side <= _SHARE_SPAN[1]
+
+
+def keep_inside(centre: float, side: float, length: float) -> float:
+    """The centre moved such that the side stays within the length, or the length within the side when it is shorter."""
+    if side >= length:
+        return min(max(centre, length - side / 2), side / 2)
+    return min(max(centre, side / 2), length - side / 2)
+
+
+def crop(image: np.ndarray, framing: Framing, size: int) -> np.ndarray:
+    """The framed square of an H x W x 3 uint8 image as size x size x 3 uint8, well filtered in both directions."""
+    from PIL import Image
+
+    left, top, right, bottom = framing.bounds
+    pixels, x, y = patch(image, left, top, right, bottom)
+    box = (left - x, top - y, right - x, bottom - y)
+    scaled = Image.fromarray(pixels).resize((size, size), Image.Resampling.LANCZOS, box=box, reducing_gap=3.0)
+    return np.asarray(scaled)
+
+
+def paste(image: np.ndarray, result: np.ndarray, framing: Framing) -> np.ndarray:
+    """A copy of `image` with `result` (size x size x 3 uint8) put back where `crop` with `framing` took it from.
+
+    It fades in over a narrow rim, except along borders of the picture that the framing reaches.
+    """
+    from PIL import Image
+
+    height, width = image.shape[:2]
+    left, top, right, bottom = framing.bounds
+    x0, y0 = max(0, int(np.floor(left))), max(0, int(np.floor(top)))
+    x1, y1 = min(width, int(np.ceil(right))), min(height, int(np.ceil(bottom)))
+    if x0 >= x1 or y0 >= y1:
+        return image.copy()
+    scale = result.shape[0] / framing.side
+    box = ((x0 - left) * scale, (y0 - top) * scale, (x1 - left) * scale, (y1 - top) * scale)
+    pixels, x, y = patch(result, *box)
+    inside = (box[0] - x, box[1] - y, box[2] - x, box[3] - y)
+    scaled = np.asarray(Image.fromarray(pixels).resize((x1 - x0, y1 - y0), Image.Resampling.BICUBIC, box=inside, reducing_gap=3.0))
+    weight = _ramp(y0, y1, top, bottom, height)[:, None, None] * _ramp(x0, x1, left, right, width)[None, :, None]
+    pasted = image.copy()
+    under = image[y0:y1, x0:x1].astype(np.float32)
+    pasted[y0:y1, x0:x1] = np.rint(under + (scaled - under) * weight).astype(np.uint8)
+    return pasted
+
+
+def _ramp(start: int, stop: int, low: float, high: float, length: int) -> np.ndarray:
+    """Weights of the pixels start..stop along one axis: 0 outside low..high, rising smoothly to 1 over the feather."""
+    position = np.arange(start, stop, dtype=np.float32) + 0.5
+    feather = max(1.0, _FEATHER * (high - low))
+    rise = np.ones_like(position) if low <= 0.5 else np.clip((position - low) / feather, 0, 1)
+    fall = np.ones_like(position) if high >= length - 0.5 else np.clip((high - position) / feather, 0, 1)
+    weight = np.minimum(rise, fall)
+    return weight * weight * (3 - 2 * weight)

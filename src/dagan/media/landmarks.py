@@ -1,0 +1,140 @@
+"""Faces with 478 landmarks: the networks of MediaPipe's Face Landmarker bundle, run as its makers run them.
+
+A detector finds rough boxes; a mesh network looks at each in a turned crop, and says how sure it is that a face is there.
+From frame to frame the crop comes from the last landmarks, and the detector rests. Landmarks are x, y in image pixels (the
+first pixel spans 0 to 1) and z in the same scale, negative towards the camera, with 0 near the middle of the head.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from dagan.errors import InputError
+from dagan.media.face_detector import detect_in, overlap, tiles, whole
+from dagan.media.mesh_points import BLENDSHAPE_NAMES, BLENDSHAPE_POINTS, LEFT_EYE_OUTER, MESH_POINTS, RIGHT_EYE_OUTER
+from dagan.media.roi import Roi, cut, roi_around
+from dagan.media.tflite import Network
+
+MIN_PRESENCE = 0.5
+_MESH_SIDE = 256
+_NEAR = 2.5  # a lost face is looked for in a square this many times the last crop
+_LANDMARKS, _PRESENCE, _BLENDSHAPES = "Identity", "Identity_1", "StatefulPartitionedCall:0"
+_PARTS = ("face_detector.tflite", "face_landmarks_detector.tflite", "face_blendshapes.tflite")
+
+
+@dataclass(frozen=True, eq=False)
+class Face:
+    """One face. box: x0, y0, x1, y1 round the landmarks; landmarks: 478 x 3 float32; score: presence, 0 to 1."""
+
+    box: tuple[float, float, float, float]
+    landmarks: np.ndarray
+    score: float
+    _expression: Callable[[np.ndarray], np.ndarray] = field(repr=False)
+
+    def blendshapes(self) -> dict[str, float]:
+        """Strengths in [0, 1] of 52 facial movements by name, computed when asked for."""
+        return dict(zip(BLENDSHAPE_NAMES, self._expression(self.landmarks).tolist(), strict=True))
+
+
+class FaceLandmarker:
+    """Finds and follows faces with the networks of the bundle at `path`.
+
+    num_threads: of each network. Not to be shared by threads. Raises InputError when the file is no such bundle, and
+    ImportError without ai-edge-litert.
+    """
+
+    def __init__(self, path: Path | str, num_threads: int = 1) -> None:
+        contents = read_bundle(Path(path))
+        try:
+            self._detector, self._mesh, self._blendshapes = (Network(content, num_threads) for content in contents)
+        except ValueError as error:
+            raise InputError(f"{path} is no usable face landmarker bundle ({error}): download it again") from error
+        if not {_LANDMARKS, _PRESENCE} <= set(self._mesh.outputs) or _BLENDSHAPES not in self._blendshapes.outputs:
+            raise InputError(f"{path} is another version of the face landmarker bundle than can be used here: download it again")
+
+    def detect(self, image: np.ndarray, *, thorough: bool = True) -> list[Face]:
+        """All faces in an H x W x 3 uint8 image, largest first.
+
+        When the whole image shows none, `thorough` looks again in ever smaller tiles: up to about a second for no face.
+        """
+        faces = self._faces_in(image, [whole(image)])
+        if not faces and thorough:
+            for regions in tiles(image):
+                faces = self._faces_in(image, regions)
+                if faces:
+                    break
+        return faces
+
+    def track(self, image: np.ndarray, previous: Face) -> Face | None:
+        """The face of the last frame in this one; None when it is gone.
+
+        When the mesh is not sure any more, the detector looks near the last place, then in the whole image.
+        """
+        face = self._look(image, _roi_of(previous.landmarks))
+        if face is not None:
+            return face
+        roi = _roi_of(previous.landmarks)
+        near = self._faces_in(image, [Roi(roi.x, roi.y, roi.side * _NEAR)])
+        faces = near or self.detect(image, thorough=False)
+        return faces[0] if faces else None
+
+    def _faces_in(self, image: np.ndarray, regions: list[Roi]) -> list[Face]:
+        faces: list[Face] = []
+        for region in regions:
+            for found in detect_in(self._detector, image, region):
+                face = self._look(image, roi_around(found.box, found.points[0], found.points[1]))
+                # The second look has the crop that the mesh itself asks for, as in tracking: both then agree.
+                face = face and self._look(image, _roi_of(face.landmarks))
+                if face is not None and not any(_same(face, other) for other in faces):
+                    faces.append(face)
+        return sorted(faces, key=_area, reverse=True)
+
+    def _look(self, image: np.ndarray, roi: Roi) -> Face | None:
+        """The face that fills a region; None when the mesh does not believe in it."""
+        height, width = image.shape[:2]
+        if roi.side < 2 or not (-roi.side < roi.x < width + roi.side and -roi.side < roi.y < height + roi.side):
+            return None
+        outputs = self._mesh.run(cut(image, roi, _MESH_SIDE)[None].astype(np.float32) / 255)
+        presence = float(1 / (1 + np.exp(-outputs[_PRESENCE].item())))
+        if presence < MIN_PRESENCE:
+            return None
+        landmarks = roi.to_image(outputs[_LANDMARKS].reshape(MESH_POINTS, 3) / _MESH_SIDE).astype(np.float32)
+        return Face(_box(landmarks), landmarks, presence, self._express)
+
+    def _express(self, landmarks: np.ndarray) -> np.ndarray:
+        points = landmarks[list(BLENDSHAPE_POINTS), :2]
+        return self._blendshapes.run(points[None])[_BLENDSHAPES].reshape(-1)
+
+
+def read_bundle(path: Path) -> list[bytes]:
+    """The three networks of a bundle: detector, mesh, blendshapes. Raises InputError when the file is missing or no bundle."""
+    if not path.is_file():
+        raise InputError(f"{path} does not exist: give the path of face_landmarker.task")
+    try:
+        with zipfile.ZipFile(path) as bundle:
+            return [bundle.read(part) for part in _PARTS]
+    except (zipfile.BadZipFile, KeyError, OSError, EOFError) as error:
+        raise InputError(f"{path} is no face landmarker bundle ({error}): give the path of face_landmarker.task") from error
+
+
+def _roi_of(landmarks: np.ndarray) -> Roi:
+    return roi_around(_box(landmarks), landmarks[RIGHT_EYE_OUTER], landmarks[LEFT_EYE_OUTER])
+
+
+def _box(landmarks: np.ndarray) -> tuple[float, float, float, float]:
+    x0, y0 = landmarks[:, :2].min(axis=0).tolist()
+    x1, y1 = landmarks[:, :2].max(axis=0).tolist()
+    return x0, y0, x1, y1
+
+
+def _area(face: Face) -> float:
+    return (face.box[2] - face.box[0]) * (face.box[3] - face.box[1])
+
+
+def _same(face: Face, other: Face) -> bool:
+    return bool(overlap(np.array(face.box), np.array([other.box]))[0] > 0.4)
