@@ -58,7 +58,7 @@ def write_clip(
     ticks = 12_800
     times = times or [Fraction(i, 25) for i in range(len(pictures))]
     with av.open(str(path), "w") as container:
-        video = container.add_stream("libx264", rate=25, options={"crf": "12"})
+        video = container.add_stream("libx264", rate=25, options={"crf": "12", "preset": "ultrafast"})
         video.height, video.width = pictures[0].shape[:2]
         video.pix_fmt = "yuv420p"
         video.codec_context.time_base = Fraction(1, ticks)

@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from running_samples import TINY, moving_pictures, tiny_model
 
 from dagan.errors import InputError
 from dagan.inference.engine import Engine
 from dagan.models.keypoints import Keypoints
+from running_samples import TINY, moving_pictures, tiny_model
 
 PICTURES = moving_pictures(3)
 

@@ -6,15 +6,15 @@ from itertools import count, islice
 
 import numpy as np
 import pytest
-from running_samples import moving_pictures
 
 from dagan.errors import InputError
 from dagan.inference.batches import batched
 from dagan.inference.colours import colour_table, colourise, robust_range
 from dagan.inference.destination import check_destination, check_distinct
-from dagan.inference.pictures import to_square
 from dagan.inference.progress import counted
 from dagan.inference.usage import peak_device_memory_mb, peak_memory_mb
+from dagan.inference.view import to_square
+from running_samples import moving_pictures
 
 
 def test_batches_do_not_read_ahead():

@@ -1,0 +1,89 @@
+"""Which square of a picture or video the model looks at: the face, as in training, or the middle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Protocol, cast
+
+import numpy as np
+
+from dagan.inference.progress import Progress
+from dagan.media.faces import FaceFinder
+from dagan.media.framing import Framing, crop, frame_still
+from dagan.media.notices import Warn
+from dagan.media.reader import Frame, VideoReader
+from dagan.media.video_framing import FramingReport, frame_video
+
+
+class View(Protocol):
+    """Where to look in a video."""
+
+    def at(self, time: Fraction | float) -> Framing:
+        """The square for the frame at `time` seconds."""
+
+
+@dataclass(frozen=True)
+class FixedView:
+    """One square for the whole video."""
+
+    framing: Framing
+
+    def at(self, time: Fraction | float) -> Framing:
+        """See View."""
+        return self.framing
+
+
+def middle(width: int, height: int) -> Framing:
+    """The largest square in the middle, on whole pixels, so that a square picture stays as it is."""
+    side = min(width, height)
+    return Framing((width - side) // 2 + side / 2, (height - side) // 2 + side / 2, side)
+
+
+def to_square(picture: np.ndarray, size: int) -> np.ndarray:
+    """uint8 size x size x 3: the middle of a uint8 H x W x 3 picture; itself where it has that size."""
+    height, width = picture.shape[:2]
+    return picture if (height, width) == (size, size) else crop(picture, middle(width, height), size)
+
+
+def view_still(image: np.ndarray, finder: FaceFinder | None, where: str, warn: Warn) -> Framing:
+    """The face's square with a finder, the middle without. Raises InputError when there is no face."""
+    return middle(image.shape[1], image.shape[0]) if finder is None else frame_still(image, finder, where, warn)
+
+
+def view_video(
+    reader: VideoReader, finder: FaceFinder | None, warn: Warn, progress: Progress, stage: str
+) -> tuple[View, FramingReport | None]:
+    """One pass over the video for the face's square, and what it saw; the middle, without reading, when there is no finder.
+
+    Raises InputError when there is no face.
+    """
+    if finder is None:
+        return FixedView(middle(reader.width, reader.height)), None
+    framing = frame_video(cast(VideoReader, _Watched(reader, progress, stage)), finder, warn)
+    return framing, framing.report
+
+
+def read_view(reader: VideoReader, view: View, size: int) -> Iterator[tuple[Frame, np.ndarray]]:
+    """One pass over the video: each frame, and its view as uint8 size x size x 3."""
+    for frame in reader:
+        framing = view.at(frame.time)
+        height, width = frame.image.shape[:2]
+        untouched = (height, width) == (size, size) and framing == middle(width, height)
+        yield frame, frame.image if untouched else crop(frame.image, framing, size)
+
+
+class _Watched:
+    """A reader that tells how far its passes are."""
+
+    def __init__(self, reader: VideoReader, progress: Progress, stage: str) -> None:
+        self._reader, self._progress, self._stage = reader, progress, stage
+
+    def frames(self, step: int = 1, max_side: int | None = None) -> Iterator[Frame]:
+        for frame in self._reader.frames(step, max_side):
+            yield frame
+            self._progress(self._stage, frame.index + 1, self._reader.frame_count)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reader, name)
