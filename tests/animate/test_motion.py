@@ -6,13 +6,13 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from running_samples import TINY, tiny_model
 from safetensors.numpy import load_file, save_file
 
 from dagan.animate.motion import Motion, check_fit, read_motion, save_motion
 from dagan.errors import InputError
 from dagan.inference.engine import Engine
 from dagan.weights import save_model
+from running_samples import TINY, tiny_model
 
 
 @pytest.fixture

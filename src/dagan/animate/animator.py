@@ -1,0 +1,119 @@
+"""The Python interface for animation: set a source, feed driving frames, get frames of the source back.
+
+    animator = Animator(dagan.load())
+    animator.set_source(portrait)
+    result = animator.animate(frame)            # uint8 H x W x 3 in, uint8 S x S x 3 out
+    for result in animator.video("driving.mp4"): ...
+
+Legend: S side of the model's pictures, N frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from dagan.animate.transfer import transfer
+from dagan.errors import InputError
+from dagan.inference.batches import batched
+from dagan.inference.engine import EncodedSource, Engine
+from dagan.inference.progress import silent
+from dagan.inference.view import read_view, to_square, view_still, view_video
+from dagan.media.faces import FaceFinder, open_face_finder
+from dagan.media.framing import crop as cut
+from dagan.media.notices import to_stderr
+from dagan.media.video import open_video
+from dagan.models.dagan import DaGAN
+from dagan.models.keypoints import Keypoints
+
+
+class Animator:
+    """Drives one source picture with the motion of other pictures (METHOD section 8).
+
+    model: a model, or an `Engine` around one. relative: move the source as the driving face moves away from a reference frame (the
+    first animated one unless `set_reference` names another), which keeps the source's own proportions; otherwise take the driving
+    keypoints as they are. adapt_scale: with relative, fit the size of movements to the size of the source's face. batch_size:
+    frames computed at once; None chooses for the device. face_finder: for cropping; None opens the best one there is when needed.
+
+    Pictures are uint8 H x W x 3 RGB of any size: the largest square in their middle is resized to the model's size.
+    """
+
+    def __init__(
+        self,
+        model: DaGAN | Engine,
+        relative: bool = True,
+        adapt_scale: bool = True,
+        batch_size: int | None = None,
+        face_finder: FaceFinder | None = None,
+    ) -> None:
+        self.engine = Engine(model, batch_size) if isinstance(model, DaGAN) else model
+        self.relative = relative
+        self.adapt_scale = adapt_scale
+        self._source: EncodedSource | None = None
+        self._reference: Keypoints | None = None
+        self._finder = face_finder
+
+    def set_source(self, image: np.ndarray, crop: bool = False) -> None:
+        """Encodes the source, once. The reference frame is forgotten: movements start anew.
+
+        crop: cut out the face as in training. Raises InputError when none is found.
+        """
+        _check_picture(image)
+        framing = view_still(image, self._face_finder() if crop else None, "the source picture", to_stderr)
+        self._source = self.engine.encode(cut(image, framing, self.engine.size))
+        self._reference = None
+
+    def set_reference(self, frame: np.ndarray | Keypoints) -> None:
+        """Takes a driving frame, or its keypoints, as the one whose pose and expression are the source's."""
+        self._reference = frame if isinstance(frame, Keypoints) else self.engine.keypoints([self._picture(frame)])
+
+    def reset(self) -> None:
+        """Forgets the reference frame: the next animated frame becomes it. The source stays."""
+        self._reference = None
+
+    def animate(self, frame: np.ndarray) -> np.ndarray:
+        """S x S x 3 uint8: the source in the pose of one driving frame. Raises InputError before `set_source`."""
+        return self.animate_batch([frame])[0]
+
+    def animate_batch(self, frames: Sequence[np.ndarray]) -> np.ndarray:
+        """N x S x S x 3 uint8 for N driving frames. Raises InputError before `set_source` and for no frames."""
+        if not len(frames):
+            raise InputError("there are no driving frames: give at least one")
+        return self.drive(self.engine.keypoints([self._picture(frame) for frame in frames]))
+
+    def drive(self, keypoints: Keypoints) -> np.ndarray:
+        """N x S x S x 3 uint8 for N driving keypoint sets, as `engine.keypoints` or a motion file gives them."""
+        if self._source is None:
+            raise InputError("there is no source picture yet: call set_source first")
+        if self._reference is None:
+            self._reference = keypoints[:1]
+        moved = transfer(self._source.keypoints, keypoints, self._reference, self.relative, self.adapt_scale)
+        return self.engine.render(self._source, moved)
+
+    def video(self, path: Path | str, crop: bool = False, rate: Fraction | int = 25) -> Iterator[np.ndarray]:
+        """The result of every frame of a video (or of a folder of images, `rate` a second), one after the other.
+
+        Frames are read and computed a batch at a time: memory does not grow with length. crop: first look through the video for
+        the face, and frame it steadily. Raises InputError when `path` cannot be read, or shows no face to crop.
+        """
+        with open_video(path, rate) as reader:
+            view, _ = view_video(reader, self._face_finder() if crop else None, to_stderr, silent, "")
+            for batch in batched(read_view(reader, view, self.engine.size), self.engine.batch_size):
+                yield from self.animate_batch([picture for _, picture in batch])
+
+    def _face_finder(self) -> FaceFinder:
+        if self._finder is None:
+            self._finder = open_face_finder()
+        return self._finder
+
+    def _picture(self, image: np.ndarray) -> np.ndarray:
+        _check_picture(image)
+        return to_square(image, self.engine.size)
+
+
+def _check_picture(image: np.ndarray) -> None:
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise InputError(f"a picture is {image.dtype} {image.shape}: must be uint8 H x W x 3")

@@ -1,0 +1,79 @@
+"""How results become frames of the output: alone, beside what they came from, or back in the whole source picture.
+
+Legend: N frames, S side of the model's pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from dagan.inference.colours import colour_table, colourise, robust_range
+from dagan.inference.engine import Engine
+from dagan.media.framing import Framing, paste
+
+
+class Layout(Protocol):
+    """width, height: of the output's frames. wants_driving: whether `compose` needs the driving pictures."""
+
+    width: int
+    height: int
+    wants_driving: bool
+
+    def compose(self, results: np.ndarray, driving: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+        """Frames height x width x 3 uint8 for results N x S x S x 3 and, where wanted, N driving pictures S x S x 3."""
+
+
+class Plain:
+    """The result alone."""
+
+    wants_driving = False
+
+    def __init__(self, size: int) -> None:
+        self.width = self.height = size
+
+    def compose(self, results: np.ndarray, driving: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+        """See Layout."""
+        yield from results
+
+
+class SideBySide:
+    """Source, driving frame, its depth map in colours (for models that have depth), result, from left to right."""
+
+    wants_driving = True
+
+    def __init__(self, source: np.ndarray, engine: Engine) -> None:
+        self._source, self._engine = source, engine
+        self._table = colour_table()
+        self._range: tuple[float, float] | None = None
+        self.width, self.height = engine.size * (4 if engine.has_depth else 3), engine.size
+
+    def compose(self, results: np.ndarray, driving: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+        """See Layout."""
+        depth = self._depth(driving) if self._engine.has_depth else None
+        for i, result in enumerate(results):
+            tiles = [self._source, driving[i], result] if depth is None else [self._source, driving[i], depth[i], result]
+            yield np.concatenate(tiles, axis=1)
+
+    def _depth(self, driving: Sequence[np.ndarray]) -> np.ndarray:
+        disparity = self._engine.disparity(driving)
+        if self._range is None:  # one range for the whole video: colours that breathe would look like motion
+            self._range = robust_range(disparity)
+        return colourise(disparity, *self._range, self._table)
+
+
+class PasteBack:
+    """The whole source picture, with the result where the source's face was cut out."""
+
+    wants_driving = False
+
+    def __init__(self, image: np.ndarray, framing: Framing) -> None:
+        self._image, self._framing = image, framing
+        self.height, self.width = image.shape[:2]
+
+    def compose(self, results: np.ndarray, driving: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+        """See Layout."""
+        for result in results:
+            yield paste(self._image, result, self._framing)

@@ -1,0 +1,263 @@
+"""The animation job: a source picture and something that drives it in, a video out.
+
+Three streams, one after the other; none holds more than a batch of pictures:
+1. look: the driving video's faces give one steady framing (skipped without cropping);
+2. read: frames -> crop -> keypoints: the motion, some hundred bytes a frame, and the reference frame;
+3. draw: motion -> keypoints brought to the source -> pictures -> layout -> encoder, with the driving video's times and sound.
+A motion file takes the place of the first two.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from dagan.animate.animator import Animator
+from dagan.animate.driving import MotionReader, frame_spans, is_motion_file, nearest_keypoints, refuse_photo
+from dagan.animate.layout import Layout, PasteBack, Plain, SideBySide
+from dagan.animate.motion import MOTION_SUFFIXES, Motion, check_fit, read_motion, save_motion
+from dagan.animate.reference import check_reference, parse_reference
+from dagan.animate.report import AnimateReport, write_report
+from dagan.errors import InputError
+from dagan.inference.batches import batched
+from dagan.inference.destination import check_destination, check_distinct
+from dagan.inference.engine import Engine
+from dagan.inference.progress import Progress, counted, silent
+from dagan.inference.usage import peak_device_memory_mb, peak_memory_mb
+from dagan.inference.view import View, read_view, view_still, view_video
+from dagan.media.faces import FaceFinder, open_face_finder
+from dagan.media.framing import crop
+from dagan.media.images import read_image
+from dagan.media.notices import Warn, to_stderr
+from dagan.media.sound import SOUND_SUFFIXES
+from dagan.media.video import VideoReader, VideoWriter, open_video
+from dagan.media.video_framing import FramingReport
+from dagan.media.writer import VIDEO_SUFFIXES
+from dagan.weights import load
+
+LOOK, READ, DRAW = "finding the face", "reading the motion", "drawing"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnimateOptions:
+    """How to animate.
+
+    model, device, precision, batch_size: as `dagan.load` and `Engine` take them. crop: find the face in both inputs; otherwise the
+    middle is taken. relative, adapt_scale: see `Animator`. reference: auto (the driving frame whose pose is most like the
+    source's), first, or a frame number; None is auto, for a motion file the frame stored in it. side_by_side, paste_back: see
+    `dagan.animate.layout`. save_motion, report: files to write too. frame_rate: of a folder of images (25 where None).
+    landmarker: the face landmarker bundle, where it is not to be looked for.
+    """
+
+    model: str = "lite-256"
+    device: str = "auto"
+    precision: str = "auto"
+    batch_size: int | None = None
+    crop: bool = True
+    relative: bool = True
+    adapt_scale: bool = True
+    reference: str | None = None
+    side_by_side: bool = False
+    paste_back: bool = False
+    save_motion: Path | None = None
+    report: Path | None = None
+    overwrite: bool = False
+    frame_rate: Fraction | None = None
+    landmarker: Path | None = None
+
+
+@dataclass(frozen=True)
+class _Driving:
+    """What the driving input gave: its motion and, of a video, the reader, where to look in it, and what was wrong with it."""
+
+    motion: Motion
+    reader: VideoReader | None = None
+    view: View | None = None
+    faces: FramingReport | None = None
+    truncated: bool = False
+    damaged: int = 0
+
+
+class _Notices:
+    """Passes each warning on once, and keeps them for the report."""
+
+    def __init__(self, warn: Warn) -> None:
+        self.messages: list[str] = []
+        self._warn = warn
+
+    def __call__(self, message: str) -> None:
+        if message not in self.messages:
+            self.messages.append(message)
+            self._warn(message)
+
+
+def animate(
+    source: Path,
+    driving: Path,
+    output: Path,
+    options: AnimateOptions | None = None,
+    progress: Progress = silent,
+    warn: Warn = to_stderr,
+) -> AnimateReport:
+    """Animates the picture in `source` with a video, folder of images or motion file; writes the video `output`.
+
+    Raises InputError, before any long work where possible, for inputs, outputs and options that cannot work; nothing is left
+    behind then, nor when interrupted.
+    """
+    options = options or AnimateOptions()
+    began = time.monotonic()
+    notices = _Notices(warn)
+    _check(source, driving, output, options)
+    image = read_image(source)
+    with ExitStack() as stack:
+        opened = _open_driving(driving, options, stack)
+        engine = Engine(load(options.model, options.device, options.precision), options.batch_size)
+        finder = open_face_finder(options.landmarker, warn=notices) if options.crop else None
+        framing = view_still(image, finder, str(source), notices)
+        face = crop(image, framing, engine.size)
+        driven = _motion(opened, driving, engine, face, finder, options, progress, notices)
+        layout: Layout = Plain(engine.size)
+        if options.side_by_side:
+            layout = SideBySide(face, engine)
+        elif options.paste_back:
+            layout = PasteBack(image, framing)
+        animator = Animator(engine, options.relative, options.adapt_scale)
+        animator.set_source(face)
+        _draw(output, animator, driven, layout, options.overwrite, progress, notices)
+    if options.save_motion is not None:
+        save_motion(options.save_motion, driven.motion, options.overwrite)
+    report = _report(source, driving, output, driven, animator, time.monotonic() - began, notices.messages)
+    if options.report is not None:
+        write_report(options.report, report, options.overwrite)
+    return report
+
+
+def _report(
+    source: Path, driving: Path, output: Path, driven: _Driving, animator: Animator, wall: float, warnings: list[str]
+) -> AnimateReport:  # fmt: skip
+    motion, faces, engine = driven.motion, driven.faces, animator.engine
+    device_memory = peak_device_memory_mb(engine.device)
+    return AnimateReport(
+        source=str(source),
+        driving=str(driving),
+        output=str(output),
+        model=engine.name,
+        device=engine.device,
+        precision=engine.precision,
+        frames=len(motion),
+        frame_rate=str(motion.rate),
+        seconds=float(motion.times[-1]),
+        wall_seconds=round(wall, 3),
+        frames_per_second=round(len(motion) / wall, 3),
+        peak_memory_mb=round(peak_memory_mb(), 1),
+        device_memory_mb=None if device_memory is None else round(device_memory, 1),
+        reference_frame=motion.reference if animator.relative else None,
+        pictures_searched=faces.frames if faces else 0,
+        without_face=faces.missing if faces else 0,
+        several_faces=bool(faces and faces.several),
+        truncated=driven.truncated,
+        damaged_parts=driven.damaged,
+        sound=driven.reader is not None and driven.reader.has_audio and output.suffix.lower() in SOUND_SUFFIXES,
+        warnings=warnings,
+    )
+
+
+def _check(source: Path, driving: Path, output: Path, options: AnimateOptions) -> None:
+    """Everything that can be refused without reading: the sooner the better."""
+    check_distinct((output, options.save_motion, options.report), (source, driving))
+    check_destination(output, "a video", VIDEO_SUFFIXES, options.overwrite)
+    if options.save_motion is not None:
+        check_destination(options.save_motion, "a motion", MOTION_SUFFIXES, options.overwrite)
+    if options.report is not None:
+        check_destination(options.report, "a report", (".json",), options.overwrite)
+    if options.reference is not None:
+        parse_reference(options.reference)
+    if options.side_by_side and options.paste_back:
+        raise InputError("--side-by-side and --paste-back give different pictures: choose one")
+    if source.suffix.lower() in VIDEO_SUFFIXES and source.suffix.lower() != ".gif":
+        raise InputError(f"{source} is a video: SOURCE is the photo to animate, DRIVING the video")
+    refuse_photo(driving)
+    if options.frame_rate is not None and driving.exists() and not driving.is_dir():
+        raise InputError(f"--frame-rate is for a folder of images: {driving} has times of its own")
+    if is_motion_file(driving):
+        if options.side_by_side:
+            raise InputError(f"--side-by-side shows the driving frames, and {driving} holds none: give the video")
+        if options.save_motion is not None:
+            raise InputError(f"--save-motion has nothing to add: {driving} is a motion file already")
+
+
+def _open_driving(driving: Path, options: AnimateOptions, stack: ExitStack) -> Motion | VideoReader:
+    opened = read_motion(driving) if is_motion_file(driving) else stack.enter_context(open_video(driving, options.frame_rate or 25))
+    reference = parse_reference(options.reference or "auto")
+    if isinstance(opened, Motion) and reference is not None:
+        check_reference(reference, len(opened))
+    return opened
+
+
+def _motion(
+    opened: Motion | VideoReader,
+    path: Path,
+    engine: Engine,
+    source: np.ndarray,
+    finder: FaceFinder | None,
+    options: AnimateOptions,
+    progress: Progress,
+    warn: Warn,
+) -> _Driving:
+    """The motion with its reference frame; of a video, in one or two passes."""
+    asked = parse_reference(options.reference or "auto")
+    if isinstance(opened, Motion):
+        if (warning := check_fit(opened, engine, path)) is not None:
+            warn(warning)
+        if options.reference == "auto":
+            asked = nearest_keypoints(engine, source, opened.value)
+        return _Driving(opened if asked is None else opened.with_reference(asked))
+    view, faces = view_video(opened, finder, warn, progress, LOOK)
+    frames = counted(read_view(opened, view, engine.size), progress, READ, opened.frame_count)
+    wanted = source if asked is None and options.relative else None
+    motion = MotionReader(engine, opened, finder).read(frames, wanted)
+    if (problem := opened.problem()) is not None:
+        warn(problem)
+    truncated, damaged = opened.truncated, opened.damaged  # of this pass: a later one may stop early
+    if asked is not None:
+        check_reference(asked, len(motion))
+        motion = motion.with_reference(asked)
+    return _Driving(motion, opened, view, faces, truncated, damaged)
+
+
+def _draw(
+    output: Path, animator: Animator, driven: _Driving, layout: Layout, overwrite: bool, progress: Progress, warn: Warn
+) -> None:  # fmt: skip
+    """Computes and writes every frame."""
+    motion, reader = driven.motion, driven.reader
+    animator.set_reference(motion.keypoints(slice(motion.reference, motion.reference + 1)))
+    with VideoWriter(
+        output,
+        layout.width,
+        layout.height,
+        rate=motion.rate,
+        time_base=motion.time_base,
+        audio_from=reader.path if reader is not None and reader.has_audio else None,
+        overwrite=overwrite,
+        warn=warn,
+    ) as writer:
+        frames = counted(_frames(animator, driven, layout), progress, DRAW, len(motion))
+        for frame, (moment, duration) in zip(frames, frame_spans(motion), strict=True):
+            writer.write(frame, moment, duration)
+
+
+def _frames(animator: Animator, driven: _Driving, layout: Layout) -> Iterator[np.ndarray]:
+    """The output's frames, a batch at a time."""
+    size = animator.engine.batch_size
+    pictures: Iterator[list[np.ndarray]] | None = None
+    if layout.wants_driving and driven.reader is not None and driven.view is not None:
+        pictures = batched((picture for _, picture in read_view(driven.reader, driven.view, animator.engine.size)), size)
+    for start in range(0, len(driven.motion), size):
+        results = animator.drive(driven.motion.keypoints(slice(start, start + size)))
+        yield from layout.compose(results, next(pictures) if pictures is not None else ())

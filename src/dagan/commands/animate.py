@@ -1,0 +1,24 @@
+"""`dagan animate`: runs the animation job with a progress bar, and says what came of it."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+from dagan.animate.pipeline import AnimateOptions, animate
+from dagan.commands.notices import parse_rate, warn
+from dagan.commands.progress import progress_bar
+
+__all__ = ["AnimateOptions", "animate_file", "parse_rate"]
+
+
+def animate_file(source: Path, driving: Path, output: Path, options: AnimateOptions) -> None:
+    """Animates and prints one line about the result."""
+    with progress_bar() as progress:
+        report = animate(source, driving, output, options, progress, warn)
+    rate = float(Fraction(report.frame_rate))
+    print(
+        f"{report.output}: {report.frames} frames, {report.seconds:.2f} s at {rate:.4g} a second"
+        f"{', with sound' if report.sound else ''}; took {report.wall_seconds:.1f} s ({report.frames_per_second:.1f} frames a second) "
+        f"and {report.peak_memory_mb:.0f} MB on {report.device} in {report.precision}"
+    )
