@@ -35,13 +35,20 @@ def test_memory_does_not_grow_with_length(tmp_path):
     assert peak < 4 * 2**20 < 200 * chunk.nbytes
 
 
+def fill(path, *maps, error=None):
+    with map_archive(path) as archive:
+        for part in maps:
+            archive.add(part)
+        if error is not None:
+            raise error
+
+
 def test_a_failure_leaves_nothing(tmp_path):
-    with pytest.raises(KeyboardInterrupt), map_archive(tmp_path / "new" / "a.npz") as archive:
-        archive.add(np.zeros((1, 4, 4), np.float32))
-        raise KeyboardInterrupt
-    with pytest.raises(InputError, match="no frame"), map_archive(tmp_path / "a.npz"):
-        pass
-    with pytest.raises(ValueError, match="among maps"), map_archive(tmp_path / "a.npz") as archive:
-        archive.add(np.zeros((1, 4, 4), np.float32))
-        archive.add(np.zeros((1, 4, 5), np.float32))
+    one, other = np.zeros((1, 4, 4), np.float32), np.zeros((1, 4, 5), np.float32)
+    with pytest.raises(KeyboardInterrupt):
+        fill(tmp_path / "new" / "a.npz", one, error=KeyboardInterrupt())
+    with pytest.raises(InputError, match="no frame"):
+        fill(tmp_path / "a.npz")
+    with pytest.raises(ValueError, match="among maps"):
+        fill(tmp_path / "a.npz", one, other)
     assert not list(tmp_path.iterdir())

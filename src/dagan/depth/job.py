@@ -1,0 +1,192 @@
+"""The depth job: a picture, video or folder of images in; colours, numbers or a point cloud out, as the output's suffix says.
+
+What is measured is the disparity map of METHOD section 2: near = large, in (0, 1), in the model's own unit. Videos stream: memory
+does not grow with length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from dagan.depth.archive import map_archive
+from dagan.depth.point_cloud import ASSUMED_FOCAL, point_cloud, write_ply
+from dagan.errors import InputError
+from dagan.inference.batches import batched
+from dagan.inference.colours import DEFAULT_MAP, colour_table, colourise, robust_range
+from dagan.inference.destination import check_destination, check_distinct
+from dagan.inference.engine import Engine
+from dagan.inference.inputs import is_photo
+from dagan.inference.progress import Progress, counted, silent
+from dagan.inference.view import View, read_view, view_still, view_video
+from dagan.media.faces import FaceFinder, open_face_finder
+from dagan.media.framing import Framing, crop
+from dagan.media.images import IMAGE_SUFFIXES, read_image, write_image
+from dagan.media.notices import Warn, to_stderr
+from dagan.media.output import atomic_output
+from dagan.media.reader import Frame
+from dagan.media.video import VideoReader, VideoWriter, open_video
+from dagan.media.writer import VIDEO_SUFFIXES
+from dagan.weights import load
+
+LOOK, RANGE, MEASURE = "finding the face", "finding the range", "measuring depth"
+_NUMBERS, _CLOUD = ".npz", ".ply"
+_RANGE_SAMPLES = 48  # frames that decide on the range of a video's colours
+
+
+@dataclass(frozen=True, kw_only=True)
+class DepthOptions:
+    """How to measure depth.
+
+    model, device, precision, batch_size: as `dagan.load` and `Engine` take them. crop: find the face; otherwise the middle is
+    taken. colours: name of the colour map. focal: focal length assumed for point clouds, in picture widths (see
+    `dagan.depth.point_cloud`). frame_rate: of a folder of images (25 where None). landmarker: the face landmarker bundle.
+    """
+
+    model: str = "lite-256"
+    device: str = "auto"
+    precision: str = "auto"
+    batch_size: int | None = None
+    crop: bool = True
+    colours: str = DEFAULT_MAP
+    focal: float = ASSUMED_FOCAL
+    overwrite: bool = False
+    frame_rate: Fraction | None = None
+    landmarker: Path | None = None
+
+
+def measure_depth(
+    source: Path, output: Path, options: DepthOptions | None = None, progress: Progress = silent, warn: Warn = to_stderr
+) -> int:  # fmt: skip
+    """Measures depth in `source`, writes `output`; the number of frames measured.
+
+    Raises InputError, before any long work where possible, for inputs, outputs and options that cannot work; nothing is left
+    behind then, nor when interrupted.
+    """
+    options = options or DepthOptions()
+    still = is_photo(source)
+    table = _check(source, output, still, options)
+    if still:
+        image = read_image(source)
+        engine, finder = _open_engine(options, warn)
+        _write_still(output, image, view_still(image, finder, str(source), warn), engine, table, options)
+        return 1
+    with open_video(source, options.frame_rate or 25) as reader:
+        engine, finder = _open_engine(options, warn)
+        view, _ = view_video(reader, finder, warn, progress, LOOK)
+        if output.suffix.lower() == _NUMBERS:
+            count = _write_numbers(output, reader, view, engine, options, progress)
+        else:
+            count = _write_colours(output, reader, view, engine, table, options, progress, warn)
+        if (problem := reader.problem()) is not None and finder is None:  # with a finder it was told of already
+            warn(problem)
+    return count
+
+
+def _check(source: Path, output: Path, still: bool, options: DepthOptions) -> np.ndarray:
+    """Refuses what cannot work before anything is read; the colour table."""
+    if not source.exists():
+        raise InputError(f"{source} does not exist: give a photo, a video or a folder of images")
+    check_distinct((output,), (source,))
+    suffix = output.suffix.lower()
+    if still and suffix in VIDEO_SUFFIXES:
+        raise InputError(f"{source} is one picture: its depth is written to .png (colours), .npz (numbers) or .ply (points), not {suffix}")
+    if not still and suffix in (*IMAGE_SUFFIXES, _CLOUD):
+        raise InputError(f"{source} holds many pictures: their depth is written to .mp4 (colours) or .npz (numbers), not {suffix}")
+    allowed = (*IMAGE_SUFFIXES, _NUMBERS, _CLOUD) if still else (*VIDEO_SUFFIXES, _NUMBERS)
+    check_destination(output, "depth", allowed, options.overwrite)
+    if options.frame_rate is not None and not source.is_dir():
+        raise InputError(f"--frame-rate is for a folder of images: {source} is a file")
+    if not options.focal > 0:
+        raise InputError(f"focal length is {options.focal}: must be above 0, in picture widths")
+    return colour_table(options.colours)
+
+
+def _open_engine(options: DepthOptions, warn: Warn) -> tuple[Engine, FaceFinder | None]:
+    engine = Engine(load(options.model, options.device, options.precision), options.batch_size)
+    if not engine.has_depth:
+        raise InputError(f"model {engine.name!r} has no depth network: use one whose name does not end in -rgb")
+    return engine, open_face_finder(options.landmarker, warn=warn) if options.crop else None
+
+
+def _write_still(
+    output: Path, image: np.ndarray, framing: Framing, engine: Engine, table: np.ndarray, options: DepthOptions
+) -> None:  # fmt: skip
+    picture = crop(image, framing, engine.size)
+    disparity = engine.disparity([picture])[0]
+    suffix = output.suffix.lower()
+    if suffix == _CLOUD:
+        points = point_cloud(disparity, engine.depth_range, options.focal)
+        write_ply(output, points, picture.reshape(-1, 3), options.overwrite)
+    elif suffix == _NUMBERS:
+        arrays = {"disparity": disparity, "framing": np.array(framing.bounds), **_facts(image.shape[1], image.shape[0], engine)}
+        with atomic_output(output, options.overwrite) as temporary:
+            np.savez(temporary, allow_pickle=False, **arrays)
+    else:
+        write_image(output, colourise(disparity, *robust_range(disparity), table), options.overwrite)
+
+
+def _write_numbers(output: Path, reader: VideoReader, view: View, engine: Engine, options: DepthOptions, progress: Progress) -> int:
+    times: list[float] = []
+    framings: list[tuple[float, float, float, float]] = []
+    with map_archive(output, options.overwrite) as archive:
+        for frames, maps in _measured(reader, view, engine, progress):
+            archive.add(maps)
+            times += [float(frame.time) for frame in frames]
+            framings += [view.at(frame.time).bounds for frame in frames]
+        archive.notes |= {"times": np.array(times), "framing": np.array(framings), **_facts(reader.width, reader.height, engine)}
+    return len(times)
+
+
+def _write_colours(
+    output: Path,
+    reader: VideoReader,
+    view: View,
+    engine: Engine,
+    table: np.ndarray,
+    options: DepthOptions,
+    progress: Progress,
+    warn: Warn,
+) -> int:
+    low, high = _range_of(reader, view, engine, progress)
+    with VideoWriter(
+        output,
+        engine.size,
+        engine.size,
+        rate=reader.rate,
+        time_base=reader.time_base,
+        audio_from=reader.path if reader.has_audio else None,
+        overwrite=options.overwrite,
+        warn=warn,
+    ) as writer:
+        for frames, maps in _measured(reader, view, engine, progress):
+            for frame, disparity in zip(frames, maps, strict=True):
+                writer.write(colourise(disparity, low, high, table), frame.time, frame.duration)
+    return writer.frames_written
+
+
+def _measured(reader: VideoReader, view: View, engine: Engine, progress: Progress) -> Iterator[tuple[list[Frame], np.ndarray]]:
+    """Frames with their disparity maps, a batch at a time."""
+    pictures = counted(read_view(reader, view, engine.size), progress, MEASURE, reader.frame_count)
+    for batch in batched(pictures, engine.batch_size):
+        yield [frame for frame, _ in batch], engine.disparity([picture for _, picture in batch])
+
+
+def _range_of(reader: VideoReader, view: View, engine: Engine, progress: Progress) -> tuple[float, float]:
+    """One range for the whole video, from frames spread over it: colours that breathe would look like motion."""
+    step = max(1, reader.frame_count // _RANGE_SAMPLES)
+    sampled = (crop(frame.image, view.at(frame.time), engine.size) for frame in reader.frames(step))
+    pictures = counted(sampled, progress, RANGE, -(-reader.frame_count // step))
+    # Every fourth row and column: the range does not change, the memory does.
+    maps = [engine.disparity(batch)[:, ::4, ::4] for batch in batched(pictures, engine.batch_size)]
+    if not maps:
+        raise InputError(f"{reader.path}: no frame could be read: give another file")
+    return robust_range(np.concatenate(maps))
+
+
+def _facts(width: int, height: int, engine: Engine) -> dict[str, np.ndarray]:
+    return {"picture_size": np.array([width, height]), "depth_range": np.array(engine.depth_range)}
