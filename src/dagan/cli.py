@@ -39,6 +39,22 @@ ResumeOption = Annotated[
     typer.Option("--resume/--fresh", help="Demand a run to continue, or remove one. Default: continue any.", show_default=False),
 ]
 
+SourceArgument = Annotated[Path, typer.Argument(help="Photo to animate.", show_default=False)]
+DrivingArgument = Annotated[Path, typer.Argument(help="Video, folder of images or motion file that drives it.", show_default=False)]
+PicturesArgument = Annotated[Path, typer.Argument(help="Photo, video or folder of images.", show_default=False)]
+VideoOption = Annotated[Path, typer.Option("--output", "-o", help="Video to write: .mp4, .mov, .mkv, .webm or .gif.", show_default=False)]
+DepthOption = Annotated[
+    Path, typer.Option("--output", "-o", help="To write: .png or .mp4 (colours), .npz (numbers), .ply (points).", show_default=False)
+]
+ModelOption = Annotated[str, typer.Option("--model", help="Bundled model's name, model file, or hub id owner/repository.")]
+RunDeviceOption = Annotated[str, typer.Option("--device", help="Where to compute: auto, cpu, cuda, cuda:N or mps.")]
+PrecisionOption = Annotated[str, typer.Option("--precision", help="auto, float32, bfloat16 or float16.")]
+BatchOption = Annotated[int | None, typer.Option("--batch-size", help="Frames computed at once.", show_default=False)]
+CropOption = Annotated[bool, typer.Option("--crop/--no-crop", help="Find and cut out the face; otherwise the middle is taken.")]
+RateOption = Annotated[str | None, typer.Option("--frame-rate", help="Of a folder of images. Default: 25.", show_default=False)]
+LandmarkerOption = Annotated[Path | None, typer.Option("--landmarker", help="File of the face landmarker bundle.", show_default=False)]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")]
+
 
 @app.callback(invoke_without_command=True)
 def _main(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False) -> None:
@@ -47,6 +63,90 @@ def _main(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
         typer.echo(f"dagan {installed('dagan')}")
         raise typer.Exit
+
+
+@app.command("animate")
+def animate(
+    source: SourceArgument,
+    driving: DrivingArgument,
+    output: VideoOption,
+    model: ModelOption = "lite-256",
+    device: RunDeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+    batch_size: BatchOption = None,
+    crop: CropOption = True,
+    absolute: Annotated[bool, typer.Option("--absolute", help="Take the driving pose as it is, not its changes.")] = False,
+    adapt_scale: Annotated[
+        bool, typer.Option("--adapt-scale/--no-adapt-scale", help="Fit the size of movements to the size of the source's face.")
+    ] = True,
+    reference: Annotated[
+        str | None,
+        typer.Option(help="Driving frame taken as the source's pose: auto, first or a number. Default: auto.", show_default=False),
+    ] = None,
+    side_by_side: Annotated[bool, typer.Option("--side-by-side", help="Show source, driving frame, depth and result.")] = False,
+    paste_back: Annotated[bool, typer.Option("--paste-back", help="Put the result back into the whole photo.")] = False,
+    save_motion: Annotated[Path | None, typer.Option(help="Motion file to write too (.motion).", show_default=False)] = None,
+    report: Annotated[Path | None, typer.Option("--json", help="Report to write too (.json).", show_default=False)] = None,
+    frame_rate: RateOption = None,
+    landmarker: LandmarkerOption = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Animate a photo with the motion of a video."""
+    from dagan.commands.animate import AnimateOptions, animate_file, parse_rate
+
+    options = AnimateOptions(
+        model=model,
+        device=device,
+        precision=precision,
+        batch_size=batch_size,
+        crop=crop,
+        relative=not absolute,
+        adapt_scale=adapt_scale,
+        reference=reference,
+        side_by_side=side_by_side,
+        paste_back=paste_back,
+        save_motion=save_motion,
+        report=report,
+        frame_rate=parse_rate(frame_rate),
+        landmarker=landmarker,
+        overwrite=overwrite,
+    )
+    animate_file(source, driving, output, options)
+
+
+@app.command("depth")
+def depth(
+    source: PicturesArgument,
+    output: DepthOption,
+    model: ModelOption = "lite-256",
+    device: RunDeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+    batch_size: BatchOption = None,
+    crop: CropOption = True,
+    colours: Annotated[str, typer.Option("--colours", help="Colour map, such as inferno, turbo or gray.")] = "inferno",
+    focal: Annotated[
+        float | None, typer.Option("--focal", help="Focal length assumed for points, in picture widths. Default: 1.5.", show_default=False)
+    ] = None,
+    frame_rate: RateOption = None,
+    landmarker: LandmarkerOption = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Measure the depth of a face in a photo or video."""
+    from dagan.commands.depth import ASSUMED_FOCAL, DepthOptions, depth_file, parse_rate
+
+    options = DepthOptions(
+        model=model,
+        device=device,
+        precision=precision,
+        batch_size=batch_size,
+        crop=crop,
+        colours=colours,
+        focal=ASSUMED_FOCAL if focal is None else focal,
+        frame_rate=parse_rate(frame_rate),
+        landmarker=landmarker,
+        overwrite=overwrite,
+    )
+    depth_file(source, output, options)
 
 
 @train_app.command("depth")
