@@ -84,6 +84,7 @@ class _Watched:
         for frame in self._reader.frames(step, max_side):
             yield frame
             self._progress(self._stage, frame.index + 1, self._reader.frame_count)
+        self._progress(self._stage, self._reader.frames_read, self._reader.frames_read)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reader, name)
