@@ -4,6 +4,8 @@ from torch import Tensor
 from dagan.train.alignment import align
 from relief_scene import DISTANCE, Scene, render
 
+CAMERA = (torch.full((8, 2), 1.5), torch.full((8, 2), 0.5))
+
 
 def scene(degrees: float = 6.0, seed: int = 4) -> Scene:
     return render(8, 96, torch.Generator().manual_seed(seed), degrees=degrees, shift=0.02)
@@ -16,7 +18,7 @@ def head_disparity(scene: Scene) -> Tensor:
 
 def aligned(scene: Scene, disparity: Tensor) -> tuple[Tensor, Tensor]:
     """Motion from the middle frame to the next."""
-    return align(scene.frames[1], scene.frames[2], disparity, 1.5)
+    return align(scene.frames[1], scene.frames[2], disparity, *CAMERA)
 
 
 def agreement(found: Tensor, truth: Tensor) -> Tensor:
@@ -58,14 +60,14 @@ def test_hollow_head_turns_the_other_way() -> None:
 
 def test_equal_frames_give_no_motion_and_no_gradient() -> None:
     frame = scene().frames[1].requires_grad_()
-    rotation, translation = align(frame, frame, torch.ones(1, 1, 96, 96), 1.5)
+    rotation, translation = align(frame, frame, torch.ones(1, 1, 96, 96), *CAMERA)
     assert rotation.abs().max() < 1e-5
     assert translation.abs().max() < 1e-5
     assert not rotation.requires_grad
 
 
 def test_blank_frames_are_finite() -> None:
-    first, second = torch.zeros(2, 3, 64, 64), torch.ones(2, 3, 64, 64)
-    for number in align(first, second, torch.ones(1, 1, 64, 64), 1.5):
+    first, second = torch.zeros(8, 3, 64, 64), torch.ones(8, 3, 64, 64)
+    for number in align(first, second, torch.ones(1, 1, 64, 64), *CAMERA):
         assert torch.isfinite(number).all()
         assert number.abs().max() < 0.5

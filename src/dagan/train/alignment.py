@@ -26,13 +26,13 @@ LONGEST_STEP = 0.1
 
 
 @torch.no_grad()
-def align(first: Tensor, second: Tensor, disparity: Tensor, focal: float) -> tuple[Tensor, Tensor]:
+def align(first: Tensor, second: Tensor, disparity: Tensor, focal: Tensor, principal: Tensor) -> tuple[Tensor, Tensor]:
     """Rigid motion of what moved from the first frame to the second.
 
     Args:
         first, second: P x 3 x H x W in [0, 1].
         disparity: 1 or P x 1 x H x W, inverse depth in the first frame, of any scale.
-        focal: focal length in image widths; the principal point is taken to be the middle.
+        focal, principal: P x 2, the normalised camera of `geometry.camera`.
 
     Returns:
         rotation (P x 3, axis-angle about the point in the middle of the frame at distance 1) and translation (P x 3, in units of
@@ -44,16 +44,15 @@ def align(first: Tensor, second: Tensor, disparity: Tensor, focal: float) -> tup
     pose = first.new_zeros(count, 6, dtype=torch.float32)
     for side in SIDES:
         near, far, shape = (F.adaptive_avg_pool2d(x.float(), side) for x in (first, second, depth))
-        pose = _refine(pose, near, far, shape.expand(count, 1, side, side), focal)
+        pose = _refine(pose, near, far, shape.expand(count, 1, side, side), intrinsics(focal, principal, (side, side)))
     return pose[:, :3], pose[:, 3:]
 
 
-def _refine(pose: Tensor, first: Tensor, second: Tensor, depth: Tensor, focal: float) -> Tensor:
+def _refine(pose: Tensor, first: Tensor, second: Tensor, depth: Tensor, camera: Tensor) -> Tensor:
     count, _, side, _ = first.shape
-    camera = intrinsics(pose.new_full((count, 2), focal), pose.new_full((count, 2), 0.5), (side, side))
     points = back_project(depth, invert_intrinsics(camera))
     pivot = pose.new_tensor([0.0, 0.0, 1.0]).expand(count, 3)
-    flow_x, flow_y = _flow_per_motion(points, pivot, focal * side)
+    flow_x, flow_y = _flow_per_motion(points, pivot, camera)
     slope = _slopes(first)
     still = (first - second).abs().mean(1, keepdim=True)
     moving = torch.sigmoid((still - STATIC) / (STATIC / 2))
@@ -74,7 +73,7 @@ def _refine(pose: Tensor, first: Tensor, second: Tensor, depth: Tensor, focal: f
     return pose
 
 
-def _flow_per_motion(points: Tensor, pivot: Tensor, focal: float) -> tuple[Tensor, Tensor]:
+def _flow_per_motion(points: Tensor, pivot: Tensor, camera: Tensor) -> tuple[Tensor, Tensor]:
     """Pixels that each point (P 3 S S) moves per unit of the six motion numbers, in x and y: two P x 6 x S x S."""
     arm_x, arm_y, arm_z = (points - pivot[:, :, None, None]).split(1, dim=1)
     zero, one = torch.zeros_like(arm_x), torch.ones_like(arm_x)
@@ -83,7 +82,8 @@ def _flow_per_motion(points: Tensor, pivot: Tensor, focal: float) -> tuple[Tenso
     dy = torch.cat([-arm_z, zero, arm_x, zero, one, zero], dim=1)
     dz = torch.cat([arm_y, -arm_x, zero, zero, zero, one], dim=1)
     x, y, z = points.split(1, dim=1)
-    return focal / z * (dx - x / z * dz), focal / z * (dy - y / z * dz)
+    focal_x, focal_y = camera[:, 0, 0, None, None, None], camera[:, 1, 1, None, None, None]
+    return focal_x / z * (dx - x / z * dz), focal_y / z * (dy - y / z * dz)
 
 
 def _slopes(image: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from dagan.config import STRICT
 from dagan.errors import InputError
 from dagan.geometry import coordinate_grid, resize
-from dagan.geometry.camera import back_project, intrinsics, invert_intrinsics, project, rigid_motion
+from dagan.geometry.camera import axis_angle_to_rotation, back_project, intrinsics, invert_intrinsics, project, rigid_motion
 from dagan.losses.photometric import edge_aware_smoothness, masked_photometric, minimum_error, warp
 from dagan.models.depth import DepthNetwork, disparity_to_depth
 from dagan.models.egomotion import Egomotion, EgomotionNetwork
@@ -39,11 +39,12 @@ class DepthLossConfig:
     intrinsics_prior: weight of the squared logarithm of focal length over its starting value.
     flip_consistency: weight of |disparity - unflipped disparity of the mirrored frame|.
     level: weight of the squared distance of the mean disparity in the middle of the frame from 0.5 (scale is free otherwise).
-    start_share: share of training over which the start gives way to the photometric error. At the start the disparity is drawn
-        to a bulge of relative height `start_relief` in the middle of the frame, and the motion to what aligning the frames on
-        that bulge gives (`train.alignment`), by the weight `start_alignment`. Without it, small turns explain a hollow face as
-        well as a face, and depth and turns wait for each other: before a plane turns teach nothing, without turns depth learns
-        nothing. A share or relief of 0 leaves the start out.
+    start_share, start_relief: over this share of training the disparity is drawn to a bulge of this relative height in the
+        middle of the frame, less and less, while the photometric error comes in. Without it, small turns explain a hollow face
+        as well as a face, and depth and turns wait for each other. A share of 0 leaves the start out.
+    aligned_share: share of training in which the photometric error uses the motion found by aligning the frames directly on
+        the depth (`train.alignment`), which needs no learning, rather than the egomotion network's.
+    imitation: weight of the egomotion network's distance from the aligned motion, in the start and in the aligned share.
     """
 
     __pydantic_config__ = STRICT
@@ -56,12 +57,14 @@ class DepthLossConfig:
     level: float = 0.01
     start_share: float = 0.2
     start_relief: float = 0.2
-    start_alignment: float = 1.0
+    aligned_share: float = 0.8
+    imitation: float = 1.0
 
     def __post_init__(self) -> None:
         if not 1 <= self.scales <= 4:
             raise InputError(f"depth loss scales is {self.scales}: must be 1 to 4")
-        for name in ("smoothness", "intrinsics_prior", "flip_consistency", "level", "start_share", "start_relief", "start_alignment"):
+        weights = ("smoothness", "intrinsics_prior", "flip_consistency", "level", "imitation")
+        for name in (*weights, "start_share", "start_relief", "aligned_share"):
             if getattr(self, name) < 0:
                 raise InputError(f"depth loss {name} is {getattr(self, name)}: must not be negative")
 
@@ -124,75 +127,85 @@ class DepthObjective(nn.Module):
         config = self.config
         count = len(batch.frame)
         size = (batch.frame.shape[-2], batch.frame.shape[-1])
-        flip_error = _mirror_difference(disparities, count) if config.flip_consistency else None
-        disparities = [d[:count] for d in disparities]
+        mirrored, disparities = [d[count:] for d in disparities], [d[:count] for d in disparities]
         depths = [self._depth(resize(d, size)) for d in disparities[: config.scales]]
-        pull = max(0.0, 1 - progress / config.start_share) if config.start_share and config.start_relief else 0.0
-        # One camera filmed the three frames.
-        focal, principal = (x.float().unflatten(0, (2, count)).mean(0) for x in (pairs.focal, pairs.principal))
-        matrix = intrinsics(focal, principal, size)
-        inverse = invert_intrinsics(matrix)
         distance = _middle(depths[0]).mean((1, 2, 3))
-        motions = self._motions(pairs, distance)
-        log_scale = None if pairs.log_scale is None else pairs.log_scale.float().unflatten(0, (2, count)).mean(0)
+        # One camera filmed the three frames.
+        camera = (_of_sample(pairs.focal), _of_sample(pairs.principal))
+        pull = max(0.0, 1 - progress / config.start_share) if config.start_share and config.start_relief else 0.0
+        bulge = start_bulge(batch.frame, config.start_relief)
+        aligned = None
+        if pull > 0 or progress < config.aligned_share:
+            aligned = _align(batch, bulge.expand_as(depths[0]) if pull > 0 else 1 / depths[0], camera)
+        if aligned is not None and progress < config.aligned_share:
+            motions = _away_from_frame(*aligned, distance)
+        else:
+            motions = self._motions(pairs, distance)
+        log_scale = None if pairs.log_scale is None else _of_sample(pairs.log_scale)
+        photometric, explained, previews = self._photometric(batch, depths, intrinsics(*camera, size), motions, log_scale, disparities[0])
 
-        sources = [batch.previous.float(), batch.next.float()]
-        frame = batch.frame.float()
-        still_error = minimum_error(sources, frame)
-        photometric = frame.new_zeros(())
-        smoothness = frame.new_zeros(())
-        for scale, depth in enumerate(depths):
-            points = back_project(depth, inverse)
-            warped = [warp(source, project(points, matrix, motion)) for source, motion in zip(sources, motions, strict=True)]
-            error = minimum_error(warped, frame)
-            result = masked_photometric(error, still_error if config.automask else None, log_scale)
-            photometric = photometric + result.loss / config.scales
-            disparity = disparities[scale]
-            guide = resize(frame, (disparity.shape[-2], disparity.shape[-1]))
-            smoothness = smoothness + edge_aware_smoothness(disparity, guide) / (2**scale * config.scales)
-            if scale == 0:
-                previews = DepthPreviews(frame, warped[1].detach(), disparities[0].detach(), result.kept)
-                explained = 1 - torch.minimum(error, still_error).mean() / still_error.mean().clamp(min=1e-6)
-
-        terms = {"photometric": (1 - pull) * photometric, "smoothness": config.smoothness * smoothness}
+        terms = {"photometric": (1 - pull) * photometric}
+        terms["smoothness"] = config.smoothness * _smoothness(disparities[: config.scales], batch.frame.float())
         terms["level"] = config.level * (_middle(disparities[0]).mean((1, 2, 3)) - 0.5).square().mean()
         if self.egomotion.config.learn_camera:
-            terms["intrinsics"] = config.intrinsics_prior * torch.log(focal / self.egomotion.config.focal).square().mean()
-        if flip_error is not None:
-            terms["flip"] = config.flip_consistency * flip_error
+            terms["intrinsics"] = config.intrinsics_prior * torch.log(camera[0] / self.egomotion.config.focal).square().mean()
+        if config.flip_consistency:
+            terms["flip"] = config.flip_consistency * F.l1_loss(disparities[0], mirrored[0].flip(-1))
         if pull > 0:
-            bulge = start_bulge(frame, config.start_relief)
             terms["bulge"] = pull * torch.stack([bulge_difference(d, bulge) for d in disparities[: config.scales]]).mean()
-            terms["alignment"] = pull * config.start_alignment * self._alignment(batch, pairs, bulge, distance)
+        if aligned is not None:
+            weight = config.imitation * (1.0 if progress < config.aligned_share else pull)
+            terms["imitation"] = weight * self._imitation(pairs, aligned, distance)
         # Data-parallel training wants every parameter in the graph, those of untrained scales too.
-        untrained = sum((0 * d.mean() for d in disparities[config.scales :]), frame.new_zeros(()))
-        losses = {"total": sum(terms.values(), untrained)} | {name: term.detach() for name, term in terms.items()}
-        relief = _middle(1 / depths[0].detach())
+        untrained = sum((0 * d.mean() for d in disparities[config.scales :]), photometric.new_zeros(()))
+        relief = _middle(1 / depths[0])
         monitors = {
             "explained": explained,
             "masked": 1 - previews.kept.float().mean(),
             "relief": (relief.std((1, 2, 3)) / relief.mean((1, 2, 3))).mean(),
-            "focal": focal.mean(),
+            "focal": camera[0].mean(),
             "rotation": torch.linalg.vector_norm(pairs.rotation, dim=1).mean() * (180 / math.pi),
             "translation": torch.linalg.vector_norm(pairs.translation, dim=1).mean(),
         }
-        return losses | {f"monitor/{name}": value.detach() for name, value in monitors.items()}, previews
+        shown = terms | {f"monitor/{name}": value for name, value in monitors.items()}
+        return {"total": sum(terms.values(), untrained)} | {name: value.detach() for name, value in shown.items()}, previews
+
+    def _photometric(
+        self, batch: DepthBatch, depths: list[Tensor], camera: Tensor, motions: list[Tensor], log_scale: Tensor | None, disparity: Tensor
+    ) -> tuple[Tensor, Tensor, DepthPreviews]:
+        """Photometric loss averaged over the scales, the share of error explained, and pictures, both at scale 0."""
+        frame, sources = batch.frame.float(), [batch.previous.float(), batch.next.float()]
+        still_error = minimum_error(sources, frame)
+        inverse = invert_intrinsics(camera)
+        losses: list[Tensor] = []
+        for scale, depth in enumerate(depths):
+            points = back_project(depth, inverse)
+            warped = [warp(source, project(points, camera, motion)) for source, motion in zip(sources, motions, strict=True)]
+            error = minimum_error(warped, frame)
+            result = masked_photometric(error, still_error if self.config.automask else None, log_scale)
+            losses.append(result.loss)
+            if scale == 0:
+                previews = DepthPreviews(frame, warped[1].detach(), disparity.detach(), result.kept)
+                explained = 1 - torch.minimum(error, still_error).mean() / still_error.mean().clamp(min=1e-6)
+        return torch.stack(losses).mean(), explained, previews
 
     def _depth(self, disparity: Tensor) -> Tensor:
         config = self.depth_network.config
         return disparity_to_depth(disparity, config.min_depth, config.max_depth)
 
-    def _alignment(self, batch: DepthBatch, pairs: Egomotion, bulge: Tensor, distance: Tensor) -> Tensor:
-        """Mean |difference| of rotations and of relative translations from those that align the frames on the bulge."""
-        first, second = torch.cat([batch.previous, batch.frame]), torch.cat([batch.frame, batch.next])
-        rotation, translation = align(first, second, bulge, self.egomotion.config.focal)
+    def _imitation(self, pairs: Egomotion, aligned: tuple[Tensor, Tensor], distance: Tensor) -> Tensor:
+        """Mean |difference| of the network's rotations and translations from aligned ones, in the terms of the network."""
+        rotation, translation = aligned
+        count = len(distance)
+        # Aligned motions lead away from the frame, the network's follow time: the first half is turned round.
+        back = (axis_angle_to_rotation(-rotation[:count]) @ -translation[:count, :, None])[:, :, 0]
+        rotation, translation = torch.cat([-rotation[:count], rotation[count:]]), torch.cat([back, translation[count:]])
         if not self.config.pivot:
-            scale = distance.detach().repeat(2)[:, None]
             pivot = translation.new_tensor([0.0, 0.0, 1.0]).expand_as(translation)
-            translation = scale * rigid_motion(rotation, translation, pivot=pivot)[:, :3, 3]
+            translation = distance.detach().repeat(2)[:, None] * rigid_motion(rotation, translation, pivot=pivot)[:, :3, 3]
         return F.l1_loss(pairs.rotation, rotation) + F.l1_loss(pairs.translation, translation)
 
-    def _motions(self, pairs: Egomotion, distance: Tensor) -> tuple[Tensor, Tensor]:
+    def _motions(self, pairs: Egomotion, distance: Tensor) -> list[Tensor]:
         """Motions from the frame to the previous and to the next one; distance: B, the head's depth (used with pivot)."""
         count = len(distance)
         pivot = None
@@ -203,7 +216,26 @@ class DepthObjective(nn.Module):
         # The first motion was found from the previous frame to this one, in temporal order: the way back is its inverse.
         back = rigid_motion(pairs.rotation[:count], pairs.translation[:count], invert=True, pivot=pivot)
         forth = rigid_motion(pairs.rotation[count:], pairs.translation[count:], pivot=pivot)
-        return back, forth
+        return [back, forth]
+
+
+def _of_sample(of_pairs: Tensor) -> Tensor:
+    """The mean over the two pairs of each sample: 2 B x ... to B x ..., float32."""
+    return of_pairs.float().unflatten(0, (2, len(of_pairs) // 2)).mean(0)
+
+
+def _align(batch: DepthBatch, shape: Tensor, camera: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Aligned rotations and translations, 2 B x 3, from the frame, of inverse depth `shape`, to the previous and the next frames."""
+    given = (torch.cat([x.detach(), x.detach()]) for x in (batch.frame, shape, *camera))
+    frame, disparity, focal, principal = given
+    return align(frame, torch.cat([batch.previous, batch.next]), disparity, focal, principal)
+
+
+def _away_from_frame(rotation: Tensor, translation: Tensor, distance: Tensor) -> list[Tensor]:
+    """The two motions (B 4 4) of relative pivot form, stacked 2 B x 3, for heads at `distance` (B)."""
+    scale = distance.repeat(2)[:, None]
+    pivot = scale * scale.new_tensor([0.0, 0.0, 1.0])
+    return list(rigid_motion(rotation, scale * translation, pivot=pivot).chunk(2))
 
 
 def start_bulge(frame: Tensor, height: float) -> Tensor:
@@ -224,6 +256,7 @@ def _middle(maps: Tensor) -> Tensor:
     return maps[..., height // 4 : height - height // 4, width // 4 : width - width // 4]
 
 
-def _mirror_difference(disparities: list[Tensor], count: int) -> Tensor:
-    """Mean |difference| between the first `count` maps of scale 0 and the mirrored maps of the mirrored frames after them."""
-    return F.l1_loss(disparities[0][:count], disparities[0][count:].flip(-1))
+def _smoothness(disparities: list[Tensor], frame: Tensor) -> Tensor:
+    """Mean over the scales of the edge-aware smoothness of each, halved with every scale."""
+    each = [edge_aware_smoothness(d, resize(frame, (d.shape[-2], d.shape[-1]))) / 2**i for i, d in enumerate(disparities)]
+    return torch.stack(each).mean()
