@@ -149,6 +149,22 @@ def depth(
     depth_file(source, output, options)
 
 
+@app.command("synth")
+def synth(
+    output: Annotated[Path, typer.Argument(help="Folder to write clips to.", show_default=False)],
+    clips: Annotated[int, typer.Option(help="How many clips; a folder can grow later.")] = 10,
+    size: Annotated[int, typer.Option(help="Side of the pictures in pixels.")] = 256,
+    seed: Annotated[int, typer.Option(help="Other seeds give other heads.")] = 0,
+    frames: Annotated[int, typer.Option(help="Frames of a clip, 25 a second.")] = 100,
+    workers: Annotated[int, typer.Option(help="Clips made at once, each by a process of its own.")] = 1,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Make clips of synthetic talking heads with exact depth, camera, pose and landmarks."""
+    from dagan.commands.synth import synthesise_folder
+
+    synthesise_folder(output, clips, size, seed, frames, workers, overwrite)
+
+
 @train_app.command("depth")
 def train_depth(
     recipe: RecipeArgument,
