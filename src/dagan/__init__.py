@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dagan.errors import InputError
     from dagan.models.dagan import DaGAN, Output, Source
     from dagan.models.keypoints import Keypoints
-    from dagan.weights import load, save_model
+    from dagan.weights import load, load_released, save_model
 
 __version__ = "0.1.0"
 
@@ -34,11 +34,15 @@ _HOME = {
     "Output": "dagan.models.dagan",
     "Source": "dagan.models.dagan",
     "load": "dagan.weights",
+    "load_released": "dagan.weights",
     "preset": "dagan.config",
     "save_model": "dagan.weights",
     "transfer": "dagan.animate.transfer",
 }
-__all__ = ["Animator", "DaGAN", "InputError", "Keypoints", "ModelConfig", "Output", "Source", "load", "preset", "save_model", "transfer"]
+__all__ = [
+    "Animator", "DaGAN", "InputError", "Keypoints", "ModelConfig", "Output", "Source", "load", "load_released", "preset", "save_model",
+    "transfer",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

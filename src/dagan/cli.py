@@ -17,6 +17,14 @@ app = typer.Typer(
 )  # fmt: skip
 train_app = typer.Typer(no_args_is_help=True, help="Train from a recipe: first the depth network, then the generator.")
 app.add_typer(train_app, name="train")
+evaluate_app = typer.Typer(no_args_is_help=True, help="Measure a model.")
+app.add_typer(evaluate_app, name="evaluate")
+
+
+@evaluate_app.callback()
+def _evaluate() -> None:
+    """Keeps `reconstruction` a sub-command while it is the only one."""
+
 
 
 class Device(StrEnum):
@@ -149,6 +157,30 @@ def depth(
     depth_file(source, output, options)
 
 
+@app.command("convert")
+def convert(
+    checkpoint: Annotated[Path, typer.Argument(help="Released .pth.tar, or model file to go back.", show_default=False)],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Model file to write (.safetensors).", show_default=False)] = None,
+    depth_dir: Annotated[
+        Path | None, typer.Option("--depth-dir", help="Folder of encoder.pth and depth.pth; none for RGB-only.", show_default=False)
+    ] = None,
+    with_discriminator: Annotated[bool, typer.Option("--with-discriminator", help="Keep it, for fine-tuning.")] = False,
+    image_size: Annotated[int, typer.Option("--image-size", help="Side of the images it was trained on.")] = 256,
+    to_released: Annotated[
+        Path | None, typer.Option("--to-released", help="Folder to write a model file to in the released layout.", show_default=False)
+    ] = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Turn a released checkpoint into a model file, or back."""
+    from dagan.commands.convert import ConvertOptions, convert_file
+
+    options = ConvertOptions(
+        output=output, released=to_released, depth_dir=depth_dir, image_size=image_size,
+        with_discriminator=with_discriminator, overwrite=overwrite,
+    )  # fmt: skip
+    convert_file(checkpoint, options)
+
+
 @app.command("synth")
 def synth(
     output: Annotated[Path, typer.Argument(help="Folder to write clips to.", show_default=False)],
@@ -163,6 +195,30 @@ def synth(
     from dagan.commands.synth import synthesise_folder
 
     synthesise_folder(output, clips, size, seed, frames, workers, overwrite)
+
+
+@evaluate_app.command("reconstruction")
+def evaluate_reconstruction(
+    clips: Annotated[Path, typer.Argument(help="Folder of clips.", show_default=False)],
+    model: ModelOption = "lite-256",
+    device: RunDeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+    hold_out: Annotated[float, typer.Option(help="Share of identities that training held out; 0 measures every clip.")] = 0.0,
+    every: Annotated[int, typer.Option(help="Measure each n-th frame.")] = 5,
+    lpips: Annotated[Path | None, typer.Option(help="SqueezeNet 1.1 weights, for LPIPS.", show_default=False)] = None,
+    identity: Annotated[Path | None, typer.Option(help="ONNX face recognition network, for CSIM and AED.", show_default=False)] = None,
+    landmarker: LandmarkerOption = None,
+    report: Annotated[Path | None, typer.Option("--json", help="Report to write too (.json).", show_default=False)] = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Rebuild clips from their first frame, beside the baseline that copies it."""
+    from dagan.commands.evaluate import EvaluateOptions, evaluate_reconstruction
+
+    options = EvaluateOptions(
+        model=model, device=device, precision=precision, hold_out=hold_out, every=every,
+        lpips=lpips, identity=identity, landmarker=landmarker, report=report, overwrite=overwrite,
+    )  # fmt: skip
+    evaluate_reconstruction(clips, options)
 
 
 @train_app.command("depth")

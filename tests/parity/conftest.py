@@ -1,11 +1,18 @@
-"""Golden arrays and the images they were made from."""
+"""Golden arrays, the images they were made from, and the models of released files written by the recipe and converted."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import recipe
 import torch
+from rebuild import released_state
+from released_files import ReleasedFiles, full_depth, write
+
+from dagan.commands.convert import ConvertOptions, convert_file
+from dagan.models.dagan import DaGAN
+from dagan.weights import read_model
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +28,44 @@ def images() -> dict[str, torch.Tensor]:
         )
         for name in ("source", "driving", "initial")
     }
+
+
+@pytest.fixture(scope="session")
+def largest() -> Iterator[dict[str, float]]:
+    """Array -> largest difference, which tests enter and the end of the session prints (`pytest -s`)."""
+    differences: dict[str, float] = {}
+    yield differences
+    print()
+    for name, difference in sorted(differences.items()):
+        print(f"{difference:.1e}  {name}")
+
+
+@pytest.fixture(scope="session")
+def paper_files(tmp_path_factory: pytest.TempPathFactory) -> ReleasedFiles:
+    """Decoder A at full size: keypoints and generator as they come out of parallel training, with the discriminator."""
+    states = {part: released_state(part) for part in ("kp_detector", "generator", "discriminator")}
+    return write(tmp_path_factory.mktemp("paper"), states | full_depth(18), wrapped=("kp_detector", "generator"))
+
+
+@pytest.fixture(scope="session")
+def paper_file(paper_files: ReleasedFiles) -> Path:
+    """Its model file."""
+    output = paper_files.checkpoint.with_name("paper.safetensors")
+    convert_file(paper_files.checkpoint, ConvertOptions(output=output, depth_dir=paper_files.depth_dir, with_discriminator=True))
+    return output
+
+
+@pytest.fixture(scope="session")
+def paper(paper_file: Path) -> DaGAN:
+    return read_model(paper_file)
+
+
+@pytest.fixture(scope="session")
+def spade(paper_files: ReleasedFiles, tmp_path_factory: pytest.TempPathFactory) -> DaGAN:
+    """Decoder B at full size, converted from a file of the older kind that `torch.save` wrote."""
+    states = {"kp_detector": released_state("kp_detector"), "generator": released_state("spade_generator")}
+    files = write(tmp_path_factory.mktemp("spade"), states, legacy=True)
+    output = files.checkpoint.with_name("spade.safetensors")
+    convert_file(files.checkpoint, ConvertOptions(output=output, depth_dir=paper_files.depth_dir))
+    files.checkpoint.unlink()  # these are large
+    return read_model(output)

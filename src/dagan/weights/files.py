@@ -1,6 +1,8 @@
 """Model files: one safetensors file that carries its configuration, read without executing anything from it.
 
 The metadata entry "dagan" is JSON: {"format": 1, "config": {...}, "card": {...}}; the card is free text about the training.
+Tensors under a prefix in `BESIDE` belong to no part of the model: a discriminator for fine-tuning, and what a released
+checkpoint holds that the networks have no use for.
 """
 
 from __future__ import annotations
@@ -19,17 +21,29 @@ from dagan.config import ModelConfig, dump, parse
 from dagan.errors import InputError
 from dagan.media.output import atomic_output
 from dagan.models.dagan import DaGAN
+from dagan.weights.fold import is_folded
 
 FORMAT = 1
+BESIDE = DISCRIMINATOR, ASIDE = ("discriminator.", "released.")
 
 
 def save_model(path: Path, model: DaGAN, card: Mapping[str, Any] | None = None, dtype: torch.dtype | None = None) -> None:
-    """Writes weights and configuration to `path` (beside, then renamed). dtype: store floating point tensors in it."""
+    """Writes weights and configuration to `path` (beside, then renamed). dtype: store floating point tensors in it.
+
+    Raises InputError for a folded model: its weights fit no configuration.
+    """
+    if is_folded(model):
+        raise InputError(f"{path} is not written: the model is folded for inference, save the one that it was folded from")
     tensors = {}
     for key, tensor in model.state_dict().items():
         stored = tensor.detach().to(dtype) if dtype is not None and tensor.is_floating_point() else tensor.detach()
         tensors[key] = stored.cpu().contiguous()
-    write_tensors(path, tensors, {"dagan": json.dumps({"format": FORMAT, "config": dump(model.config), "card": dict(card or {})})})
+    write_file(path, model.config, tensors, card or {})
+
+
+def write_file(path: Path, config: ModelConfig, tensors: Mapping[str, Tensor], card: Mapping[str, Any]) -> None:
+    """A model file of these tensors as they are; `read_file` gives them back."""
+    write_tensors(path, tensors, {"dagan": json.dumps({"format": FORMAT, "config": dump(config), "card": dict(card)})})
 
 
 def read_model(path: Path) -> DaGAN:
@@ -83,19 +97,38 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def load_weights(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: str, to: str = "its configuration") -> None:
-    """Fills `module`. Raises InputError that lists missing, unexpected and differently shaped keys, naming `where`."""
+    """Fills `module`; passes over tensors under `BESIDE`.
+
+    Raises InputError that lists missing, unexpected and differently shaped keys, naming `where`.
+    """
+    tensors = {key: tensor for key, tensor in tensors.items() if not key.startswith(BESIDE)}
     wanted = module.state_dict()
-    missing = sorted(wanted.keys() - tensors.keys())
-    extra = sorted(tensors.keys() - wanted.keys())
-    shapes = [
-        f"{k} is {tuple(tensors[k].shape)}, not {tuple(wanted[k].shape)}" for k in sorted(wanted.keys() & tensors.keys())
-        if tensors[k].shape != wanted[k].shape
-    ]  # fmt: skip
-    kinds = {"missing": missing, "unexpected": extra, "misshapen": shapes}
-    faults = [f"{len(keys)} {kind}: {_shorten(keys)}" for kind, keys in kinds.items() if keys]
+    faults = differences(wanted, tensors)
     if faults:
-        raise InputError(f"{where} does not fit {to}: {'; '.join(faults)}")
+        raise InputError(f"{where} does not fit {to}: {faults}")
     module.load_state_dict({key: tensor.to(wanted[key].dtype) for key, tensor in tensors.items()})
+
+
+def tensors_of(config: ModelConfig) -> dict[str, Tensor]:
+    """Keys, shapes and types of a model's tensors, without values and without taking memory, whatever a file claims."""
+    with torch.device("meta"):
+        return DaGAN(config).state_dict()
+
+
+def differences(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+    """In words, which keys are missing, unexpected, or of another shape or kind of number; empty where all fits."""
+    both = sorted(wanted.keys() & given.keys())
+    shapes = [f"{k} is {tuple(given[k].shape)}, not {tuple(wanted[k].shape)}" for k in both if given[k].shape != wanted[k].shape]
+    numbers = [
+        f"{k} is {given[k].dtype}, not {wanted[k].dtype}" for k in both if given[k].is_floating_point() != wanted[k].is_floating_point()
+    ]
+    kinds = {
+        "missing": sorted(wanted.keys() - given.keys()),
+        "unexpected": sorted(given.keys() - wanted.keys()),
+        "misshapen": shapes,
+        "mistyped": numbers,
+    }
+    return "; ".join(f"{len(keys)} {kind}: {_shorten(keys)}" for kind, keys in kinds.items() if keys)
 
 
 def _shorten(keys: list[str], most: int = 4) -> str:

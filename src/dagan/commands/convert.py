@@ -1,0 +1,71 @@
+"""`dagan convert`: released checkpoints into model files and back, and a line about what was found."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from dagan.config import ModelConfig
+from dagan.errors import InputError
+from dagan.media.output import atomic_output
+from dagan.weights.convert import read_released, save_released
+from dagan.weights.restore import released_files
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertOptions:
+    """output: model file to write; released: folder to write released files to; exactly one of them. depth_dir, image_size,
+    with_discriminator: as `read_released` takes them."""
+
+    output: Path | None = None
+    released: Path | None = None
+    depth_dir: Path | None = None
+    image_size: int = 256
+    with_discriminator: bool = False
+    overwrite: bool = False
+
+
+def convert_file(source: Path, options: ConvertOptions) -> None:
+    """Converts and prints one line about the result. Raises InputError when an output exists or cannot be written, or for bad input."""
+    if options.released is not None:
+        if options.output is not None or options.depth_dir is not None or options.with_discriminator:
+            raise InputError("--to-released stands alone: leave out -o, --depth-dir and --with-discriminator, the model file holds it all")
+        _to_released(source, options.released, options.overwrite)
+    elif options.output is not None:
+        _to_ours(source, options.output, options)
+    else:
+        raise InputError("nothing to write: give -o OUT.safetensors to convert a checkpoint, or --to-released DIR to go back")
+
+
+def _to_ours(source: Path, output: Path, options: ConvertOptions) -> None:
+    if output.suffix != ".safetensors":
+        raise InputError(f"{output} is no name of a model file: end it in .safetensors")
+    with atomic_output(output, options.overwrite) as partial:
+        released = read_released(
+            source, options.depth_dir, image_size=options.image_size, with_discriminator=options.with_discriminator
+        )  # fmt: skip
+        save_released(partial, released, f"converted from the released checkpoint {source.name}")
+    print(f"{output}: {describe(released.config)}{', with its discriminator' if released.has_discriminator else ''}")
+
+
+def _to_released(source: Path, folder: Path, overwrite: bool) -> None:
+    if folder.is_file():
+        raise InputError(f"{folder} is a file: give the name of a folder")
+    files = released_files(source)
+    with ExitStack() as outputs:  # all of them are written before any gets its name
+        partials = {name: outputs.enter_context(atomic_output(folder / name, overwrite)) for name in files}
+        for name, content in files.items():
+            torch.save(content, partials[name])
+    print(f"{folder}: {', '.join(files)}")
+
+
+def describe(config: ModelConfig) -> str:
+    """What was found, in words."""
+    depth = f"depth by {config.depth.encoder}" if config.use_depth else "RGB only"
+    return (
+        f"{config.name}, {config.generator.decoder} decoder of width {config.generator.width}, "
+        f"{config.keypoints.count} keypoints, {depth}, images of {config.image_size} x {config.image_size}"
+    )

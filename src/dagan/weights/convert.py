@@ -1,0 +1,167 @@
+"""Released checkpoints into models of this package, tensor for tensor; `restore` is the way back.
+
+A released model is one `.pth.tar` file (keypoint detector, generator, often a discriminator) and, unless it is RGB-only, a folder
+with `encoder.pth` and `depth.pth`. Everything in them that is no optimiser state is kept, so that the way back is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dagan.config import ModelConfig, dump
+from dagan.device import choose_device, choose_precision
+from dagan.errors import InputError
+from dagan.models.blocks import BandLimitedDown
+from dagan.models.dagan import DaGAN
+from dagan.models.discriminator import Discriminator
+from dagan.weights.checkpoint import State, read_checkpoint, state_of
+from dagan.weights.detect import Shapes, decoder_of, discriminator_widths, has_depth, model_config
+from dagan.weights.files import ASIDE, DISCRIMINATOR, differences, load_weights, read_file, tensors_of, write_file
+from dagan.weights.released import DEPTH_FILES, NOTE, Part, ReleasedNote, from_released, is_aside, released_key, to_released
+
+
+@dataclass(frozen=True)
+class Released:
+    """A released model under our names. tensors: of the model, as they were stored, and beside them (`files.BESIDE`) the
+    discriminator and what has no use here. note: for the way back."""
+
+    config: ModelConfig
+    tensors: dict[str, Tensor]
+    note: ReleasedNote
+
+    @property
+    def has_discriminator(self) -> bool:
+        """Whether a discriminator is among the tensors."""
+        return any(key.startswith(DISCRIMINATOR) for key in self.tensors)
+
+
+def load_released(
+    checkpoint: str | Path, depth_dir: str | Path | None = None, device: str = "auto", precision: str = "auto", image_size: int = 256
+) -> DaGAN:
+    """The model of a released checkpoint, in evaluation mode, with the released sampling convention.
+
+    checkpoint: the `.pth.tar` file. depth_dir: the folder with `encoder.pth` and `depth.pth`; None for an RGB-only checkpoint.
+    device, precision: as `load` takes them. image_size: side of the images it was trained on. Raises InputError for files that
+    are missing, damaged, unsafe or of another layout, naming the keys that differ.
+    """
+    target = choose_device(device)
+    released = read_released(Path(checkpoint), None if depth_dir is None else Path(depth_dir), image_size=image_size)
+    model = DaGAN(released.config)
+    load_weights(model, released.tensors, str(checkpoint))
+    model.compute_dtype = choose_precision(precision, target)
+    return model.eval().to(target)
+
+
+def read_released(checkpoint: Path, depth_dir: Path | None = None, *, image_size: int = 256, with_discriminator: bool = False) -> Released:
+    """Reads and checks a released model; its decoder, widths, keypoints and ResNet are found from its tensors.
+
+    Raises InputError as `load_released` does, and when a discriminator is asked for that is not there.
+    """
+    entries, values = _entries(checkpoint, with_discriminator)
+    if has_depth(entries["kp_detector"].shapes, entries["generator"].shapes):
+        if depth_dir is None:
+            raise InputError(f"{checkpoint} needs its depth network: give the folder of encoder.pth and depth.pth (--depth-dir)")
+        entries |= _depth_entries(depth_dir)
+    elif depth_dir is not None:
+        raise InputError(f"{checkpoint} is an RGB-only model, which takes no depth network: leave out --depth-dir")
+    shapes = {part: entry.shapes for part, entry in entries.items()}
+    config = model_config(shapes, image_size)
+    wanted = to_released(tensors_of(config), decoder_of(shapes["generator"]))
+    if "discriminator" in shapes:
+        with torch.device("meta"):
+            network = Discriminator(*discriminator_widths(shapes["discriminator"]))
+        wanted["discriminator"] = {released_key("discriminator", key): t for key, t in network.state_dict().items()}
+    tensors: State = {}
+    for part, entry in entries.items():
+        tensors |= _our_tensors(part, entry, wanted[part], config)
+    wrapped = tuple(part for part, entry in entries.items() if entry.wrapped)
+    beside = {"checkpoint": values} | {str(part): entry.values for part, entry in entries.items()}
+    return Released(config, tensors, ReleasedNote(wrapped=wrapped, values=beside))
+
+
+def save_released(path: Path, released: Released, source: str) -> None:
+    """Writes the model file `path`; `source`: where it came from, for its card."""
+    write_file(path, released.config, released.tensors, {"source": source, NOTE: dump(released.note)})
+
+
+def load_discriminator(network: Discriminator, path: Path) -> bool:
+    """Fills `network` from the discriminator kept in the model file `path`; False where the file has none.
+
+    Raises InputError when it does not fit.
+    """
+    _, _, tensors = read_file(path)
+    inner = {key.removeprefix(DISCRIMINATOR): t for key, t in tensors.items() if key.startswith(DISCRIMINATOR)}
+    if inner:
+        load_weights(network, inner, f"the discriminator of {path}", "this one")
+    return bool(inner)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A state dict of a released file. wrapped: its keys carried the prefix `module.`."""
+
+    where: str
+    state: State
+    values: dict[str, Any]
+    wrapped: bool
+
+    @property
+    def shapes(self) -> Shapes:
+        return Shapes(self.where, self.state)
+
+
+def _entries(checkpoint: Path, with_discriminator: bool) -> tuple[dict[Part, _Entry], dict[str, Any]]:
+    """The networks of a checkpoint file, and the single values beside them (the epoch)."""
+    content = read_checkpoint(checkpoint)
+    if not isinstance(content, Mapping):
+        kind = type(content).__name__
+        raise InputError(f"{checkpoint} holds a {kind}, not the networks of a released checkpoint: give the .pth.tar file")
+    names: tuple[Part, ...] = ("kp_detector", "generator")
+    if with_discriminator:
+        names = (*names, "discriminator")
+    for name in names:
+        if name not in content:
+            has = ", ".join(str(key) for key in list(content)[:6]) or "nothing"
+            remedy = "leave out --with-discriminator" if name == "discriminator" else "give the .pth.tar file of keypoints and generator"
+            raise InputError(f"{checkpoint} has no entry {name} (it has {has}): {remedy}")
+    values = {key: v for key, v in content.items() if isinstance(key, str) and isinstance(v, bool | int | float | str | None)}
+    return {name: _entry(content[name], f"entry {name} of {checkpoint}") for name in names}, values
+
+
+def _depth_entries(folder: Path) -> dict[Part, _Entry]:
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no folder: give the one that holds encoder.pth and depth.pth (--depth-dir)")
+    return {part: _entry(read_checkpoint(folder / name), f"{folder / name}") for part, name in DEPTH_FILES.items()}
+
+
+def _entry(content: Any, where: str) -> _Entry:
+    return _Entry(where, *state_of(content, where))
+
+
+def _our_tensors(part: Part, entry: _Entry, wanted: Mapping[str, Tensor], config: ModelConfig) -> State:
+    """The tensors of one part under our names. Raises InputError where they are not those of `wanted`, under released names."""
+    used = {key: tensor for key, tensor in entry.state.items() if not is_aside(key)}
+    faults = differences(wanted, used)
+    if faults:
+        raise InputError(f"{entry.where} does not fit the released layout: {faults}")
+    ours = from_released(part, used)
+    if part == "discriminator":
+        ours = {DISCRIMINATOR + key: tensor for key, tensor in ours.items()}
+    aside = {key: tensor for key, tensor in entry.state.items() if is_aside(key)}
+    for key, tensor in aside.items():
+        if key.endswith("down.weight"):
+            _check_blur(tensor, f"{entry.where} {key}", config, 4 if part == "kp_detector" and config.use_depth else 3)
+    return ours | {f"{ASIDE}{part}.{key}": tensor for key, tensor in aside.items()}
+
+
+def _check_blur(kernel: Tensor, where: str, config: ModelConfig, channels: int) -> None:
+    """The kernel is a constant here, so the file's must be the same one."""
+    ours = BandLimitedDown(channels, config.image_size // config.motion_size).weight
+    if kernel.shape != ours.shape or not bool((kernel.float() - ours).abs().max() < 1e-4):
+        raise InputError(f"{where} is not the Gaussian of the released models, {tuple(ours.shape)}: give a checkpoint that has it")

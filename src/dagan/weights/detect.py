@@ -1,0 +1,157 @@
+"""Which configuration a released checkpoint has, read off the names and shapes of its tensors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from dagan.config import DepthConfig, GeneratorConfig, HourglassConfig, KeypointConfig, ModelConfig, MotionConfig, parse
+from dagan.errors import InputError
+from dagan.weights.released import Decoder, Part
+
+# Blocks per stage and convolutions per block -> encoder.
+_RESNETS: dict[tuple[tuple[int, ...], int], str] = {((2, 2, 2, 2), 2): "resnet18", ((3, 4, 6, 3), 3): "resnet50"}
+_REMEDY = "give a checkpoint of the released layout"
+# Side of the blur kernel -> how much smaller keypoints and motion are computed (METHOD section 3).
+_FACTORS = {2 * round(2 * (factor - 1)) + 1: factor for factor in (1, 2, 4, 8)}
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """The shapes of a state dict; `where` names it in errors."""
+
+    where: str
+    state: Mapping[str, Tensor]
+
+    def __getitem__(self, key: str) -> tuple[int, ...]:
+        """Shape of a tensor. Raises InputError when there is none of that name, or it has too few dimensions to be one."""
+        if key not in self.state:
+            near = ", ".join(sorted(self.state)[:3]) or "nothing"
+            raise InputError(f"{self.where} has no {key} (it has {near} ...): {_REMEDY}")
+        shape = tuple(self.state[key].shape)
+        if not shape or 0 in shape:
+            raise InputError(f"{self.where}: {key} has the shape {shape}: {_REMEDY}")
+        return shape
+
+    def count(self, pattern: str) -> int:
+        """1 + the largest number that `pattern`'s group finds at the start of a key; 0 without any."""
+        found = [int(match[1]) for key in self.state if (match := re.match(pattern, key))]
+        return max(found, default=-1) + 1
+
+
+def has_depth(kp_detector: Shapes, generator: Shapes) -> bool:
+    """Whether the checkpoint belongs to a depth network; the RGB-only twin finds keypoints on three channels.
+
+    Raises InputError when keypoint detector and generator are not of the same kind.
+    """
+    channels = _kernel(kp_detector, "predictor.encoder.down_blocks.0.conv.weight")[1]
+    attends = any(key.startswith(("src_first.", "AttnModule.")) for key in generator.state)
+    if channels not in (3, 4) or (channels == 4) != attends:
+        kind = "with" if attends else "without"
+        raise InputError(f"{kp_detector.where} takes {channels} channels, but the generator is one {kind} depth: {_REMEDY}")
+    return attends
+
+
+def decoder_of(generator: Shapes) -> Decoder:
+    """The generator's decoder."""
+    return "spade" if any(key.startswith("decoder.") for key in generator.state) else "residual"
+
+
+def model_config(states: Mapping[Part, Shapes], image_size: int) -> ModelConfig:
+    """The configuration of released networks, with the released sampling convention.
+
+    Nothing in the weights tells the image's size. Raises InputError for tensors that are missing or fit no configuration.
+    """
+    finder, generator = states["kp_detector"], states["generator"]
+    heads = _kernel(finder, "kp.weight")
+    with _naming(finder):
+        keypoints = KeypointConfig(count=heads[0], kernel=heads[2], hourglass=_hourglass(finder, "predictor."))
+    with _naming(generator):
+        kernel = _kernel(generator, "dense_motion_network.mask.weight")[2]
+        motion = MotionConfig(kernel=kernel, hourglass=_hourglass(generator, "dense_motion_network.hourglass."))
+    factor = _factor(finder, "down.weight")
+    use_depth = has_depth(finder, generator)
+    drawing = _generator(generator)
+    if image_size % factor:
+        raise InputError(f"image size is {image_size}: must be a multiple of {factor}, by which the checkpoint makes images smaller")
+    spade = "-spade" if drawing.decoder == "spade" else ""
+    return ModelConfig(
+        name=f"released{spade}-{image_size}{'' if use_depth else '-rgb'}",
+        image_size=image_size,
+        motion_size=image_size // factor,
+        use_depth=use_depth,
+        align_corners=False,
+        depth=_depth(states["depth_encoder"], states["depth_decoder"]) if use_depth else DepthConfig(),
+        keypoints=keypoints,
+        motion=motion,
+        generator=drawing,
+    )
+
+
+def discriminator_widths(shapes: Shapes) -> tuple[int, int, int]:
+    """(keypoints, width, largest width) of a discriminator, from its first and last convolution."""
+    first, last = (_kernel(shapes, f"discs.1.down_blocks.{i}.conv.weight") for i in (0, 3))
+    return first[1] - 3, first[0], max(first[0], last[0])
+
+
+@contextmanager
+def _naming(shapes: Shapes) -> Iterator[None]:
+    """Says in errors of configurations where the widths come from."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(str(error) if shapes.where in str(error) else f"{shapes.where}: {error}") from None
+
+
+def _kernel(shapes: Shapes, key: str) -> tuple[int, int, int, int]:
+    shape = shapes[key]
+    if len(shape) != 4:
+        raise InputError(f"{shapes.where}: {key} has the shape {shape}, not that of a convolution: {_REMEDY}")
+    return shape[0], shape[1], shape[2], shape[3]
+
+
+def _factor(shapes: Shapes, key: str) -> int:
+    size = _kernel(shapes, key)[2]
+    if size not in _FACTORS:
+        raise InputError(f"{shapes.where}: {key} is {size} x {size}: known blur kernels have a side of {', '.join(map(str, _FACTORS))}")
+    return _FACTORS[size]
+
+
+def _hourglass(shapes: Shapes, prefix: str) -> HourglassConfig:
+    levels = shapes.count(re.escape(prefix) + r"encoder\.down_blocks\.(\d+)\.")
+    down = [_kernel(shapes, f"{prefix}encoder.down_blocks.{i}.conv.weight")[0] for i in range(max(levels, 1))]
+    width = _kernel(shapes, f"{prefix}decoder.up_blocks.{levels - 1}.conv.weight")[0]
+    with _naming(shapes):
+        return HourglassConfig(width=width, max_width=_cap(width, [width, *down], HourglassConfig().max_width), levels=levels)
+
+
+def _cap(width: int, widths: list[int], usual: int) -> int:
+    """The cap behind min(cap, width 2^i); the usual one where the widths do not show any."""
+    return usual if all(w == width * 2**i <= usual for i, w in enumerate(widths)) else max(widths)
+
+
+def _generator(shapes: Shapes) -> GeneratorConfig:
+    downs = shapes.count(r"down_blocks\.(\d+)\.")
+    keys = ["first.conv.weight", *(f"down_blocks.{i}.conv.weight" for i in range(max(downs, 1)))]
+    widths = [_kernel(shapes, key)[0] for key in keys]
+    decoder = decoder_of(shapes)
+    cap = _cap(widths[0], widths, GeneratorConfig().max_width)
+    if decoder == "spade":  # works at twice the cap, so that shows it
+        cap = _kernel(shapes, "decoder.fc.weight")[0] // 2
+    blocks = GeneratorConfig().blocks if decoder == "spade" else shapes.count(r"bottleneck\.r(\d+)\.")
+    with _naming(shapes):
+        return GeneratorConfig(decoder=decoder, width=widths[0], max_width=cap, downs=downs, blocks=blocks)
+
+
+def _depth(encoder: Shapes, decoder: Shapes) -> DepthConfig:
+    blocks = tuple(encoder.count(rf"encoder\.layer{i}\.(\d+)\.") for i in range(1, 5))
+    _kernel(encoder, "encoder.conv1.weight")
+    convolutions = 3 if "encoder.layer1.0.conv3.weight" in encoder.state else 2
+    if (blocks, convolutions) not in _RESNETS:
+        raise InputError(f"{encoder.where} is a ResNet with {blocks} blocks of {convolutions} convolutions: give a ResNet-18 or -50")
+    widths = [_kernel(decoder, f"decoder.{2 * (4 - i)}.conv.conv.weight")[0] for i in range(5)]
+    return parse(DepthConfig, {"encoder": _RESNETS[blocks, convolutions], "decoder_widths": widths}, decoder.where)
