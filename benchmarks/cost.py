@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from rich.console import Console
@@ -16,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dagan.config import PRESETS, preset
 from dagan.models.dagan import DaGAN
+from dagan.weights import fold
 
 
 def gigaflops(call: Callable[[], object]) -> float:
@@ -29,18 +31,14 @@ def main(names: list[str]) -> None:
     """Prints the table."""
     table = Table("preset", "parameters, M", "half precision, MB", "source", "keypoints", "drive", "a frame")
     for name in names:
-        model = DaGAN(preset(name)).eval()
-        # Spectral normalisation is folded into the weights for inference.
-        for module in list(model.modules()):
-            if torch.nn.utils.parametrize.is_parametrized(module):
-                torch.nn.utils.parametrize.remove_parametrizations(module, "weight")
+        model = fold(DaGAN(preset(name)))
         image = torch.rand(1, 3, model.config.image_size, model.config.image_size)
         source, keypoints = model.encode_source(image), model.keypoints(image)
         parameters = sum(p.numel() for p in model.parameters()) / 1e6
         size = 2 * sum(t.numel() for t in model.state_dict().values()) / 1e6
-        once = gigaflops(lambda m=model, i=image: m.encode_source(i))
-        found = gigaflops(lambda m=model, i=image: m.keypoints(i))
-        driven = gigaflops(lambda m=model, s=source, k=keypoints: m.drive(s, k))
+        once = gigaflops(partial(model.encode_source, image))
+        found = gigaflops(partial(model.keypoints, image))
+        driven = gigaflops(partial(model.drive, source, keypoints))
         table.add_row(name, f"{parameters:.2f}", f"{size:.1f}", f"{once:.2f}", f"{found:.2f}", f"{driven:.2f}", f"{found + driven:.2f}")
     Console(width=160).print(table)
 
