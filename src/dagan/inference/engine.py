@@ -21,6 +21,7 @@ from torch import Tensor
 from dagan.errors import InputError
 from dagan.models.dagan import DaGAN
 from dagan.models.keypoints import Keypoints
+from dagan.weights.fold import fold, is_folded
 
 _PRECISION_NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 # Enough to fill an accelerator with 256 x 256 pictures; on a CPU larger batches cost memory and gain nothing.
@@ -47,7 +48,8 @@ class Engine:
     def __init__(self, model: DaGAN, batch_size: int | None = None) -> None:
         if batch_size is not None and batch_size < 1:
             raise InputError(f"batch size is {batch_size}: must be at least 1")
-        self._model = model.eval()
+        self._original = model  # its keypoint detector tells motion files apart, folded or not
+        self._model = model.eval() if is_folded(model) else fold(model)
         self._device = next(model.parameters()).device
         self.name = model.config.name
         self.size = model.config.image_size
@@ -62,7 +64,7 @@ class Engine:
     def detector_digest(self) -> str:
         """SHA-256 of what finds keypoints (keypoint detector and depth network): equal digests find equal keypoints."""
         digest = hashlib.sha256()
-        parts = (self._model.keypoint_detector, self._model.depth_network)
+        parts = (self._original.keypoint_detector, self._original.depth_network)
         for module in parts:
             for key, tensor in () if module is None else sorted(module.state_dict().items()):
                 digest.update(f"{key}{tuple(tensor.shape)}".encode())
