@@ -221,6 +221,32 @@ def evaluate_reconstruction(
     evaluate_reconstruction(clips, options)
 
 
+@evaluate_app.command("depth")
+def evaluate_depth(
+    clips: Annotated[Path, typer.Argument(help="Folder of clips: of `dagan synth` (ground truth) or real ones.", show_default=False)],
+    weights: Annotated[str, typer.Option(help="Depth file or checkpoint of stage 1, model file, or model name.")] = "lite-256",
+    egomotion: Annotated[Path | None, typer.Option(help="Stage 1 checkpoint, for pose and focal length.", show_default=False)] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for report and pictures.", show_default=False)] = None,
+    size: Annotated[int | None, typer.Option(help="Side of the network's pictures. Default: as trained.", show_default=False)] = None,
+    every: Annotated[int, typer.Option(help="Measure each n-th frame.")] = 10,
+    gap: Annotated[int, typer.Option(help="Frames between the two of which motion is measured.")] = 5,
+    limit: Annotated[int | None, typer.Option(help="Measure at most so many clips.", show_default=False)] = None,
+    pictures: Annotated[int, typer.Option(help="Clips to draw.")] = 6,
+    hold_out: Annotated[float, typer.Option(help="Share of identities that training held out; 0 measures every clip.")] = 0.0,
+    landmarker: LandmarkerOption = None,
+    device: RunDeviceOption = "auto",
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Measure depth: against ground truth on synthetic heads, against face landmarks on real clips."""
+    from dagan.commands.evaluate_depth import EvaluateDepthOptions, evaluate_depth
+
+    options = EvaluateDepthOptions(
+        weights=weights, egomotion=egomotion, output=output, size=size, every=every, gap=gap, clips=limit, pictures=pictures,
+        hold_out=hold_out, landmarker=landmarker, device=device, overwrite=overwrite,
+    )  # fmt: skip
+    evaluate_depth(clips, options)
+
+
 @train_app.command("depth")
 def train_depth(
     recipe: RecipeArgument,

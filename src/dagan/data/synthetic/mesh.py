@@ -14,7 +14,8 @@ Ints = NDArray[np.int32]
 
 
 class Label(IntEnum):
-    """What a pixel shows. FACE is the skin from hairline to chin and from ear to ear, with eyes and lips."""
+    """What a pixel shows. FACE is the skin from hairline to chin and from ear to ear, with eyes and lips; the mouth's inside, ears and
+    hair are HEAD, neck and shoulders BODY."""
 
     BACKGROUND = 0
     BODY = 1

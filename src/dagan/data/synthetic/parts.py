@@ -53,7 +53,7 @@ def _sphere(radii: tuple[float, float, float], rows: int, columns: int) -> Array
 
 def _eyes(skull: Skull) -> list[Piece]:
     """Balls with their texture's middle at the pupil, and a dark body behind them for what gapes at the corners of the eyes."""
-    behind = grid_piece(_sphere((60, 34, 48), 9, 13) + np.array([0, skull.eye, -18]), "lining", Carrier.HEAD, Label.FACE)
+    behind = grid_piece(_sphere((60, 34, 48), 9, 13) + np.array([0, skull.eye, -18]), "lining", Carrier.HEAD, Label.HEAD)
     carriers = zip(skull.eyeballs, (Carrier.RIGHT_EYE, Carrier.LEFT_EYE), strict=True)
     return [behind, *(grid_piece(_sphere((EYEBALL,) * 3, 25, 33) + ball, "eye", carrier, Label.FACE, 1.0) for ball, carrier in carriers)]
 
@@ -65,12 +65,12 @@ def _teeth(mouth: Array, person: Identity) -> list[Piece]:
     for carrier, tile, top, bottom, back in ((Carrier.HEAD, "teeth", -9.0, 1.0, 8.5), (Carrier.JAW, "teeth", 2.6, 11.0, 10.5)):
         y = np.linspace(top, bottom, 4)
         points = np.stack(np.broadcast_arrays(x[None], mouth[1] + y[:, None], mouth[2] + back + (x**2)[None] / 24), -1)
-        pieces.append(grid_piece(points * [person.mouth_width / 24.5, 1, 1], tile, carrier, Label.FACE, 0.6))
+        pieces.append(grid_piece(points * [person.mouth_width / 24.5, 1, 1], tile, carrier, Label.HEAD, 0.6))
     return pieces
 
 
 def _tongue(mouth: Array) -> Piece:
-    return grid_piece(_sphere((16, 8, 18), 9, 15) + mouth + [0, 9.5, 31], "tongue", Carrier.JAW, Label.FACE, 0.3)
+    return grid_piece(_sphere((16, 8, 18), 9, 15) + mouth + [0, 9.5, 31], "tongue", Carrier.JAW, Label.HEAD, 0.3)
 
 
 def _ear(side: float, skull: Skull, person: Identity) -> Piece:

@@ -166,7 +166,7 @@ def _assemble(
     count = LINING_ROWS * len(skin.upper_edge)
     blocks = [
         (skin.faces, skin.uv, "skin", skin.label, 0.22),
-        (inside, grid_uv(LINING_ROWS, len(skin.upper_edge)), "lining", np.full(len(inside), Label.FACE, np.uint8), 0.1),
+        (inside, grid_uv(LINING_ROWS, len(skin.upper_edge)), "lining", np.full(len(inside), Label.HEAD, np.uint8), 0.1),
         *((piece.faces, piece.uv, piece.tile, piece.label, piece.shine) for piece in pieces),
     ]
     assert len(blocks[1][1]) == count
