@@ -4,12 +4,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from tiny import TINY
 
 from dagan.config import dump
 from dagan.errors import InputError
 from dagan.models.dagan import DaGAN
 from dagan.weights import load, read_card, read_model, save_model
+from tiny import TINY
 
 
 @pytest.fixture
