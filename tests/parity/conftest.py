@@ -1,5 +1,6 @@
 """Golden arrays, the images they were made from, and the models of released files written by the recipe and converted."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,10 +42,12 @@ def largest() -> Iterator[dict[str, float]]:
 
 
 @pytest.fixture(scope="session")
-def paper_files(tmp_path_factory: pytest.TempPathFactory) -> ReleasedFiles:
+def paper_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReleasedFiles]:
     """Decoder A at full size: keypoints and generator as they come out of parallel training, with the discriminator."""
     states = {part: released_state(part) for part in ("kp_detector", "generator", "discriminator")}
-    return write(tmp_path_factory.mktemp("paper"), states | full_depth(18), wrapped=("kp_detector", "generator"))
+    folder = tmp_path_factory.mktemp("paper")
+    yield write(folder, states | full_depth(18), wrapped=("kp_detector", "generator"))
+    shutil.rmtree(folder)  # hundreds of megabytes, which would be kept for three runs
 
 
 @pytest.fixture(scope="session")
@@ -64,8 +67,10 @@ def paper(paper_file: Path) -> DaGAN:
 def spade(paper_files: ReleasedFiles, tmp_path_factory: pytest.TempPathFactory) -> DaGAN:
     """Decoder B at full size, converted from a file of the older kind that `torch.save` wrote."""
     states = {"kp_detector": released_state("kp_detector"), "generator": released_state("spade_generator")}
-    files = write(tmp_path_factory.mktemp("spade"), states, legacy=True)
-    output = files.checkpoint.with_name("spade.safetensors")
+    folder = tmp_path_factory.mktemp("spade")
+    files = write(folder, states, legacy=True)
+    output = folder / "spade.safetensors"
     convert_file(files.checkpoint, ConvertOptions(output=output, depth_dir=paper_files.depth_dir))
-    files.checkpoint.unlink()  # these are large
-    return read_model(output)
+    model = read_model(output)
+    shutil.rmtree(folder)
+    return model

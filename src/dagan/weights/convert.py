@@ -22,7 +22,7 @@ from dagan.models.dagan import DaGAN
 from dagan.models.discriminator import Discriminator
 from dagan.weights.checkpoint import State, read_checkpoint, state_of
 from dagan.weights.detect import Shapes, decoder_of, discriminator_widths, has_depth, model_config
-from dagan.weights.files import ASIDE, DISCRIMINATOR, differences, load_weights, read_file, tensors_of, write_file
+from dagan.weights.files import ASIDE, DISCRIMINATOR, differences, load_weights, read_tensors, tensors_of, write_file
 from dagan.weights.released import DEPTH_FILES, NOTE, Part, ReleasedNote, from_released, is_aside, released_key, to_released
 
 
@@ -95,7 +95,7 @@ def load_discriminator(network: Discriminator, path: Path) -> bool:
 
     Raises InputError when it does not fit.
     """
-    _, _, tensors = read_file(path)
+    tensors, _ = read_tensors(path)
     inner = {key.removeprefix(DISCRIMINATOR): t for key, t in tensors.items() if key.startswith(DISCRIMINATOR)}
     if inner:
         load_weights(network, inner, f"the discriminator of {path}", "this one")
