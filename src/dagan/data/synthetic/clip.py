@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from dagan.data.synthetic.files import ClipTruth, recipe_of, write_truth
-from dagan.data.synthetic.landmarks import Seen, find_landmarks, locate
-from dagan.data.synthetic.render import Renderer, View
+from dagan.data.synthetic.landmarks import find_landmarks, locate
+from dagan.data.synthetic.render import Renderer
 from dagan.data.synthetic.scene import draw_scene
 from dagan.errors import InputError
 from dagan.media.video import VideoWriter
@@ -25,6 +25,7 @@ RATE = 25
 # Version of the heads: a change that alters pictures or truth for a seed must raise it.
 VERSION = 1
 SMALLEST, LARGEST = 32, 1024
+LONGEST = 2000  # the truth of a whole clip is in memory
 # Below the usual 18: compression must not eat the skin's texture.
 _QUALITY = 14
 
@@ -80,24 +81,26 @@ def write_clip(path: Path, recipe: ClipRecipe) -> None:
     """Renders one clip and writes its three files, the description last."""
     scene = draw_scene(recipe.seed, recipe.clip, recipe.size, recipe.frames, RATE)
     renderer, marks = Renderer(scene), find_landmarks(scene)
-    views: list[View] = []
-    seen: list[Seen] = []
+    depth, label, poses, seen = [], [], [], []
     path.with_suffix(".json").unlink(missing_ok=True)
     with VideoWriter(path, recipe.size, recipe.size, rate=RATE, crf=_QUALITY, overwrite=True) as video:
         for index in range(recipe.frames):
-            views.append(renderer.frame(index))
-            video.write(views[-1].image, Fraction(index, RATE))
-            seen.append(locate(marks, scene, views[-1]))
+            view = renderer.frame(index)
+            video.write(view.image, Fraction(index, RATE))
+            depth.append(view.depth)
+            label.append(view.label)
+            poses.append(view.pose)
+            seen.append(locate(marks, scene, view))
     camera = scene.camera
     truth = ClipTruth(
-        depth=np.stack([view.depth for view in views]),
-        label=np.stack([view.label for view in views]),
-        rotation=np.stack([view.pose.rotation for view in views]).astype(np.float32),
-        translation=np.stack([view.pose.translation for view in views]).astype(np.float32),
+        depth=np.stack(depth),
+        label=np.stack(label),
+        rotation=np.stack([pose.rotation for pose in poses]).astype(np.float32),
+        translation=np.stack([pose.translation for pose in poses]).astype(np.float32),
         focal=(camera.focal, camera.focal),
         principal=(camera.cx, camera.cy),
-        landmarks=np.stack([np.column_stack([marks_of.pixels, marks_of.depth]) for marks_of in seen]),
-        visible=np.stack([marks_of.visible for marks_of in seen]),
+        landmarks=np.stack([np.column_stack([each.pixels, each.depth]) for each in seen]),
+        visible=np.stack([each.visible for each in seen]),
         landmark_names=marks.names,
         rate=float(RATE),
         recipe=asdict(recipe),
@@ -129,7 +132,7 @@ def _check(output: Path, clips: int, size: int, seed: int, frames: int, workers:
         raise InputError(f"{output} is a file: give the name of a folder")
     for name, value, low, high in (
         ("--clips", clips, 1, 1_000_000), ("--size", size, SMALLEST, LARGEST), ("--seed", seed, 0, 2**31 - 1),
-        ("--frames", frames, 2, 10_000), ("--workers", workers, 1, 1024),
+        ("--frames", frames, 2, LONGEST), ("--workers", workers, 1, 1024),
     ):  # fmt: skip
         if not low <= value <= high:
             raise InputError(f"{name} is {value}: must be from {low} to {high}")

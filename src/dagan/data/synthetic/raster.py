@@ -47,8 +47,8 @@ def rasterise(points: Floats, faces: Ints, intrinsics: tuple[float, float, float
     x, y = points[:, 0] * inverse * fx + cx, points[:, 1] * inverse * fy + cy
     # Corner by corner: reductions over an axis of three are several times slower.
     corners = np.ascontiguousarray(faces.T)
-    x0, x1, x2 = (x[corner] for corner in corners)
-    y0, y1, y2 = (y[corner] for corner in corners)
+    x0, x1, x2 = (x.take(corner) for corner in corners)
+    y0, y1, y2 = (y.take(corner) for corner in corners)
     double_area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
     low_x, low_y = (np.maximum(np.ceil(_least(*c)), 0).astype(np.int64) for c in ((x0, x1, x2), (y0, y1, y2)))
     high_x = np.minimum(np.floor(-_least(-x0, -x1, -x2)), width - 1).astype(np.int64)
@@ -67,16 +67,15 @@ def rasterise(points: Floats, faces: Ints, intrinsics: tuple[float, float, float
     for part in _chunks(counts):
         count = counts[part]
         triangle = np.repeat(np.arange(part.start, part.stop, dtype=np.int32), count)
-        place = (np.arange(len(triangle)) - np.repeat(np.cumsum(count) - count, count)).astype(np.int32)
+        place = np.arange(len(triangle), dtype=np.int32) - np.repeat((np.cumsum(count) - count).astype(np.int32), count)
         row, column = np.divmod(place, columns[triangle])
-        plane = planes[triangle].T
         across, down = column.astype(np.float32), row.astype(np.float32)
         # Two edges and the inverse depth are affine in the image; the third edge is what is left of 1.
-        first = plane[0] * across + plane[1] * down + plane[2]
-        second = plane[3] * across + plane[4] * down + plane[5]
+        first = planes[0].take(triangle) * across + planes[1].take(triangle) * down + planes[2].take(triangle)
+        second = planes[3].take(triangle) * across + planes[4].take(triangle) * down + planes[5].take(triangle)
         inside = np.flatnonzero((first >= 0) & (second >= 0) & (first + second <= 1))
-        near = (plane[6] * across + plane[7] * down + plane[8])[inside]
         triangle = triangle[inside]
+        near = planes[6].take(triangle) * across[inside] + planes[7].take(triangle) * down[inside] + planes[8].take(triangle)
         source = kept[triangle].astype(np.int32)
         sample = first_pixel[triangle] + row[inside] * np.int32(width) + column[inside]
         np.maximum.at(nearest, sample, near)
@@ -102,7 +101,7 @@ def _least(a: NDArray[np.float64], b: NDArray[np.float64], c: NDArray[np.float64
 def _planes(
     x: list[NDArray[np.float64]], y: list[NDArray[np.float64]], inverse: list[NDArray[np.float64]], double_area: NDArray[np.float64]
 ) -> Floats:  # fmt: skip
-    """F x 9: (per column, per row, at the origin) of the weights of corners 0 and 1 and of the inverse depth.
+    """9 x F: (per column, per row, at the origin) of the weights of corners 0 and 1 and of the inverse depth.
 
     x, y: three corners, counted from each triangle's own first pixel: float32 then has digits to spare.
     """
@@ -114,7 +113,7 @@ def _planes(
     step, other = inverse[0] - inverse[2], inverse[1] - inverse[2]
     depth = [a * step + b * other for a, b in zip(first, second, strict=True)]
     depth[2] = depth[2] + inverse[2]
-    return np.stack([*first, *second, *depth], 1).astype(np.float32)
+    return np.stack([*first, *second, *depth]).astype(np.float32)
 
 
 def _chunks(counts: NDArray[np.int64]) -> list[slice]:

@@ -64,9 +64,9 @@ class Renderer:
         # u, v, light and highlight in one table: one gather for each corner.
         table = np.column_stack([self._texel_places, light]).astype(np.float32)
         corners = scene.faces[hits.face].T
-        mixed = table[corners[0]] * hits.weights[:, :1]
+        mixed = table.take(corners[0], axis=0) * hits.weights[:, :1]
         for i in (1, 2):
-            mixed += table[corners[i]] * hits.weights[:, i : i + 1]
+            mixed += table.take(corners[i], axis=0) * hits.weights[:, i : i + 1]
         colour = self._look_up(mixed[:, :2], scene.tile_of[corners[0]]) * mixed[:, 2:5] + mixed[:, 5:8]
         wall = scene.wall.reshape(-1, 3).copy()
         wall[hits.sample] = colour
@@ -111,9 +111,11 @@ class Renderer:
         across, down = (place - whole.astype(np.float32)).T[:, :, None]
         wide = widths[tile].astype(np.int32)
         first = starts[tile].astype(np.int32) + whole[:, 1] * wide + whole[:, 0]
-        top = texels[first] * (1 - across) + texels[first + 1] * across
-        bottom = texels[first + wide] * (1 - across) + texels[first + wide + 1] * across
-        return top * (1 - down) + bottom * down
+        colour = texels.take(first, axis=0) * ((1 - across) * (1 - down))
+        colour += texels.take(first + 1, axis=0) * (across * (1 - down))
+        colour += texels.take(first + wide, axis=0) * ((1 - across) * down)
+        colour += texels.take(first + wide + 1, axis=0) * (across * down)
+        return colour
 
     def _develop(self, samples: Floats, index: int) -> NDArray[np.uint8]:
         """Averages samples, applies the response curve and the sensor's noise; S x S x 3 uint8."""
