@@ -23,7 +23,7 @@ from dagan.train.depth_file import save_depth
 from dagan.train.loop import Result, train
 from dagan.train.recipe import DepthRecipe, GanRecipe, read_recipe
 from dagan.train.stages import DepthStage, GanStage
-from dagan.weights.files import read_card, read_model
+from dagan.weights.files import read_card, read_model, read_tensors, write_tensors
 from run_files import assert_same, lines, trained_parts
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -155,6 +155,17 @@ def test_start_from_a_model_of_another_size(clips_folder: Path, depth_weights: P
     for key in weights:
         assert torch.allclose(before[key], after[key], atol=1e-6), key
     assert read_model(large.weights).config.image_size == 128
+
+
+def test_a_discriminator_kept_in_the_file_is_taken_up(clips_folder: Path, depth_weights: Path, tmp_path: Path) -> None:
+    first = _gan(clips_folder, tmp_path / "first", depth_weights, "max_steps=1", "seed=1")
+    kept = torch.load(tmp_path / "first" / "last.ckpt", weights_only=True)["modules"]["discriminator"]
+    tensors, metadata = read_tensors(first.weights)
+    whole = tmp_path / "whole.safetensors"
+    write_tensors(whole, tensors | {f"discriminator.{key}": value.contiguous() for key, value in kept.items()}, metadata)
+    _gan(clips_folder, tmp_path / "second", depth_weights, f"init_from={whole}", "max_steps=1", "optimiser.lr=1e-12", "seed=2")
+    again = torch.load(tmp_path / "second" / "last.ckpt", weights_only=True)["modules"]["discriminator"]
+    assert all(torch.allclose(kept[key], again[key], atol=1e-6) for key in kept)
 
 
 def test_weights_that_do_not_fit_are_named(clips_folder: Path, depth_weights: Path, tmp_path: Path) -> None:

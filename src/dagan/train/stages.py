@@ -29,6 +29,7 @@ from dagan.train.depth_file import load_depth, save_depth
 from dagan.train.gan import DiscriminatorObjective, GanObjective
 from dagan.train.recipe import DepthRecipe, GanRecipe, OptimiserConfig, Recipe
 from dagan.train.stage import Objectives, Update
+from dagan.weights.convert import load_discriminator
 from dagan.weights.files import load_weights, read_tensors, save_model
 
 # Samples shown in a picture, and the largest batch of validation.
@@ -222,9 +223,11 @@ class GanStage:
         return dict(zip(("l1", "psnr", "ssim", "still_l1"), (sums / samples).tolist(), strict=True))
 
     def start_from(self, path: Path) -> None:
-        """A whole model, of any image size: nothing in it depends on the size."""
+        """A whole model, of any image size: nothing in it depends on the size. With its discriminator, where the file keeps it."""
         tensors, _ = read_tensors(path)
         load_weights(self.model, tensors, str(path), "the recipe's model")
+        if self.discriminator is not None:
+            load_discriminator(self.discriminator, path)
 
     def export(self, averaged: nn.Module, folder: Path, card: Mapping[str, Any]) -> Path:
         """Writes model.safetensors."""
