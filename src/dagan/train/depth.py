@@ -43,8 +43,8 @@ class DepthLossConfig:
         middle of the frame, less and less, while the photometric error comes in. Without it, small turns explain a hollow face
         as well as a face, and depth and turns wait for each other. A share of 0 leaves the start out.
     aligned_share: share of training in which the photometric error uses the motion found by aligning the frames directly on
-        the depth (`train.alignment`), which needs no learning, rather than the egomotion network's. Below some 100 000 samples
-        the network knows too little, and depth settles on one ridge for all faces. 0 is METHOD's way.
+        the depth (`train.alignment`), which needs no learning, rather than the egomotion network's. After some 8 000
+        samples the network still knew too little (measured): depth settled on one ridge for all faces. 0 is METHOD's way.
     imitation: weight of the egomotion network's distance from the aligned motion, in the start and in the aligned share.
     """
 
