@@ -1,0 +1,64 @@
+"""The weights and examples that come with the repository."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from skimage.data import astronaut
+
+import dagan
+from dagan.animate.motion import read_motion
+from dagan.inference.engine import Engine
+from dagan.media.framing import Framing, crop
+from dagan.media.images import read_image
+from dagan.weights import bundled, read_card
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture(scope="module")
+def model() -> dagan.DaGAN:
+    return dagan.load("lite-256", device="cpu", precision="float32")
+
+
+def portrait(shift: int) -> torch.Tensor:
+    """1 x 3 x 256 x 256: the astronaut, moved to the right by `shift` of 280 parts."""
+    picture = crop(astronaut(), Framing(226 - shift, 150, 280), 256)
+    return torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float() / 255
+
+
+def test_bundled_model_is_the_preset_within_its_size(model: dagan.DaGAN) -> None:
+    assert model.config == dagan.preset("lite-256")
+    assert bundled()["lite-256"].stat().st_size <= 24e6
+    assert read_card(bundled()["lite-256"])["data"]
+
+
+def test_a_shift_is_followed(model: dagan.DaGAN) -> None:
+    """Driven by a picture of itself moved to the right, the portrait moves to the right."""
+    still, moved = portrait(0), portrait(22)
+    source = model.encode_source(still)
+    result = model.drive(source, model.keypoints(moved)).image
+    face = (..., slice(60, 200), slice(80, 200))  # 22 of 280 is 20 pixels of 256
+    assert (result - moved)[face].abs().mean() < 0.5 * (still - moved)[face].abs().mean()
+    assert (model.drive(source, source.keypoints).image - still).abs().mean() < 0.02
+
+
+def test_depth_of_a_face_stands_out(model: dagan.DaGAN) -> None:
+    disparity = model.depth(portrait(0))[0, 0]
+    assert disparity[100:160, 110:150].mean() > disparity[:40, :40].mean() + 0.05
+
+
+def test_the_example_motion_fits_and_moves_the_example_portrait(model: dagan.DaGAN) -> None:
+    motion = read_motion(EXAMPLES / "speech.motion")
+    engine = Engine(model)
+    assert motion.value.shape[1:] == (15, 2)
+    assert motion.detector == engine.detector_digest
+    portrait = read_image(EXAMPLES / "astronaut.png")
+    assert portrait.shape == (512, 512, 3)
+    animator = dagan.Animator(model)
+    animator.set_source(crop(portrait, Framing(226, 150, 280), 256))
+    keypoints = dagan.Keypoints(torch.from_numpy(motion.value), torch.from_numpy(motion.jacobian))
+    animator.set_reference(keypoints[motion.reference : motion.reference + 1])
+    frames = animator.drive(keypoints[:: len(keypoints.value) // 8]).astype(int)
+    assert np.abs(frames - frames[:1]).mean(axis=(1, 2, 3)).max() > 1
