@@ -148,7 +148,7 @@ def test_bad_weights_are_named(trained: Path, tmp_path: Path) -> None:
 
 
 def test_command_writes_report_page_and_pictures(heads: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dagan.commands.evaluate_depth.find_landmarker_file", lambda path: None)
+    monkeypatch.setattr("dagan.evaluate.faces.find_landmarker_file", lambda path: None)
     output = tmp_path / "report"
     arguments = ["evaluate", "depth", str(heads), "--weights", str(trained / "depth.safetensors"), "-o", str(output), "--every", "3"]
     result = CliRunner().invoke(app, [*arguments, "--gap", "2", "--pictures", "1", "--device", "cpu"])
@@ -168,7 +168,7 @@ def test_command_writes_report_page_and_pictures(heads: Path, trained: Path, tmp
 
 
 def test_missing_motion_network_is_said(heads: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dagan.commands.evaluate_depth.find_landmarker_file", lambda path: None)
+    monkeypatch.setattr("dagan.evaluate.faces.find_landmarker_file", lambda path: None)
     (tmp_path / "alone.safetensors").write_bytes((trained / "depth.safetensors").read_bytes())
     summary = evaluate_depth(heads, EvaluateDepthOptions(weights=str(tmp_path / "alone.safetensors"), clips=1, device="cpu"))
     assert summary.synthetic_clips == 1
@@ -179,7 +179,7 @@ def test_missing_motion_network_is_said(heads: Path, trained: Path, tmp_path: Pa
 def test_real_clips_without_landmarker_are_refused(
     clips_folder: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("dagan.commands.evaluate_depth.find_landmarker_file", lambda path: None)
+    monkeypatch.setattr("dagan.evaluate.faces.find_landmarker_file", lambda path: None)
     with pytest.raises(InputError, match="--landmarker"):
         evaluate_depth(clips_folder, EvaluateDepthOptions(weights=str(trained / "depth.safetensors"), device="cpu"))
 

@@ -60,7 +60,7 @@ def test_landmark_distance_is_in_pixels_at_256(clip: Path, model: DaGAN) -> None
 
 
 def test_command_writes_the_report(clip: Path, model: DaGAN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dagan.commands.evaluate.find_landmarker_file", lambda path: None)
+    monkeypatch.setattr("dagan.evaluate.faces.find_landmarker_file", lambda path: None)
     save_model(tmp_path / "m.safetensors", model)
     options = EvaluateOptions(model=str(tmp_path / "m.safetensors"), device="cpu", every=3, report=tmp_path / "r.json")
     summary = evaluate_reconstruction(clip.parent, options)

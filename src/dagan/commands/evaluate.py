@@ -6,19 +6,16 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from dagan.data.clips import Clip, find_clips, held_out
+from dagan.data.clips import clips_for
 from dagan.errors import InputError
+from dagan.evaluate.faces import open_landmarks
 from dagan.evaluate.identity import IdentityNetwork
 from dagan.evaluate.lpips import LPIPS
 from dagan.evaluate.reconstruction import ClipScores, Rulers, Summary, measure_clip, summarise
-from dagan.media.landmarker_file import find_landmarker_file
-from dagan.media.landmarks import FaceLandmarker
 from dagan.media.output import atomic_output
 from dagan.weights import load
 
@@ -40,28 +37,16 @@ class EvaluateOptions:
     overwrite: bool = False
 
 
-class _Landmarks:
-    """Each picture on its own: a face lost in one must be counted there."""
-
-    def __init__(self, file: Path) -> None:
-        self.landmarker = FaceLandmarker(file)
-
-    def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.floating] | None:
-        faces = self.landmarker.detect(image, thorough=False)
-        return faces[0].landmarks if faces else None
-
-
 def evaluate_reconstruction(folder: Path, options: EvaluateOptions) -> Summary:
     """Measures, prints the table, writes the report. Raises InputError for missing clips or files."""
     if options.every < 1:
         raise InputError(f"--every is {options.every}: must be at least 1")
-    clips = _chosen(folder, options.hold_out)
+    clips = clips_for(folder, options.hold_out)
     model = load(options.model, options.device, options.precision)
-    landmarker = find_landmarker_file(options.landmarker)
     rulers = Rulers(
         lpips=LPIPS(options.lpips) if options.lpips else None,
         identity=IdentityNetwork(options.identity) if options.identity else None,
-        landmarks=_Landmarks(landmarker) if landmarker else None,
+        landmarks=open_landmarks(options.landmarker),
     )
     scores: list[ClipScores] = []
     console = Console(stderr=True)
@@ -74,14 +59,6 @@ def evaluate_reconstruction(folder: Path, options: EvaluateOptions) -> Summary:
         with atomic_output(options.report, options.overwrite) as partial:
             partial.write_text(json.dumps(asdict(summary) | {"scores": [{"clip": s.name, **s.means()} for s in scores]}, indent=1))
     return summary
-
-
-def _chosen(folder: Path, share: float) -> list[Clip]:
-    clips = find_clips(folder)
-    if not share:
-        return clips
-    names = held_out({clip.identity for clip in clips}, share)
-    return [clip for clip in clips if clip.identity in names]
 
 
 def _print(summary: Summary) -> None:

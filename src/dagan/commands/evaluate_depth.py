@@ -6,19 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
 from dagan.commands.progress import progress_bar
-from dagan.data.clips import find_clips, held_out
+from dagan.data.clips import clips_for
 from dagan.data.synthetic.files import read_truth, truth_of
 from dagan.errors import InputError
 from dagan.evaluate.depth import ClipDepth, DepthSummary, measure_depth, summarise_depth
 from dagan.evaluate.depth_networks import open_networks
 from dagan.evaluate.depth_report import rows, write_reports
-from dagan.media.landmarker_file import find_landmarker_file
-from dagan.media.landmarks import FaceLandmarker
+from dagan.evaluate.faces import open_landmarks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,29 +39,14 @@ class EvaluateDepthOptions:
     overwrite: bool = False
 
 
-class _Landmarks:
-    """Each picture on its own: a face lost in one must be counted there."""
-
-    def __init__(self, file: Path) -> None:
-        self.landmarker = FaceLandmarker(file)
-
-    def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.floating] | None:
-        faces = self.landmarker.detect(image, thorough=False)
-        return faces[0].landmarks if faces else None
-
-
 def evaluate_depth(folder: Path, options: EvaluateDepthOptions) -> DepthSummary:
     """Measures, prints, writes. Raises InputError for missing clips or files, and for an output that is there already."""
     _check(options)
-    clips = find_clips(folder)
-    if options.hold_out:
-        names = held_out({clip.identity for clip in clips}, options.hold_out)
-        clips = [clip for clip in clips if clip.identity in names]
+    clips = clips_for(folder, options.hold_out)
     if options.clips is not None and options.clips < len(clips):
         clips = [clips[i] for i in np.linspace(0, len(clips) - 1, options.clips).astype(int)]
     networks = open_networks(options.weights, options.egomotion, options.size, options.device)
-    file = find_landmarker_file(options.landmarker)
-    landmarks = _Landmarks(file) if file else None
+    landmarks = open_landmarks(options.landmarker)
     found: list[ClipDepth] = []
     with progress_bar() as show:
         for number, clip in enumerate(clips):

@@ -66,6 +66,13 @@ def held_out(identities: Iterable[str], share: float) -> frozenset[str]:
     return chosen if len(chosen) < len(names) else chosen - {max(names, key=order.__getitem__)}
 
 
+def clips_for(folder: Path, hold_out: float) -> list[Clip]:
+    """The clips below `folder` of the identities that `held_out` chooses; all clips for a share of 0."""
+    clips = find_clips(folder)
+    names = held_out({clip.identity for clip in clips}, hold_out)
+    return [clip for clip in clips if clip.identity in names] if hold_out else clips
+
+
 def images_of(folder: Path) -> list[Path]:
     """The images that lie directly in `folder`, in the order of the numbers in their names."""
     images = [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES]
