@@ -81,7 +81,8 @@ def images_of(folder: Path) -> list[Path]:
 
 def _files(folder: Path) -> list[Path]:
     if not folder.is_dir():
-        raise InputError(f"data folder {folder} does not exist (seen from {Path.cwd()}): give the path of a folder with clips")
+        fault = "is a file" if folder.exists() else f"does not exist (seen from {Path.cwd()})"
+        raise InputError(f"data folder {folder} {fault}: give the path of a folder with clips")
     return [p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")]
 
 
