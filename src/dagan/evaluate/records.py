@@ -1,0 +1,67 @@
+"""What an evaluation run knows: which metrics, which pairs, and one value per metric and measured frame.
+
+Protocols fill these, the cache keeps them, statistics and the report read them. Nothing here measures or draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+# A frame's value; None where a detector found no face there. Such frames are counted, never dropped silently.
+Value = float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """One ruler. key: short name, such as "lpips"; title: heading; better: which way is good; range, unit: of its values, in words;
+    tool: what measures it, with the library's name and settings; per: one value a "frame", or one a "clip" (flicker, ...), or one a
+    "set" (FID), which has no values per pair."""
+
+    key: str
+    title: str
+    better: Literal["lower", "higher"]
+    range: str
+    tool: str
+    unit: str = ""
+    per: Literal["frame", "clip", "set"] = "frame"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairScores:
+    """One method on one pair.
+
+    pair: "source--driving", unique in a run; source, driving: names below the clip folder; source_frame: number of the source
+    frame in its clip. frames: the numbers of the driving frames that were measured. values: metric key -> one value per measured
+    frame (one in all for metrics per clip). missing: "result" and "driving" -> frames in which no face was found.
+    rotation: per measured frame, angle in degrees between the head in the driving frame and in the source; None without a face.
+    problem: why nothing, or not everything, could be measured; None where all went well.
+    """
+
+    pair: str
+    source: str
+    driving: str
+    method: str
+    source_frame: int = 0
+    frames: tuple[int, ...] = ()
+    values: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
+    missing: Mapping[str, int] = field(default_factory=dict)
+    rotation: tuple[Value, ...] = ()
+    problem: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """A whole run. protocol: "reconstruction" or "cross-identity"; methods: in the order to show, the measured one first, baselines
+    last; settings: what a reader needs to repeat it (model, weights' digest, frames taken, versions). totals: method -> metric key ->
+    value, for metrics per set. pictures: method (or "source", "driving") -> pair -> JPEG strip of frames, a file in the run's folder:
+    every strip of a pair shows the same measured frames, left to right, each of the same side."""
+
+    protocol: Literal["reconstruction", "cross-identity"]
+    metrics: tuple[Metric, ...]
+    methods: tuple[str, ...]
+    scores: tuple[PairScores, ...]
+    settings: Mapping[str, str] = field(default_factory=dict)
+    totals: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    pictures: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
