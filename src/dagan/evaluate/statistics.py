@@ -29,7 +29,8 @@ ROTATION_EDGES = (0.0, 5.0, 10.0, 15.0, 20.0, 30.0, 45.0, 180.0)  # degrees
 METHOD = (
     f"Pairs weigh alike. {LEVEL:.0%} intervals: BCa bootstrap over driving clips, {RESAMPLES} resamples, seed {SEED}. "
     f"p: two-sided sign-flip permutation test of the mean paired difference over driving clips (all 2^n flips where n is small, otherwise "
-    f"{RESAMPLES} random ones), adjusted by Holm over all comparisons shown. Below {FEWEST} clips neither is given: too few."
+    f"{RESAMPLES} random ones), adjusted by Holm over all comparisons shown. Below {FEWEST} clips neither is given: too few. "
+    f"With less than about 20 clips, bootstrap intervals are somewhat too narrow."
 )
 
 
@@ -187,7 +188,8 @@ def interval(sums: NDArray[np.float64], counts: NDArray[np.float64]) -> Interval
     """Interval of sum(sums) / sum(counts), a mean over values in independent groups with these sums and counts; None for fewer than FEWEST.
 
     Bias-corrected and accelerated bootstrap (Efron 1987), which bends with skewed values; the percentile bootstrap where its
-    correction is not defined.
+    correction is not defined. Simulated coverage of the 95 % interval, normal / exponential values: 87 / 81 % with 6 groups,
+    90 / 85 % with 10, 95 / 92 % with 20, 94 / 93 % with 40 (600 repetitions of 999 resamples each).
     """
     if len(sums) < FEWEST:
         return None
