@@ -20,7 +20,6 @@ WIDTH = 380
 LABELS = 92  # room for the methods' names
 RIGHT = 14
 ROW = 34
-AXIS = 34  # room for numbers and title below
 MOST_DOTS = 200  # more pairs are thinned to these quantiles: a page must stay small
 _JITTER = (0.0, 0.62, -0.48, 0.25, -0.86, 0.88, -0.2, 0.45, -0.65)
 # Points of the markers on a unit circle; the first method has a disc.
@@ -47,7 +46,7 @@ class Axis:
     def __call__(self, value: float) -> float:
         return round(self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start), 1)
 
-    def ticks(self, most: int = 5) -> list[float]:
+    def ticks(self, most: int = 6) -> list[float]:
         """Round numbers within the axis: steps of 1, 2 or 5 times a power of ten."""
         rough = (self.high - self.low) / most
         power = 10.0 ** math.floor(math.log10(rough))
@@ -66,7 +65,7 @@ def axis_of(values: Sequence[float], start: float, end: float) -> Axis:
     return Axis(0.0 if low >= 0 > low - air else low - air, high + air, start, end)
 
 
-def distribution(values: Mapping[str, Sequence[float]], intervals: Mapping[str, Interval | None], unit: str, alt: str) -> Markup:
+def distribution(values: Mapping[str, Sequence[float]], intervals: Mapping[str, Interval | None], alt: str) -> Markup:
     """One row for each method: a dot for each pair's value, a box for their middle half, the mean with its interval.
 
     Method -> values of its pairs, in the order of rows and colours; a method may have none. Empty where no method has any.
@@ -76,16 +75,16 @@ def distribution(values: Mapping[str, Sequence[float]], intervals: Mapping[str, 
         return Markup("")
     x = axis_of(every + [end for i in intervals.values() if i for end in (i.low, i.high)], LABELS, WIDTH - RIGHT)
     bottom = ROW * len(values) + 4
-    parts = [_x_axis(x, bottom, 4, unit)]
+    parts = [_x_axis(x, bottom, 4)]
     for index, (method, row) in enumerate(values.items()):
         y = 4 + ROW * (index + 0.5)
         parts.append(_text(LABELS - 8, y + 4, _short(method), "end", "label"))
         if len(row):
             parts.append(Markup('<g class="m{}">{}</g>').format(index, _row(x, y, np.sort(row), intervals.get(method), index)))
-    return _svg(bottom + AXIS, alt, parts)
+    return _svg(bottom + 20, alt, parts)
 
 
-def over_rotation(curves: Mapping[str, Sequence[Bin]], unit: str, alt: str) -> Markup:
+def over_rotation(curves: Mapping[str, Sequence[Bin]], alt: str) -> Markup:
     """Mean value (up) over head rotation in degrees (right): a line for each method, bars are intervals, hollow marks have none."""
     bins = [b for curve in curves.values() for b in curve]
     if not bins:
@@ -95,11 +94,10 @@ def over_rotation(curves: Mapping[str, Sequence[Bin]], unit: str, alt: str) -> M
     x = Axis(0, max(b.rotation for b in bins) * 1.06 + 1, left, WIDTH - RIGHT)
     y = axis_of(ends, height, top)
     parts = [_x_axis(x, height, height, "head rotation from the source, degrees")]
-    labels = _labels(y.ticks(4))
-    for value, label in zip(y.ticks(4), labels, strict=True):
+    labels = _labels(y.ticks())
+    for value, label in zip(y.ticks(), labels, strict=True):
         parts.append(Markup('<path class="grid" d="M{} {}H{}"/>').format(left, y(value), WIDTH - RIGHT))
         parts.append(_text(left - 6, y(value) + 4, label, "end", "tick"))
-    parts.append(_text(left, top + 2, unit, "start", "tick") if unit else Markup(""))
     middle = (len(curves) - 1) / 2
     for index, curve in enumerate(curves.values()):
         # Bars of methods whose bins coincide stand side by side.
@@ -112,7 +110,7 @@ def over_rotation(curves: Mapping[str, Sequence[Bin]], unit: str, alt: str) -> M
         ]
         marks = [marker(index, px, py, 3.6, hollow=b.interval is None) for px, py, b in points]
         parts.append(Markup('<g class="m{}">{}</g>').format(index, Markup("").join([line, *bars, *marks])))
-    return _svg(height + AXIS, alt, parts)
+    return _svg(height + 34, alt, parts)
 
 
 def marker(index: int, x: float, y: float, radius: float, hollow: bool = False) -> Markup:
@@ -148,13 +146,14 @@ def _row(x: Axis, y: float, row: np.ndarray, interval: Interval | None, index: i
     return Markup("").join(parts)
 
 
-def _x_axis(x: Axis, bottom: float, grid_to: float, title: str) -> Markup:
+def _x_axis(x: Axis, bottom: float, grid_to: float, title: str = "") -> Markup:
     ticks = x.ticks()
     parts = [Markup('<path class="axis" d="M{} {}H{}"/>').format(x.start, bottom, x.end)]
     for value, label in zip(ticks, _labels(ticks), strict=True):
         parts.append(Markup('<path class="grid" d="M{} {}V{}"/>').format(x(value), grid_to, bottom + 4))
         parts.append(_text(x(value), bottom + 16, label, "middle", "tick"))
-    parts.append(_text((x.start + x.end) / 2, bottom + 30, title, "middle", "tick"))
+    if title:
+        parts.append(_text((x.start + x.end) / 2, bottom + 30, title, "middle", "tick"))
     return Markup("").join(parts)
 
 

@@ -105,7 +105,7 @@ def _page(folder: Path, evaluation: Evaluation, statistics: Statistics) -> dict[
 
 def _figure(metric: Metric, evaluation: Evaluation, statistics: Statistics, means: Mapping[str, Mapping[str, float]]) -> Figure:
     summaries = {method: statistics.summary(method, metric.key) for method in evaluation.methods}
-    places = tables.digits(s.mean for s in summaries.values())
+    places = tables.digits(metric, (s.mean for s in summaries.values()))
     said = "; ".join(
         f"{method} {tables.number(s.mean, places)} {tables.span(s.interval, places)}".strip() for method, s in summaries.items()
     )
@@ -115,9 +115,9 @@ def _figure(metric: Metric, evaluation: Evaluation, statistics: Statistics, mean
         metric=metric,
         distribution=plots.distribution(
             {method: list(found.values()) for method, found in means.items()},
-            {method: s.interval for method, s in summaries.items()}, metric.unit, f"{metric.title} of the pairs. Means: {said}.",
+            {method: s.interval for method, s in summaries.items()}, f"{metric.title} of the pairs. Means: {said}.",
         ),
-        rotation=plots.over_rotation(curves, metric.unit, f"{metric.title} over head rotation. {_curves(curves, places)}"),
+        rotation=plots.over_rotation(curves, f"{metric.title} over head rotation. {_curves(curves, places)}"),
     )  # fmt: skip
 
 

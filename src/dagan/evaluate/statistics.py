@@ -27,7 +27,7 @@ FEWEST = 6
 COPY = "copy"
 ROTATION_EDGES = (0.0, 5.0, 10.0, 15.0, 20.0, 30.0, 45.0, 180.0)  # degrees
 METHOD = (
-    f"Pairs weigh alike. {LEVEL:.0%} intervals: BCa bootstrap over driving clips, {RESAMPLES} resamples, seed {SEED}. "
+    f"Pairs weigh alike. {100 * LEVEL:.0f} % intervals: BCa bootstrap over driving clips, {RESAMPLES} resamples, seed {SEED}. "
     f"p: two-sided sign-flip permutation test of the mean paired difference over driving clips (all 2^n flips where n is small, otherwise "
     f"{RESAMPLES} random ones), adjusted by Holm over all comparisons shown. Below {FEWEST} clips neither is given: too few. "
     f"With less than about 20 clips, bootstrap intervals are somewhat too narrow."

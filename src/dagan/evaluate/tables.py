@@ -69,10 +69,12 @@ class PairRow:
     values: tuple[str, ...]
 
 
-def digits(values: Iterable[float | None]) -> int:
-    """Decimals with which the largest of these has three significant figures."""
-    largest = max((abs(v) for v in values if v is not None and math.isfinite(v)), default=0.0)
-    return min(5, max(0, 2 - math.floor(math.log10(largest)))) if largest > 0 else 2
+def digits(metric: Metric, values: Iterable[float | None]) -> int:
+    """Decimals that give the smallest of these values three significant figures, the largest at most four; two for decibels, by custom."""
+    if metric.unit == "dB":
+        return 2
+    sizes = [2 - math.floor(math.log10(abs(v))) for v in values if v and math.isfinite(v)]
+    return min(5, max(0, min(max(sizes), min(sizes) + 1))) if sizes else 2
 
 
 def number(value: float | None, decimals: int, sign: bool = False) -> str:
@@ -93,7 +95,8 @@ def probability(p: float | None) -> str:
 def decimals_of(evaluation: Evaluation, statistics: Statistics) -> dict[str, int]:
     """Metric -> decimals, the same wherever its values stand."""
     return {
-        metric.key: digits(statistics.summary(method, metric.key).mean for method in evaluation.methods) for metric in evaluation.metrics
+        metric.key: digits(metric, (statistics.summary(method, metric.key).mean for method in evaluation.methods))
+        for metric in evaluation.metrics
     }
 
 
@@ -105,7 +108,7 @@ def results(evaluation: Evaluation, statistics: Statistics) -> list[tuple[Metric
         known = [summary.mean for summary in row if summary.mean is not None]
         if not known:
             continue
-        places = digits(known)
+        places = digits(metric, known)
         best = min(known) if metric.better == "lower" else max(known)
         rows.append((
             metric,
@@ -127,13 +130,13 @@ def comparisons(evaluation: Evaluation, statistics: Statistics) -> dict[str, lis
     tables: dict[str, list[Compared]] = {}
     for c in statistics.comparisons:
         metric = metrics[c.metric]
-        places = digits((c.a_mean, c.b_mean))
+        places = digits(metric, (c.a_mean, c.b_mean))
         # A difference may be much smaller than what differs.
-        finer = min(5, max(places, digits((c.difference,)) - 1))
+        finer = min(5, max(places, digits(metric, (c.difference,)) - 1))
         tables.setdefault(c.b, []).append(Compared(
             metric=metric, a=number(c.a_mean, places), b=number(c.b_mean, places), difference=number(c.difference, finer, sign=True),
             interval=span(c.interval, finer, sign=True) or TOO_FEW, p=probability(c.p), adjusted=probability(c.adjusted),
-            wins=f"{c.wins:.0%}", extent=_extent(c, metric), verdict=verdict(c, metric),
+            wins=f"{100 * c.wins:.0f} %", extent=_extent(c, metric), verdict=verdict(c, metric),
         ))  # fmt: skip
     return tables
 
@@ -204,4 +207,5 @@ def pair_rows(evaluation: Evaluation, decimals: Mapping[str, int]) -> tuple[list
 
 def _extent(c: Comparison, metric: Metric) -> str:
     unit = "frames" if metric.per == "frame" else "values"
-    return f"{c.pairs} pairs, {c.clips} clips, {c.frames} {unit}"
+    clips = "" if c.clips == c.pairs else f"{c.clips} clips, "
+    return f"{c.pairs} pairs, {clips}{c.frames} {unit}"
