@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 from dagan.errors import InputError
-from dagan.evaluate import plots, report, tables
+from dagan.evaluate import plots, report, statistics, tables
 from dagan.evaluate.records import Evaluation
 from dagan.evaluate.report import write_report
-from dagan.evaluate.statistics import Interval, analyse, by_method, pair_means
+from dagan.evaluate.statistics import Interval, analyse, by_method, over_rotation, pair_means
 from dagan.evaluate.strips import choose, ranking_metric, strips
 from fake_evaluation import CSIM, L1, LPIPS, PSNR, fake_evaluation
 
@@ -51,8 +51,16 @@ class Page(HTMLParser):
         return [attrs for tag, attrs in self.tags if tag == name]
 
 
+@pytest.fixture(autouse=True, scope="module")
+def few_resamples():
+    """Intervals are tested elsewhere; here they only have to be the same everywhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(statistics, "RESAMPLES", 999)
+        yield
+
+
 @pytest.fixture(scope="module")
-def written(tmp_path_factory):
+def written(few_resamples, tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     run = fake_evaluation(folder, methods=4)
     return folder, run, write_report(folder, run, overwrite=False)
@@ -136,7 +144,7 @@ def test_json_holds_every_value_and_the_statistics(written):
     found = analyse(run)
     mean = next(s["mean"] for s in note["statistics"]["summaries"] if (s["method"], s["metric"]) == ("copy", "akd"))
     assert mean == found.summary("copy", "akd").mean
-    assert {b["low"] for b in note["statistics"]["over_rotation"]["akd"]["lite-256"]} >= {0.0, 5.0, 10.0}
+    assert {b["low"] for b in note["statistics"]["rotation"]["akd"]["lite-256"]} >= {0.0, 5.0, 10.0}
 
 
 def test_same_figures_in_page_and_markdown(written):
@@ -182,6 +190,15 @@ def test_nothing_measured(tmp_path):
     _, markdown, html = write_report(tmp_path, run, overwrite=False)
     assert "Nothing was measured." in " ".join(Page(html.read_text(encoding="utf-8")).text)
     assert "Nothing was measured." in markdown.read_text(encoding="utf-8")
+
+
+def test_values_that_are_not_finite_leave_the_json_readable(tmp_path):
+    run = fake_evaluation(methods=1, pairs=3)
+    first = replace(run.scores[0], values={**run.scores[0].values, "psnr": (float("inf"), *run.scores[0].values["psnr"][1:])})
+    path, *_ = write_report(tmp_path, replace(run, scores=(first, *run.scores[1:])), overwrite=False)
+    note = json.loads(path.read_text(encoding="utf-8"), parse_constant=pytest.fail)
+    assert note["scores"][0]["values"]["psnr"][:2] == [None, run.scores[0].values["psnr"][1]]
+    assert next(s["missing"] for s in note["statistics"]["summaries"] if s["metric"] == "psnr") == 1
 
 
 def test_existing_files_are_kept(tmp_path):
@@ -262,7 +279,7 @@ def test_ticks_are_round_and_inside():
 
 def test_hollow_marks_have_no_interval():
     bins = fake_evaluation(methods=1, pairs=5)
-    found = plots.over_rotation({"a": report.over_rotation(bins.scores, L1)}, "alt")
+    found = plots.over_rotation({"a": over_rotation(bins.scores, L1)}, "alt")
     assert 'class="mark hollow"' in found
     assert 'class="bar"' not in found
 

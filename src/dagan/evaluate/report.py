@@ -6,7 +6,8 @@ The same tables stand in all three; the page adds plots and strips, the JSON eve
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from markupsafe import Markup
 
 from dagan.evaluate import plots, tables
 from dagan.evaluate.records import Evaluation, Metric
-from dagan.evaluate.statistics import FEWEST, Bin, Statistics, analyse, by_method, over_rotation, pair_means
+from dagan.evaluate.statistics import FEWEST, Bin, Statistics, analyse, by_method, pair_means
 from dagan.evaluate.strips import Shown, Strip, choose, ranking_metric, strips
 from dagan.media.output import atomic_output
 
@@ -65,13 +66,16 @@ def write_report(folder: Path, evaluation: Evaluation, overwrite: bool) -> list[
 
 
 def _json(evaluation: Evaluation, statistics: Statistics) -> str:
-    table = by_method(evaluation)
-    curves = {
-        metric.key: {method: [asdict(b) for b in over_rotation(table[method].values(), metric)] for method in evaluation.methods}
-        for metric in evaluation.metrics
-        if metric.per == "frame"
-    }
-    return json.dumps(asdict(evaluation) | {"statistics": asdict(statistics) | {"over_rotation": curves}}, indent=1)
+    return json.dumps(_finite(asdict(evaluation) | {"statistics": asdict(statistics)}), indent=1, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    """With null where a number is not finite: JSON has no other word for it, and the statistics count it as missing too."""
+    if isinstance(value, dict):
+        return {name: _finite(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _page(folder: Path, evaluation: Evaluation, statistics: Statistics) -> dict[str, Any]:
@@ -109,8 +113,7 @@ def _figure(metric: Metric, evaluation: Evaluation, statistics: Statistics, mean
     said = "; ".join(
         f"{method} {tables.number(s.mean, places)} {tables.span(s.interval, places)}".strip() for method, s in summaries.items()
     )
-    table = by_method(evaluation)
-    curves = {method: over_rotation(table[method].values(), metric) for method in evaluation.methods}
+    curves = statistics.rotation.get(metric.key, {})
     return Figure(
         metric=metric,
         distribution=plots.distribution(
@@ -121,7 +124,7 @@ def _figure(metric: Metric, evaluation: Evaluation, statistics: Statistics, mean
     )  # fmt: skip
 
 
-def _curves(curves: Mapping[str, list[Bin]], places: int) -> str:
+def _curves(curves: Mapping[str, Sequence[Bin]], places: int) -> str:
     """The plot in words: each method at its smallest and its largest rotation."""
     ends = {method: (bins[0], bins[-1]) for method, bins in curves.items() if bins}
     return " ".join(

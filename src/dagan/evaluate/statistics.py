@@ -100,10 +100,12 @@ class Bin:
 
 @dataclass(frozen=True, kw_only=True)
 class Statistics:
-    """All of a report's figures. comparisons: the first method against every other, metrics in their order."""
+    """All of a report's figures. comparisons: the first method against every other, metrics in their order; rotation: metric -> method
+    -> bins, for metrics per frame."""
 
     summaries: tuple[Summary, ...]
     comparisons: tuple[Comparison, ...]
+    rotation: Mapping[str, Mapping[str, tuple[Bin, ...]]]
     method: str = METHOD
 
     def summary(self, method: str, metric: str) -> Summary:
@@ -120,7 +122,12 @@ def analyse(evaluation: Evaluation) -> Statistics:
     summaries = tuple(_summarise(evaluation, table, method, metric) for metric in evaluation.metrics for method in evaluation.methods)
     first, *others = evaluation.methods or ("",)
     found = [compare(table[first], table[other], metric) for other in others for metric in evaluation.metrics]
-    return Statistics(summaries=summaries, comparisons=_holm([c for c in found if c is not None]))
+    rotation = {
+        metric.key: {method: tuple(over_rotation(table[method].values(), metric)) for method in evaluation.methods}
+        for metric in evaluation.metrics
+        if metric.per == "frame"
+    }
+    return Statistics(summaries=summaries, comparisons=_holm([c for c in found if c is not None]), rotation=rotation)
 
 
 def by_method(evaluation: Evaluation) -> dict[str, dict[str, PairScores]]:

@@ -115,7 +115,7 @@ def results(evaluation: Evaluation, statistics: Statistics) -> list[tuple[Metric
             [
                 Cell(
                     mean=number(s.mean, places), interval=span(s.interval, places),
-                    ratio=f"\N{MULTIPLICATION SIGN} {s.ratio:.2f} of copy" if s.ratio is not None and s.method != COPY else "",
+                    ratio=f"{s.ratio:.2f} \N{MULTIPLICATION SIGN} copy" if s.ratio is not None and s.method != COPY else "",
                     best=len(known) > 1 and s.mean == best,
                 )
                 for s in row
