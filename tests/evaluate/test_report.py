@@ -13,6 +13,7 @@ from PIL import Image
 
 from dagan.errors import InputError
 from dagan.evaluate import plots, report, statistics, tables
+from dagan.evaluate.archive import load
 from dagan.evaluate.records import Evaluation
 from dagan.evaluate.report import write_report
 from dagan.evaluate.statistics import Interval, analyse, by_method, over_rotation, pair_means
@@ -141,6 +142,7 @@ def test_json_holds_every_value_and_the_statistics(written):
     note = json.loads(path.read_text(encoding="utf-8"))
     assert note["scores"][7]["values"]["lpips"] == list(run.scores[7].values["lpips"])
     assert note["scores"][7]["values"]["csim"] == list(run.scores[7].values["csim"])
+    assert load(path) == run
     found = analyse(run)
     mean = next(s["mean"] for s in note["statistics"]["summaries"] if (s["method"], s["metric"]) == ("copy", "akd"))
     assert mean == found.summary("copy", "akd").mean

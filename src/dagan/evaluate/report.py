@@ -6,7 +6,6 @@ The same tables stand in all three; the page adds plots and strips, the JSON eve
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -17,6 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from dagan.evaluate import plots, tables
+from dagan.evaluate.archive import finite
 from dagan.evaluate.records import Evaluation, Metric
 from dagan.evaluate.statistics import FEWEST, Bin, Statistics, analyse, by_method, pair_means
 from dagan.evaluate.strips import Shown, Strip, choose, ranking_metric, strips
@@ -66,16 +66,7 @@ def write_report(folder: Path, evaluation: Evaluation, overwrite: bool) -> list[
 
 
 def _json(evaluation: Evaluation, statistics: Statistics) -> str:
-    return json.dumps(_finite(asdict(evaluation) | {"statistics": asdict(statistics)}), indent=1, allow_nan=False)
-
-
-def _finite(value: Any) -> Any:
-    """With null where a number is not finite: JSON has no other word for it, and the statistics count it as missing too."""
-    if isinstance(value, dict):
-        return {name: _finite(entry) for name, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return json.dumps(finite(asdict(evaluation) | {"statistics": asdict(statistics)}), indent=1, allow_nan=False)
 
 
 def _page(folder: Path, evaluation: Evaluation, statistics: Statistics) -> dict[str, Any]:
