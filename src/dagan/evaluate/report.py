@@ -53,14 +53,13 @@ def write_report(folder: Path, evaluation: Evaluation, overwrite: bool) -> list[
     All are written or none. Raises InputError when one exists and `overwrite` is False, or when the folder cannot be written.
     """
     files = [folder / name for name in FILES]
-    statistics = analyse(evaluation)
     with ExitStack() as stack:
-        # All are opened before the first is written: one that exists already leaves the others as they are.
+        # All are opened before anything is computed or written: one that exists already leaves the others as they are.
         partials = [stack.enter_context(atomic_output(path, overwrite)) for path in files]
+        statistics = analyse(evaluation)
         page = _page(folder, evaluation, statistics)
-        for partial, text in zip(
-            partials, (_json(evaluation, statistics), _render("report.md.j2", page), _render("report.html.j2", page)), strict=True
-        ):
+        texts = (_json(evaluation, statistics), _render("report.md.j2", page), _render("report.html.j2", page))
+        for partial, text in zip(partials, texts, strict=True):
             partial.write_text(text, encoding="utf-8")
     return files
 
