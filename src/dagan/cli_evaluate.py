@@ -65,8 +65,7 @@ def reconstruction(
     lpips_alex: AlexOption = None,
     identity: IdentityOption = None,
     landmarker: LandmarkerOption = None,
-    legacy_range: PortraitsOption = Annotated[Path | None, typer.Option(help="Folder of sources. Default: the clips' first frames.", show_default=False)]
-LegacyOption = False,
+    legacy_range: LegacyOption = False,
     fid: FidOption = False,
     fid_network: FidNetworkOption = None,
     workers: WorkersOption = 1,
