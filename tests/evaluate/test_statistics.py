@@ -134,6 +134,22 @@ def test_comparison_is_antisymmetric_and_finds_a_real_difference():
     assert forth.interval.low <= forth.difference <= forth.interval.high < 0
 
 
+def test_figures_of_the_old_range_are_shown_but_not_compared_again():
+    old = replace(PSNR, key="psnr_range2")
+    both = [
+        PairScores(pair="p", source="s", driving="d", method=m, frames=(0,), values={"psnr": (20.0,), "psnr_range2": (26.0,)}) for m in "ab"
+    ]
+    table = analyse(run(*both, metrics=(PSNR, old), methods=("a", "b")))
+    assert table.summary("a", "psnr_range2").mean == 26.0
+    assert [c.metric for c in table.comparisons] == ["psnr"]
+
+
+def test_no_share_of_negative_or_empty_baselines():
+    for value, copy in ((-0.2, 0.4), (0.2, -0.4), (0.2, 0.0)):
+        scores = [scored("p", [v], metric="flicker", method=m) for m, v in (("a", value), ("copy", copy))]
+        assert analyse(run(*scores, metrics=(FLICKER,), methods=("a", "copy"))).summary("a", "flicker").ratio is None
+
+
 def test_holm_by_hand():
     like = compare({"p": scored("p", [1.0])}, {"p": scored("p", [1.0], method="b")}, CSIM)
     adjusted = [c.adjusted for c in statistics._holm([replace(like, p=p) for p in (0.04, 0.01, None, 0.03)])]

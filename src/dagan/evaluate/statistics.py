@@ -25,6 +25,7 @@ SEED = 0
 # With five clips the smallest two-sided p-value of a sign-flip test is 2 / 2^5 = 0.06: nothing can be shown with less than six.
 FEWEST = 6
 COPY = "copy"
+LEGACY = "_range2"  # ends the keys of metrics with the data range of old figures
 ROTATION_EDGES = (0.0, 5.0, 10.0, 15.0, 20.0, 30.0, 45.0, 180.0)  # degrees
 METHOD = (
     f"Pairs weigh alike. {100 * LEVEL:.0f} % intervals: BCa bootstrap over driving clips, {RESAMPLES} resamples, seed {SEED}. "
@@ -48,7 +49,7 @@ class Summary:
 
     mean: over pairs, None where nothing was measured; interval: of the mean, None for fewer than FEWEST clips and metrics per set;
     pairs, clips: with a value; measured, missing: values (frames, or clips for metrics per clip); ratio: mean / copy's mean on
-    the values that both have; None without copy, in dB, and where copy's mean is not positive.
+    the values that both have; None without copy, in dB, where copy's mean is not positive, and where the mean is negative.
     """
 
     method: str
@@ -100,7 +101,8 @@ class Bin:
 
 @dataclass(frozen=True, kw_only=True)
 class Statistics:
-    """All of a report's figures. comparisons: the first method against every other, metrics in their order; rotation: metric -> method
+    """All of a report's figures. comparisons: the first method against every other, metrics in their order, without
+    those of the old data range; rotation: metric -> method
     -> bins, for metrics per frame."""
 
     summaries: tuple[Summary, ...]
@@ -121,7 +123,9 @@ def analyse(evaluation: Evaluation) -> Statistics:
     table = by_method(evaluation)
     summaries = tuple(_summarise(evaluation, table, method, metric) for metric in evaluation.metrics for method in evaluation.methods)
     first, *others = evaluation.methods or ("",)
-    found = [compare(table[first], table[other], metric) for other in others for metric in evaluation.metrics]
+    # Figures of the old data range are those of range 1 in other clothes: counting them would count a verdict twice.
+    compared = [metric for metric in evaluation.metrics if not metric.key.endswith(LEGACY)]
+    found = [compare(table[first], table[other], metric) for other in others for metric in compared]
     rotation = {
         metric.key: {method: tuple(over_rotation(table[method].values(), metric)) for method in evaluation.methods}
         for metric in evaluation.metrics
@@ -270,8 +274,8 @@ def _ratio(sums: NDArray[np.float64], counts: NDArray[np.float64], axis: int = -
 
 
 def _share(value: float | None, copy: float | None, metric: Metric) -> float | None:
-    # Decibels are logarithms already, and a share of nothing, or of a negative correlation, says nothing.
-    if value is None or copy is None or copy <= 0 or metric.unit == "dB":
+    # Decibels are logarithms already, and a share of nothing, or of a negative number (correlation, flicker), says nothing.
+    if value is None or copy is None or copy <= 0 or value < 0 or metric.unit == "dB":
         return None
     return value / copy
 
