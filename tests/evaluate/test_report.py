@@ -14,7 +14,7 @@ from PIL import Image
 from dagan.errors import InputError
 from dagan.evaluate import plots, report, statistics, tables
 from dagan.evaluate.archive import load
-from dagan.evaluate.records import Evaluation
+from dagan.evaluate.records import Evaluation, PairScores
 from dagan.evaluate.report import write_report
 from dagan.evaluate.statistics import Interval, analyse, by_method, over_rotation, pair_means
 from dagan.evaluate.strips import choose, ranking_metric, strips
@@ -251,7 +251,7 @@ def test_wide_strips_are_made_smaller_and_columns_stay_aligned(tmp_path):
         pictures={"source": {"p": "one.jpg"}, "driving": {"p": "wide.png"}, "a": {"p": "wide.png"}},
     )  # fmt: skip
     source, driving, _ = strips(tmp_path, run, "p")
-    assert (source.share, driving.share) == (0.125, 1.0)
+    assert (source.share, driving.share, source.widest) == (0.125, 1.0, 1600)
     with Image.open(io.BytesIO(base64.b64decode(driving.uri.split(",")[1]))) as picture:
         assert (picture.format, picture.size) == ("JPEG", (800, 100))
 
@@ -277,6 +277,7 @@ def test_ticks_are_round_and_inside():
     axis = plots.axis_of([2.0, 2.0], 0, 100)
     assert axis(2.0) == 50
     assert plots.axis_of([0.0, 10.0], 0, 100).low == 0
+    assert plots.axis_of([0.0, 0.0], 0, 100).ticks()[0] == 0
 
 
 def test_hollow_marks_have_no_interval():
@@ -308,6 +309,22 @@ def test_numbers_as_text():
     assert tables.number(None, 3) == "\N{EN DASH}"
     assert tables.span(Interval(low=-1, high=2), 1, sign=True) == "[\N{MINUS SIGN}1.0, +2.0]"
     assert [tables.probability(p) for p in (None, 0.0001, 0.0123)] == ["too few", "< 0.001", "0.012"]
+
+
+def test_verdict_is_too_few_where_no_p_value_could_be_small_enough():
+    run = fake_evaluation(methods=2, pairs=7)
+    found = tables.comparisons(run, analyse(run))["copy"]
+    # Seven metrics, six clips that both have: 7 * 2 / 2^6 = 0.22.
+    assert {c.verdict for c in found} == {"too few"}
+    assert {c.p for c in found} == {"0.031"}
+    one = replace(run, metrics=(L1,))
+    assert [c.verdict for c in tables.comparisons(one, analyse(one))["copy"]] == ["lite-256"]
+
+
+def test_equal_means_are_not_best():
+    scores = [PairScores(pair="p", source="s", driving="d", method=m, frames=(0,), values={"l1": (0.0,)}) for m in "ab"]
+    run = Evaluation(protocol="reconstruction", metrics=(L1,), methods=("a", "b"), scores=tuple(scores))
+    assert [cell.best for _, cells in tables.results(run, analyse(run)) for cell in cells] == [False, False]
 
 
 def test_verdicts_name_the_better_method():

@@ -59,7 +59,7 @@ def axis_of(values: Sequence[float], start: float, end: float) -> Axis:
     """An axis around all values, with a little air; of one value only, one unit wide."""
     low, high = min(values), max(values)
     if high - low < 1e-9 * max(1.0, abs(high)):
-        low, high = low - 0.5, high + 0.5
+        low, high = (0.0, 1.0) if low == 0 else (low - 0.5, high + 0.5)
     air = 0.04 * (high - low)
     # An error's axis does not run below 0 for the sake of air.
     return Axis(0.0 if low >= 0 > low - air else low - air, high + air, start, end)

@@ -18,7 +18,7 @@ from markupsafe import Markup
 from dagan.evaluate import plots, tables
 from dagan.evaluate.archive import finite
 from dagan.evaluate.records import Evaluation, Metric
-from dagan.evaluate.statistics import FEWEST, Bin, Statistics, analyse, by_method, pair_means
+from dagan.evaluate.statistics import FEWEST, LEGACY, Bin, Statistics, analyse, by_method, pair_means
 from dagan.evaluate.strips import Shown, Strip, choose, ranking_metric, strips
 from dagan.media.output import atomic_output
 
@@ -83,7 +83,7 @@ def _page(folder: Path, evaluation: Evaluation, statistics: Statistics) -> dict[
                 method: tables.number(means[ranking.key][method].get(pick.pair), decimals[ranking.key]) for method in evaluation.methods
             }
             shown.append(ShownPair(shown=pick, strips=found, values=values))
-    measured = [metric for metric in evaluation.metrics if any(means[metric.key].values())]
+    measured = [m for m in evaluation.metrics if any(means[m.key].values()) and not m.key.endswith(LEGACY)]
     pair_metrics, rows = tables.pair_rows(evaluation, decimals)
     return {
         "evaluation": evaluation, "statistics": statistics, "protocol": PROTOCOLS[evaluation.protocol], "first": first,

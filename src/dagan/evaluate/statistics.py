@@ -30,7 +30,8 @@ ROTATION_EDGES = (0.0, 5.0, 10.0, 15.0, 20.0, 30.0, 45.0, 180.0)  # degrees
 METHOD = (
     f"Pairs weigh alike. {100 * LEVEL:.0f} % intervals: BCa bootstrap over driving clips, {RESAMPLES} resamples, seed {SEED}. "
     f"p: two-sided sign-flip permutation test of the mean paired difference over driving clips (all 2^n flips where n is small, otherwise "
-    f"{RESAMPLES} random ones), adjusted by Holm over all comparisons shown. Below {FEWEST} clips neither is given: too few. "
+    f"{RESAMPLES} random ones), adjusted by Holm over all comparisons shown. Below {FEWEST} clips neither is given: too few; nor is there "
+    f"a verdict where so few clips could not give any among so many comparisons. "
     f"With less than about 20 clips, bootstrap intervals are somewhat too narrow."
 )
 
@@ -109,6 +110,11 @@ class Statistics:
     comparisons: tuple[Comparison, ...]
     rotation: Mapping[str, Mapping[str, tuple[Bin, ...]]]
     method: str = METHOD
+
+    @property
+    def tested(self) -> int:
+        """How many comparisons have a p-value; for so many Holm's adjustment allows."""
+        return sum(c.p is not None for c in self.comparisons)
 
     def summary(self, method: str, metric: str) -> Summary:
         """Raises KeyError for a method or metric that the run does not have."""

@@ -28,11 +28,13 @@ class Shown:
 
 @dataclass(frozen=True, kw_only=True)
 class Strip:
-    """A picture as data URI, its width as a share of the pair's widest strip, in (0, 1]; uri is None where there is no readable file."""
+    """A picture as data URI, its width as a share, in (0, 1], of the pair's widest strip, and that one's width in pixels; uri is None
+    where there is no readable file."""
 
     name: str
     uri: str | None
     share: float = 1.0
+    widest: int = 1
 
 
 def ranking_metric(metrics: Sequence[Metric], measured: Mapping[str, Mapping[str, float]]) -> Metric | None:
@@ -59,7 +61,10 @@ def strips(folder: Path, evaluation: Evaluation, pair: str) -> list[Strip]:
     names = ("source", "driving", *evaluation.methods)
     read = {name: _read(folder, evaluation.pictures.get(name, {}).get(pair)) for name in names}
     widest = max((found[1] for found in read.values() if found), default=1)
-    return [Strip(name=name, uri=found[0] if found else None, share=found[1] / widest if found else 1.0) for name, found in read.items()]
+    return [
+        Strip(name=name, uri=found[0] if found else None, share=found[1] / widest if found else 1.0, widest=widest)
+        for name, found in read.items()
+    ]
 
 
 def _read(folder: Path, name: str | None) -> tuple[str, int] | None:

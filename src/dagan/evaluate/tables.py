@@ -22,7 +22,7 @@ MOST_ROWS = 1000  # of the table of pairs: beyond, the page would be large and s
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """A method's mean on a metric; interval and ratio are empty where there are none; best: no other method has a better mean."""
+    """A method's mean on a metric; interval and ratio are empty where there are none; best: no method has a better mean, one a worse."""
 
     mean: str
     interval: str = ""
@@ -116,7 +116,7 @@ def results(evaluation: Evaluation, statistics: Statistics) -> list[tuple[Metric
                 Cell(
                     mean=number(s.mean, places), interval=span(s.interval, places),
                     ratio=f"{s.ratio:.2f} \N{MULTIPLICATION SIGN} copy" if s.ratio is not None and s.method != COPY else "",
-                    best=len(known) > 1 and s.mean == best,
+                    best=s.mean == best and len(set(known)) > 1,
                 )
                 for s in row
             ],
@@ -136,17 +136,17 @@ def comparisons(evaluation: Evaluation, statistics: Statistics) -> dict[str, lis
         tables.setdefault(c.b, []).append(Compared(
             metric=metric, a=number(c.a_mean, places), b=number(c.b_mean, places), difference=number(c.difference, finer, sign=True),
             interval=span(c.interval, finer, sign=True) or TOO_FEW, p=probability(c.p), adjusted=probability(c.adjusted),
-            wins=f"{100 * c.wins:.0f} %", extent=_extent(c, metric), verdict=verdict(c, metric),
+            wins=f"{100 * c.wins:.0f} %", extent=_extent(c, metric), verdict=verdict(c, metric, statistics.tested),
         ))  # fmt: skip
     return tables
 
 
-def verdict(c: Comparison, metric: Metric) -> str:
-    if c.adjusted is None:
-        return TOO_FEW
-    if c.adjusted >= ALPHA or c.difference == 0:
-        return "none shown"
-    return c.a if (c.difference > 0) == (metric.better == "higher") else c.b
+def verdict(c: Comparison, metric: Metric, tested: int) -> str:
+    """The better method's name, "none shown", or TOO_FEW where even the smallest p-value that so many clips can have, 2 / 2^clips, would
+    not show anything among `tested` comparisons."""
+    if c.adjusted is not None and c.adjusted < ALPHA and c.difference != 0:
+        return c.a if (c.difference > 0) == (metric.better == "higher") else c.b
+    return TOO_FEW if c.adjusted is None or 2.0 ** (1 - c.clips) * tested >= ALPHA else "none shown"
 
 
 def verdicts(statistics: Statistics, metrics: Iterable[Metric]) -> dict[str, str]:
@@ -154,7 +154,7 @@ def verdicts(statistics: Statistics, metrics: Iterable[Metric]) -> dict[str, str
     by_key = {metric.key: metric for metric in metrics}
     counts: dict[str, Counter[str]] = {}
     for c in statistics.comparisons:
-        counts.setdefault(c.b, Counter())[verdict(c, by_key[c.metric])] += 1
+        counts.setdefault(c.b, Counter())[verdict(c, by_key[c.metric], statistics.tested)] += 1
     first = statistics.comparisons[0].a if statistics.comparisons else ""
     sentences = {}
     for other, count in counts.items():
