@@ -6,7 +6,10 @@ Figures do not depend on the number of workers, nor on what was taken up.
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.connection
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -213,10 +216,19 @@ _bench: _Bench | InputError | None = None  # of a worker process
 def _start_worker(specs: tuple[Spec, ...], files: RulerFiles, settings: Settings) -> None:
     global _bench
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends its workers
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         _bench = _Bench(specs, files, settings)
     except InputError as error:  # raised here, it would reach the user as a broken pool
         _bench = error
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed cannot end its workers, and they would wait for its next word forever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
 
 
 def _work(pair: Pair, names: list[str]) -> MeasuredPair:
