@@ -40,7 +40,7 @@ class DotFaces:
         y, x = np.mgrid[: grey.shape[0], : grey.shape[1]]
         middle = np.array([(grey * x).sum() / grey.sum(), (grey * y).sum() / grey.sum(), 0])
         landmarks = (self.mesh + middle).astype(np.float32)
-        strengths = np.full(52, float(np.clip(5 * middle[0] / grey.shape[1] - 2, 0, 1)))
+        strengths = np.full(52, float(np.clip(30 * (middle[0] / grey.shape[1] - 0.5) + 0.5, 0, 1)))
         strengths[[9, 10]] = 0  # eyes open
         return Face((0.0, 0.0, 1.0, 1.0), landmarks, 1.0, lambda _: strengths)
 
