@@ -30,7 +30,7 @@ class DotFaces:
     """Stands for the landmarker: a mesh round the centre of a picture's brightness; no face in pictures that are dark."""
 
     def __init__(self, file: Path | None = None) -> None:
-        self.mesh = np.random.default_rng(0).normal(size=(478, 3)) * [6, 8, 4]
+        self.mesh = np.random.default_rng(0).normal(size=(478, 3)) * [2.5, 3, 2]
 
     def face(self, image: np.ndarray) -> Face | None:
         """See FaceDetector."""
