@@ -58,7 +58,7 @@ def test_reconstruction_prints_ratios_and_writes_the_folder(run, clips: Path, mo
     assert "3 clips, 3 pairs, 6 frames of tiny" in out
     summary = json.loads((tmp_path / "s.json").read_text())
     ours, copied, ratio = summary["metrics"]["L1"]
-    assert ratio == ours / copied
+    assert ratio == pytest.approx(ours / copied)
     assert summary["clips"] == 3
     assert summary["frames"] == 6
     assert f"{ours:.4f}" in out
@@ -100,6 +100,20 @@ def test_results_without_a_model(run, clips: Path, tmp_path: Path) -> None:
     code, out, _ = run("reconstruction", clips, "--no-model", "--results", clips, "--size", 64)
     assert code == 0
     assert "100.0000" in out
+
+
+def test_ratios_are_of_the_pairs_that_both_have(run, clips: Path, tmp_path: Path, write_clip) -> None:
+    (tmp_path / "peer").mkdir()
+    write_clip(tmp_path / "peer" / "id1#v#0.mp4", moving_blob(2, 9))  # of one clip, and wrong
+    code, _, err = run("reconstruction", clips, "--no-model", "--results", tmp_path / "peer", "--size", 64, "-o", tmp_path / "run",
+                       "--json", tmp_path / "s.json")  # fmt: skip
+    assert code == 0
+    assert err.count("no result") == 2
+    found = {(s.method, s.driving): np.mean(s.values["l1"]) for s in load(tmp_path / "run" / "evaluation.json").scores if s.frames}
+    assert len(found) == 4
+    _, copied, ratio = json.loads((tmp_path / "s.json").read_text())["metrics"]["L1"]
+    assert ratio == pytest.approx(found["peer", "id1#v#0.mp4"] / found["copy", "id1#v#0.mp4"])
+    assert copied == pytest.approx(np.mean([found["copy", f"id{i}#v#0.mp4"] for i in range(3)]))
 
 
 def test_cross_identity_writes_pairs_that_can_be_given_again(run, clips: Path, model: str, tmp_path: Path) -> None:

@@ -232,13 +232,28 @@ def means(evaluation: Evaluation) -> dict[str, dict[str, float]]:
     return table
 
 
+def ratio_to_copy(evaluation: Evaluation, metric: Metric) -> float | None:
+    """First method's mean over the copy baseline's, of the pairs that have both: results of some pairs may be missing."""
+    first = evaluation.methods[0]
+    if metric.per == "set":
+        found = [evaluation.totals.get(method, {}).get(metric.key) for method in (first, COPY)]
+        pairs = [found] if None not in found else []
+    else:
+        values = {(s.method, s.pair): pair_mean(s, metric) for s in evaluation.scores}
+        pairs = [[values.get((method, pair)) for method in (first, COPY)] for pair in {s.pair: None for s in evaluation.scores}]
+    both = np.array([pair for pair in pairs if None not in pair], dtype=np.float64)
+    if not len(both) or not both[:, 1].mean():
+        return None
+    return float(both[:, 0].mean() / both[:, 1].mean())
+
+
 def summarise(evaluation: Evaluation) -> dict[str, object]:
     """For --json: metric -> [first method, copy, their ratio], means of all methods, counts, and the first method's mean of each pair."""
     table, first = means(evaluation), evaluation.methods[0]
     titles = {metric.key: metric.title for metric in evaluation.metrics}
     ratios = {
-        titles[key]: [row[first], row[COPY], row[first] / row[COPY] if row[COPY] else None]
-        for key, row in table.items() if first in row and COPY in row
+        metric.title: [table[metric.key][first], table[metric.key][COPY], ratio_to_copy(evaluation, metric)]
+        for metric in evaluation.metrics if {first, COPY} <= set(table[metric.key])
     }  # fmt: skip
     ours = [s for s in evaluation.scores if s.method == first]
     pairs = []
@@ -272,7 +287,8 @@ def _print(evaluation: Evaluation) -> None:
         row = table[metric.key]
         if not row:
             continue
-        ratio = [f"{row[first] / row[COPY]:.3f}" if row.get(COPY) and first in row else ""] if first != COPY else []
+        quotient = ratio_to_copy(evaluation, metric)
+        ratio = [f"{quotient:.3f}" if quotient is not None else ""] if first != COPY else []
         cells = [f"{row[method]:.4f}" if method in row else "-" for method in evaluation.methods]
         shown.add_row(metric.title, metric.unit, metric.better, *cells, *ratio)
     console = Console()
