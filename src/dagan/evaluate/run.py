@@ -121,7 +121,7 @@ class _Run:
         pictures: dict[str, dict[str, str]] = {}
         for pair in self.pairs if self.cache is not None else ():
             measured = [spec.name for spec in self.methods if self.scores[pair.name, spec.name].frames]
-            for name in (("source", "driving", *measured) if measured else ()):
+            for name in ("source", "driving", *measured) if measured else ():
                 pictures.setdefault(name, {})[pair.name] = f"{PICTURES}/{self._key(pair, name)}.jpg"
         return pictures
 
