@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -20,9 +18,10 @@ from dagan.errors import InputError
 from dagan.evaluate.archive import save
 from dagan.evaluate.methods import COPY, CopySpec, ModelSpec, ResultsSpec, Spec
 from dagan.evaluate.pairs import Pair, draw_pairs, read_pairs, self_pairs, write_pairs
-from dagan.evaluate.records import Evaluation, Metric, PairScores
+from dagan.evaluate.records import Evaluation, PairScores
 from dagan.evaluate.rulers import RulerFiles, Settings
 from dagan.evaluate.run import evaluate
+from dagan.evaluate.summary import means, ratio_to_copy, summarise
 from dagan.media.landmarker_file import find_landmarker_file
 from dagan.media.output import atomic_output
 from dagan.weights import load
@@ -210,51 +209,6 @@ def _reference(options: EvaluateOptions, files: RulerFiles) -> Literal["auto", "
     return "auto" if options.reference == "auto" and files.landmarker is not None else "first"
 
 
-def pair_mean(scores: PairScores, metric: Metric) -> float | None:
-    """Mean over the frames that have a value; None where none has."""
-    values = [v for v in scores.values.get(metric.key, ()) if v is not None and math.isfinite(v)]
-    return float(np.mean(values)) if values else None
-
-
-def means(evaluation: Evaluation) -> dict[str, dict[str, float]]:
-    """Metric -> method -> mean over pairs of the pair's mean (pairs weigh alike, whatever their length), or the set's value."""
-    table: dict[str, dict[str, float]] = {}
-    for metric in evaluation.metrics:
-        row = {}
-        for method in evaluation.methods:
-            found = [pair_mean(s, metric) for s in evaluation.scores if s.method == method]
-            known = [value for value in found if value is not None]
-            if metric.per == "set":
-                known = [v for v in (evaluation.totals.get(method, {}).get(metric.key),) if v is not None]
-            if known:
-                row[method] = float(np.mean(known))
-        table[metric.key] = row
-    return table
-
-
-def summarise(evaluation: Evaluation) -> dict[str, object]:
-    """For --json: metric -> [first method, copy, their ratio], means of all methods, counts, and the first method's mean of each pair."""
-    table, first = means(evaluation), evaluation.methods[0]
-    titles = {metric.key: metric.title for metric in evaluation.metrics}
-    ratios = {
-        titles[key]: [row[first], row[COPY], row[first] / row[COPY] if row[COPY] else None]
-        for key, row in table.items() if first in row and COPY in row
-    }  # fmt: skip
-    ours = [s for s in evaluation.scores if s.method == first]
-    pairs = []
-    for scores in ours:
-        found = {metric.title: pair_mean(scores, metric) for metric in evaluation.metrics if metric.per != "set"}
-        pairs.append({"pair": scores.pair, "clip": scores.driving, **{title: v for title, v in found.items() if v is not None}})
-    return {
-        "metrics": ratios, "methods": {titles[key]: row for key, row in table.items()}, "clips": len({s.driving for s in ours if s.frames}),
-        "frames": sum(len(s.frames) for s in ours), "missing_faces": _missing(evaluation, first), "scores": pairs,
-    }  # fmt: skip
-
-
-def _missing(evaluation: Evaluation, method: str) -> int:
-    return sum(sum(s.missing.values()) for s in evaluation.scores if s.method == method)
-
-
 def _warn_of_problems(scores: Sequence[PairScores]) -> None:
     problems = [s for s in scores if s.problem]
     for s in problems[:_MOST_PROBLEMS]:
@@ -272,7 +226,8 @@ def _print(evaluation: Evaluation) -> None:
         row = table[metric.key]
         if not row:
             continue
-        ratio = [f"{row[first] / row[COPY]:.3f}" if row.get(COPY) and first in row else ""] if first != COPY else []
+        quotient = ratio_to_copy(evaluation, metric)
+        ratio = [f"{quotient:.3f}" if quotient is not None else ""] if first != COPY else []
         cells = [f"{row[method]:.4f}" if method in row else "-" for method in evaluation.methods]
         shown.add_row(metric.title, metric.unit, metric.better, *cells, *ratio)
     console = Console()
@@ -282,5 +237,3 @@ def _print(evaluation: Evaluation) -> None:
         if any(lost.values()):
             where = f"{lost['result']} results and {lost['driving']} driving frames"
             console.print(f"{method}: no face found in {where} (left out of face metrics)")
-
-

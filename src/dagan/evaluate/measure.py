@@ -6,12 +6,13 @@ Legend: S side of the pictures measured. Pictures are uint8 H x W x 3.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from dagan.errors import InputError
+from dagan.evaluate import temporal
 from dagan.evaluate.faces import Seen
 from dagan.evaluate.frames import Image, Plan, count_frames, evenly, make_plan, numbered, read_source
 from dagan.evaluate.methods import Job, Method, Renderer
@@ -89,12 +90,18 @@ def _watch(
     plan, size = job.plan, job.size
     measured, followed, shown = set(plan.measured), set(plan.followed), set(plan.shown)
     tiles: dict[int, Image] = {}
-    before: dict[str, tuple[int, Image, Image]] = {}
+    before: dict[str, tuple[int, Image]] = {}
+    last: tuple[int, Image] | None = None
     for batch in batched(numbered(job.pair.driving.path, plan.needed), BATCH):
         numbers = [number for number, _ in batch]
         squares = [to_square(image, size) for _, image in batch]
         watcher = rulers.watcher
         faces = [watcher.see(s) if watcher is not None and n in measured else None for n, s in zip(numbers, squares, strict=True)]
+        steps: dict[int, temporal.Step] = {}
+        for number, square in zip(numbers, squares, strict=True):
+            if last is not None and last[0] == number - 1 and last[0] in followed:
+                steps[number] = temporal.step(last[1], square)
+            last = (number, square)
         tiles |= {n: _tile(s) for n, s in zip(numbers, squares, strict=True) if n in shown}
         for name, renderer in renderers.items():
             if name in failed:
@@ -109,22 +116,13 @@ def _watch(
             if kept:
                 tally.add(*(list(column) for column in zip(*kept, strict=True)))
             tally.shown |= {n: _tile(r) for n, r, _, _ in kept if n in shown}
-            _follow(tally, followed, zip(numbers, results, squares, strict=True), before, name)
+            for number, result in zip(numbers, results, strict=True):
+                latest = before.get(name)
+                if result is not None and latest is not None and latest[0] == number - 1 and number in steps:
+                    tally.follow(latest[1], result, steps[number])
+                if result is not None:
+                    before[name] = (number, result)
     return tiles
-
-
-def _follow(
-    tally: Tally, followed: set[int], frames: Iterable[tuple[int, Image | None, Image]],
-    before: dict[str, tuple[int, Image, Image]], name: str,
-) -> None:  # fmt: skip
-    """Hands over those of the frames that are consecutive; `before` keeps the latest from batch to batch."""
-    for number, result, square in frames:
-        if result is None:
-            continue
-        latest = before.get(name)
-        if latest is not None and latest[0] == number - 1 and latest[0] in followed:
-            tally.follow(latest[1:], (result, square))
-        before[name] = (number, result, square)
 
 
 def _reference(pair: Pair, plan: Plan, source: Image, rulers: Rulers, settings: Settings) -> Image | None:

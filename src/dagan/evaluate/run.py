@@ -6,9 +6,13 @@ Figures do not depend on the number of workers, nor on what was taken up.
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.connection
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -60,7 +64,6 @@ class _Run:
     scores: dict[tuple[str, str], PairScores] = field(default_factory=dict)
     features: dict[tuple[str, str], tuple[Features, Features]] = field(default_factory=dict)
     notices: dict[tuple[str, str], list[str]] = field(default_factory=dict)
-    pictures: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.common = {
@@ -97,24 +100,30 @@ class _Run:
         scores = [self.scores[pair.name, spec.name] for pair in self.pairs for spec in self.methods]
         if not any(s.frames for s in scores):
             raise InputError(f"nothing could be measured; the first of {len(scores)} problems: {scores[0].problem}")
-        for (method, notice), names in self.notices.items():
+        for (method, notice), names in sorted(self.notices.items()):
             self.warn(f"{method}: {notice} ({len(names)} of {len(self.pairs)} pairs)")
         metrics = catalogue(self.files, self.settings)
         found = {metric.key for metric in metrics}
         return Evaluation(
             protocol=self.settings.protocol, metrics=metrics, methods=tuple(spec.name for spec in self.methods), scores=tuple(scores),
-            settings=self._facts(), totals=self._totals() if "fid" in found else {}, pictures=self.pictures if self.cache else {},
+            settings=self._facts(), totals=self._totals() if "fid" in found else {}, pictures=self._pictures(),
         )  # fmt: skip
 
     def _note(self, pair: Pair, method: str, measured: Measured) -> None:
         self.scores[pair.name, method] = measured.scores
         for notice in measured.notices:
             self.notices.setdefault((method, notice), []).append(pair.name)
-        if self.cache is not None and measured.scores.frames:
-            for name in ("source", "driving", method):
-                self.pictures.setdefault(name, {})[pair.name] = f"{PICTURES}/{self.cache.strip(self._key(pair, name)).name}"
         if measured.features is not None and self.cache is None:  # a cache has them on disk: memory stays flat
             self.features[pair.name, method] = measured.features
+
+    def _pictures(self) -> dict[str, dict[str, str]]:
+        """In the order of pairs, whichever was ready first: the same run gives the same file."""
+        pictures: dict[str, dict[str, str]] = {}
+        for pair in self.pairs if self.cache is not None else ():
+            measured = [spec.name for spec in self.methods if self.scores[pair.name, spec.name].frames]
+            for name in ("source", "driving", *measured) if measured else ():
+                pictures.setdefault(name, {})[pair.name] = f"{PICTURES}/{self._key(pair, name)}.jpg"
+        return pictures
 
     def _key(self, pair: Pair, name: str) -> str:
         """name: of a method, or source or driving."""
@@ -189,6 +198,9 @@ def _measure(
             futures = {pool.submit(_work, pair, names): pair for pair, names in waiting}
             for future in as_completed(futures):
                 yield futures.pop(future), future.result()
+        except BrokenProcessPool:
+            reason = "a worker was ended from outside, perhaps for want of memory"
+            raise InputError(f"{reason}: try fewer --workers (what was measured is kept)") from None
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
@@ -212,11 +224,20 @@ _bench: _Bench | InputError | None = None  # of a worker process
 
 def _start_worker(specs: tuple[Spec, ...], files: RulerFiles, settings: Settings) -> None:
     global _bench
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends its workers
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once and without words: only the parent writes files
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         _bench = _Bench(specs, files, settings)
     except InputError as error:  # raised here, it would reach the user as a broken pool
         _bench = error
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed cannot end its workers, and they would wait for its next word forever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
 
 
 def _work(pair: Pair, names: list[str]) -> MeasuredPair:

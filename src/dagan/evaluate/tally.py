@@ -53,12 +53,10 @@ class Tally:
             for result, target in zip(results, faces, strict=True):
                 self._faces(result, self.rulers.watcher.see(result), target)
 
-    def follow(self, before: tuple[Image, Image], after: tuple[Image, Image]) -> None:
-        """Consecutive frames, each (result, driving), for flicker."""
-        (result, driving), (next_result, next_driving) = (tuple(map(temporal.grey, pair)) for pair in (before, after))
-        motion = temporal.flow(driving, next_driving)
-        own = motion if self.rebuilt else temporal.flow(result, next_result)
-        self._flicker.append(temporal.warp_error(result, next_result, own) - temporal.warp_error(driving, next_driving, motion))
+    def follow(self, before: Image, after: Image, driving: temporal.Step) -> None:
+        """Results of consecutive frames, with what happened between the driving ones, for flicker."""
+        motion = driving.motion if self.rebuilt else None
+        self._flicker.append(temporal.step(before, after, motion).error - driving.error)
 
     def finish(self, *, pair: str, source: str, driving: str, method: str, source_frame: int, problem: str | None) -> PairScores:
         """All values, those per clip included."""

@@ -6,6 +6,7 @@ Legend: H W picture. Pictures are uint8 H x W x 3.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +37,21 @@ def warp_error(before: Grey, after: Grey, motion: NDArray[np.float32]) -> float:
     rows, columns = np.meshgrid(*(np.arange(n, dtype=np.float32) for n in before.shape), indexing="ij")
     moved = warp(before, np.stack([rows, columns]) + motion, order=1, mode="edge", preserve_range=True)
     return float(np.abs(moved - after).mean())
+
+
+@dataclass(frozen=True)
+class Step:
+    """Between two consecutive frames: their flow, and their warp error along it."""
+
+    motion: NDArray[np.float32]
+    error: float
+
+
+def step(before: Image, after: Image, motion: NDArray[np.float32] | None = None) -> Step:
+    """Of two pictures along `motion`; along their own flow for None."""
+    a, b = grey(before), grey(after)
+    motion = flow(a, b) if motion is None else motion
+    return Step(motion, warp_error(a, b, motion))
 
 
 class Background:
