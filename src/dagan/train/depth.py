@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from dagan.config import STRICT
 from dagan.errors import InputError
-from dagan.geometry import coordinate_grid, resize
-from dagan.geometry.camera import axis_angle_to_rotation, back_project, intrinsics, invert_intrinsics, project, rigid_motion
+from dagan.geometry import coordinate_grid, resize, sample
+from dagan.geometry.camera import NEAREST, axis_angle_to_rotation, back_project, intrinsics, invert_intrinsics, project, rigid_motion
 from dagan.losses.photometric import edge_aware_smoothness, masked_photometric, minimum_error, warp
 from dagan.models.depth import DepthNetwork, disparity_to_depth
 from dagan.models.egomotion import Egomotion, EgomotionNetwork
@@ -24,6 +24,8 @@ from dagan.train.alignment import align
 
 # Standard deviation of the bulge that training starts from, in coordinates of [-1, 1]: about a head's.
 BULGE_WIDTH = 0.45
+# Standard deviation of the window in which reliefs are compared: mostly the face.
+SHAPE_WINDOW = 0.3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +33,8 @@ class DepthLossConfig:
     """Terms of the objective; a weight of 0 leaves its term out.
 
     scales: how many of the four disparities are trained, full size first.
+    levels: at how many picture sizes each is judged: full, half, quarter. A warped frame that is off by some pixels shows in
+        which direction only where pictures are that coarse. METHOD has the full size alone.
     smoothness: weight at scale 0; halved with every further scale.
     automask: ignore pixels that the unwarped frames explain as well.
     pivot: turn the head about the point in the middle of the frame at the mean depth there, and measure translation in
@@ -38,6 +42,8 @@ class DepthLossConfig:
         scale. False: turn about the camera's centre, where small turns and shifts look alike and only shifts show depth.
     intrinsics_prior: weight of the squared logarithm of focal length over its starting value.
     flip_consistency: weight of |disparity - unflipped disparity of the mirrored frame|.
+    consistency: weight of the difference between the next frame's relief and this frame's, moved there (`shape_difference`). A
+        head that turned must be seen turned: how far a face is tilted in a single picture shows little in the photometric error.
     level: weight of the squared distance of the mean disparity in the middle of the frame from 0.5 (scale is free otherwise).
     start_share, start_relief: over this share of training the disparity is drawn to a bulge of this relative height in the
         middle of the frame, less and less, while the photometric error comes in. Without it, small turns explain a hollow face
@@ -50,11 +56,13 @@ class DepthLossConfig:
 
     __pydantic_config__ = STRICT
     scales: int = 4
+    levels: int = 1
     smoothness: float = 1e-3
     automask: bool = True
     pivot: bool = True
     intrinsics_prior: float = 0.01
     flip_consistency: float = 0.0
+    consistency: float = 0.0
     level: float = 0.01
     start_share: float = 0.2
     start_relief: float = 0.2
@@ -64,7 +72,9 @@ class DepthLossConfig:
     def __post_init__(self) -> None:
         if not 1 <= self.scales <= 4:
             raise InputError(f"depth loss scales is {self.scales}: must be 1 to 4")
-        weights = ("smoothness", "intrinsics_prior", "flip_consistency", "level", "imitation")
+        if not 1 <= self.levels <= 4:
+            raise InputError(f"depth loss levels is {self.levels}: must be 1 to 4")
+        weights = ("smoothness", "intrinsics_prior", "flip_consistency", "consistency", "level", "imitation")
         for name in (*weights, "start_share", "start_relief", "aligned_share"):
             if getattr(self, name) < 0:
                 raise InputError(f"depth loss {name} is {getattr(self, name)}: must not be negative")
@@ -114,9 +124,12 @@ class DepthObjective(nn.Module):
 
     def forward(self, batch: DepthBatch, progress: float = 1.0) -> tuple[dict[str, Tensor], DepthPreviews]:
         """progress: share of training done, in [0, 1]; only what `start_share` governs depends on it."""
-        mirrored = self.config.flip_consistency > 0
-        seen = torch.cat([batch.frame_in, batch.frame_in.flip(-1)]) if mirrored else batch.frame_in
-        disparities = self.depth_network(seen)
+        seen = [batch.frame_in]
+        if self.config.consistency:
+            seen.append(batch.next_in)
+        if self.config.flip_consistency:
+            seen.append(batch.frame_in.flip(-1))
+        disparities = self.depth_network(torch.cat(seen))
         # Both pairs in one pass: batch statistics see the same data, and the network runs once a step.
         pairs = self.egomotion(torch.cat([batch.previous_in, batch.frame_in]), torch.cat([batch.frame_in, batch.next_in]))
         with torch.autocast(batch.frame.device.type, enabled=False):
@@ -128,9 +141,12 @@ class DepthObjective(nn.Module):
         config = self.config
         count = len(batch.frame)
         size = (batch.frame.shape[-2], batch.frame.shape[-1])
-        mirrored, disparities = [d[count:] for d in disparities], [d[:count] for d in disparities]
+        # Of the frame, of the next one (with consistency) and of the mirrored frame (with flip consistency).
+        following, mirrored = disparities[0][count : 2 * count], disparities[0][-count:]
+        disparities = [d[:count] for d in disparities]
         depths = [self._depth(resize(d, size)) for d in disparities[: config.scales]]
-        distance = _middle(depths[0]).mean((1, 2, 3))
+        # Of inverse depth: a far wall beside the head would draw the mean of depth behind the head.
+        distance = 1 / _middle(1 / depths[0]).mean((1, 2, 3))
         # One camera filmed the three frames.
         camera = (_of_sample(pairs.focal), _of_sample(pairs.principal))
         pull = max(0.0, 1 - progress / config.start_share) if config.start_share and config.start_relief else 0.0
@@ -143,7 +159,7 @@ class DepthObjective(nn.Module):
         else:
             motions = self._motions(pairs, distance)
         log_scale = None if pairs.log_scale is None else _of_sample(pairs.log_scale)
-        photometric, explained, previews = self._photometric(batch, depths, intrinsics(*camera, size), motions, log_scale, disparities[0])
+        photometric, explained, previews = self._photometric(batch, depths, camera, motions, log_scale, disparities[0])
 
         terms = {"photometric": (1 - pull) * photometric}
         terms["smoothness"] = config.smoothness * _smoothness(disparities[: config.scales], batch.frame.float())
@@ -151,7 +167,10 @@ class DepthObjective(nn.Module):
         if self.egomotion.config.learn_camera:
             terms["intrinsics"] = config.intrinsics_prior * torch.log(camera[0] / self.egomotion.config.focal).square().mean()
         if config.flip_consistency:
-            terms["flip"] = config.flip_consistency * F.l1_loss(disparities[0], mirrored[0].flip(-1))
+            terms["flip"] = config.flip_consistency * F.l1_loss(disparities[0], mirrored.flip(-1))
+        if config.consistency:
+            difference = shape_difference(depths[0], self._depth(following), motions[1], intrinsics(*camera, size))
+            terms["consistency"] = (1 - pull) * config.consistency * difference
         if pull > 0:
             terms["bulge"] = pull * torch.stack([bulge_difference(d, bulge) for d in disparities[: config.scales]]).mean()
         if aligned is not None:
@@ -172,22 +191,26 @@ class DepthObjective(nn.Module):
         return {"total": sum(terms.values(), untrained)} | {name: value.detach() for name, value in shown.items()}, previews
 
     def _photometric(
-        self, batch: DepthBatch, depths: list[Tensor], camera: Tensor, motions: list[Tensor], log_scale: Tensor | None, disparity: Tensor
-    ) -> tuple[Tensor, Tensor, DepthPreviews]:
-        """Photometric loss averaged over the scales, the share of error explained, and pictures, both at scale 0."""
-        frame, sources = batch.frame.float(), [batch.previous.float(), batch.next.float()]
-        still_error = minimum_error(sources, frame)
-        inverse = invert_intrinsics(camera)
+        self, batch: DepthBatch, depths: list[Tensor], camera: tuple[Tensor, Tensor], motions: list[Tensor], log_scale: Tensor | None,
+        disparity: Tensor,
+    ) -> tuple[Tensor, Tensor, DepthPreviews]:  # fmt: skip
+        """Photometric loss averaged over scales and levels, the share of error explained, and pictures, both at full size."""
         losses: list[Tensor] = []
-        for scale, depth in enumerate(depths):
-            points = back_project(depth, inverse)
-            warped = [warp(source, project(points, camera, motion)) for source, motion in zip(sources, motions, strict=True)]
-            error = minimum_error(warped, frame)
-            result = masked_photometric(error, still_error if self.config.automask else None, log_scale)
-            losses.append(result.loss)
-            if scale == 0:
-                previews = DepthPreviews(frame, warped[1].detach(), disparity.detach(), result.kept)
-                explained = 1 - torch.minimum(error, still_error).mean() / still_error.mean().clamp(min=1e-6)
+        for level in range(self.config.levels):
+            frame, previous, following = (_reduced(x, level) for x in (batch.frame, batch.previous, batch.next))
+            still_error = minimum_error([previous, following], frame)
+            matrix = intrinsics(*camera, (frame.shape[-2], frame.shape[-1]))
+            inverse = invert_intrinsics(matrix)
+            scale_of_error = None if log_scale is None else _reduced(log_scale, level)
+            for scale, depth in enumerate(depths):
+                points = back_project(_reduced(depth, level), inverse)
+                warped = [warp(x, project(points, matrix, m)) for x, m in zip((previous, following), motions, strict=True)]
+                error = minimum_error(warped, frame)
+                result = masked_photometric(error, still_error if self.config.automask else None, scale_of_error)
+                losses.append(result.loss)
+                if scale == level == 0:
+                    previews = DepthPreviews(frame, warped[1].detach(), disparity.detach(), result.kept)
+                    explained = 1 - torch.minimum(error, still_error).mean() / still_error.mean().clamp(min=1e-6)
         return torch.stack(losses).mean(), explained, previews
 
     def _depth(self, disparity: Tensor) -> Tensor:
@@ -249,6 +272,34 @@ def bulge_difference(disparity: Tensor, bulge: Tensor) -> Tensor:
     """Scalar: mean |disparity (B 1 H W) - bulge|, both relative to their means."""
     small = resize(bulge, (disparity.shape[-2], disparity.shape[-1]))
     return (disparity / disparity.mean((2, 3), keepdim=True) - small / small.mean()).abs().mean()
+
+
+def _reduced(maps: Tensor, level: int) -> Tensor:
+    """float32 maps at 1 / 2^level of the size."""
+    return F.avg_pool2d(maps.float(), 2**level) if level else maps.float()
+
+
+def shape_difference(depth: Tensor, other: Tensor, motion: Tensor, camera: Tensor) -> Tensor:
+    """Scalar: how much one frame's relief, moved, differs from another frame's, relative to how much relief there is.
+
+    Args:
+        depth, other: B x 1 x H x W, of the frame and of the frame to which `motion` (B x 4 x 4) leads; scales may differ.
+        camera: B x 3 x 3, pixels.
+
+    Inverse depths are compared, relative to their means, in a window in the middle of the frame; the spread of relief that they are
+    divided by is detached and its least share is 1 %: flattening both maps does not pay.
+    """
+    points = back_project(depth, invert_intrinsics(camera))
+    count, _, height, width = depth.shape
+    moved = torch.einsum("bi,bihw->bhw", motion[:, 2, :3], points)[:, None] + motion[:, 2, 3, None, None, None]
+    seen = sample(1 / other, project(points, camera, motion), align_corners=True, padding_mode="border")
+    grid = coordinate_grid(height, width, device=depth.device)
+    window = torch.exp(-grid.square().sum(-1) / (2 * SHAPE_WINDOW**2))
+    window = window / window.sum()
+    mine, theirs = (x / (window * x).sum((2, 3), keepdim=True) for x in (1 / moved.clamp(min=NEAREST), seen))
+    relief = ((window * (theirs - 1).square()).sum((1, 2, 3)).sqrt() + (window * (mine - 1).square()).sum((1, 2, 3)).sqrt()) / 2
+    difference = (window * (mine - theirs).abs()).sum((1, 2, 3))
+    return (difference / relief.detach().clamp(min=0.01)).mean()
 
 
 def _middle(maps: Tensor) -> Tensor:
