@@ -11,9 +11,10 @@ from dagan.errors import InputError
 from dagan.geometry import coordinate_grid, resize
 from dagan.geometry.camera import axis_angle_to_rotation, back_project, intrinsics, invert_intrinsics, rigid_motion
 from dagan.losses.photometric import photometric_error
+from dagan.losses.relief import bulge_difference, match_shapes, start_bulge
 from dagan.models.depth import DepthNetwork
 from dagan.models.egomotion import Egomotion, EgomotionConfig, EgomotionNetwork
-from dagan.train.depth import DepthBatch, DepthLossConfig, DepthObjective, bulge_difference, shape_difference, start_bulge
+from dagan.train.depth import DepthBatch, DepthLossConfig, DepthObjective
 from relief_scene import DISTANCE, WALL, Scene, render
 
 WIDTHS = (8, 8, 12, 16, 24)
@@ -250,13 +251,16 @@ def test_shape_moves_with_the_head(scene: Scene) -> None:
     camera = intrinsics(truth.focal[:3], truth.principal[:3], (96, 96))
     head = torch.where(scene.head, scene.depth, scene.depth[scene.head].max())
     next_head = moved_depth(head, motion, camera)
-    right = shape_difference(head, next_head, motion, camera)
-    unturned = shape_difference(head, head, motion, camera)
-    assert right < 0.5 * unturned
-    torch.testing.assert_close(shape_difference(3 * head, 5 * next_head, scaled(motion, 3), camera), right, atol=1e-3, rtol=0)
+    match = match_shapes(head, next_head, motion, camera)
+    right = match.difference
+    assert right < 0.5 * match_shapes(head, head, motion, camera).difference
+    torch.testing.assert_close(match.scale, torch.ones(3), atol=0.01, rtol=0)
+    other = match_shapes(3 * head, 5 * next_head, scaled(motion, 3), camera)
+    torch.testing.assert_close(other.difference, right, atol=1e-3, rtol=0)
+    torch.testing.assert_close(other.scale, 0.6 * match.scale, atol=1e-3, rtol=0)
     # Flattening both maps gains nothing: the difference is relative to their relief.
     flat = [head.mean() + 0.5 * (d - head.mean()) for d in (head, next_head)]
-    assert shape_difference(*flat, motion, camera) > right
+    assert match_shapes(*flat, motion, camera).difference > right
 
 
 def moved_depth(depth: Tensor, motion: Tensor, camera: Tensor) -> Tensor:
@@ -295,7 +299,9 @@ def test_autocast_changes_the_networks_only(scene: Scene) -> None:
     assert torch.isfinite(network["total"])
 
 
-@pytest.mark.parametrize(("option", "value"), [("scales", 0), ("scales", 5), ("levels", 0), ("consistency", -0.1), ("smoothness", -1.0), ("start_share", -0.1)])
+@pytest.mark.parametrize(
+    ("option", "value"), [("scales", 0), ("scales", 5), ("levels", 0), ("consistency", -0.1), ("smoothness", -1.0), ("start_share", -0.1)]
+)
 def test_bad_options_are_named(option: str, value: float) -> None:
     with pytest.raises(InputError, match=option):
         DepthLossConfig(**{option: value})  # type: ignore[arg-type]

@@ -15,17 +15,13 @@ from torch import Tensor, nn
 
 from dagan.config import STRICT
 from dagan.errors import InputError
-from dagan.geometry import coordinate_grid, resize, sample
-from dagan.geometry.camera import NEAREST, axis_angle_to_rotation, back_project, intrinsics, invert_intrinsics, project, rigid_motion
+from dagan.geometry import resize
+from dagan.geometry.camera import axis_angle_to_rotation, back_project, intrinsics, invert_intrinsics, invert_motion, project, rigid_motion
 from dagan.losses.photometric import edge_aware_smoothness, masked_photometric, minimum_error, warp
+from dagan.losses.relief import bulge_difference, match_shapes, start_bulge
 from dagan.models.depth import DepthNetwork, disparity_to_depth
 from dagan.models.egomotion import Egomotion, EgomotionNetwork
 from dagan.train.alignment import align
-
-# Standard deviation of the bulge that training starts from, in coordinates of [-1, 1]: about a head's.
-BULGE_WIDTH = 0.45
-# Standard deviation of the window in which reliefs are compared: mostly the face.
-SHAPE_WINDOW = 0.3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +38,9 @@ class DepthLossConfig:
         scale. False: turn about the camera's centre, where small turns and shifts look alike and only shifts show depth.
     intrinsics_prior: weight of the squared logarithm of focal length over its starting value.
     flip_consistency: weight of |disparity - unflipped disparity of the mirrored frame|.
-    consistency: weight of the difference between the next frame's relief and this frame's, moved there (`shape_difference`). A
-        head that turned must be seen turned: how far a face is tilted in a single picture shows little in the photometric error.
+    consistency: weight of the difference between the next frame's relief and this frame's, moved there (`losses.relief`). A head
+        that turned must be seen turned: how far a face is tilted in a single picture shows little in the photometric error. The
+        next frame's depth is then judged by the photometric error too, with this frame as its only source.
     level: weight of the squared distance of the mean disparity in the middle of the frame from 0.5 (scale is free otherwise).
     start_share, start_relief: over this share of training the disparity is drawn to a bulge of this relative height in the
         middle of the frame, less and less, while the photometric error comes in. Without it, small turns explain a hollow face
@@ -106,6 +103,16 @@ class DepthPreviews:
     kept: Tensor
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """loss: scalar. explained: share of the still error that warping removes. warped: the last source, B 3 H W. kept: B 1 H W bool."""
+
+    loss: Tensor
+    explained: Tensor
+    warped: Tensor
+    kept: Tensor
+
+
 class DepthObjective(nn.Module):
     """Holds both networks of stage 1 and turns a batch into losses.
 
@@ -159,7 +166,15 @@ class DepthObjective(nn.Module):
         else:
             motions = self._motions(pairs, distance)
         log_scale = None if pairs.log_scale is None else _of_sample(pairs.log_scale)
-        photometric, explained, previews = self._photometric(batch, depths, camera, motions, log_scale, disparities[0])
+        seen = self._photometric(batch.frame, [batch.previous, batch.next], depths, camera, motions, log_scale)
+        photometric = seen.loss
+        if config.consistency:
+            ahead = self._depth(following)
+            match = match_shapes(depths[0], ahead, motions[1], intrinsics(*camera, size))
+            # The next frame's depth is at hand: this frame, seen through it, judges it too.
+            ahead = match.scale[:, None, None, None] * ahead
+            again = self._photometric(batch.next, [batch.frame], [ahead], camera, [invert_motion(motions[1])], None)
+            photometric = (photometric + again.loss) / 2
 
         terms = {"photometric": (1 - pull) * photometric}
         terms["smoothness"] = config.smoothness * _smoothness(disparities[: config.scales], batch.frame.float())
@@ -169,8 +184,7 @@ class DepthObjective(nn.Module):
         if config.flip_consistency:
             terms["flip"] = config.flip_consistency * F.l1_loss(disparities[0], mirrored.flip(-1))
         if config.consistency:
-            difference = shape_difference(depths[0], self._depth(following), motions[1], intrinsics(*camera, size))
-            terms["consistency"] = (1 - pull) * config.consistency * difference
+            terms["consistency"] = (1 - pull) * config.consistency * match.difference
         if pull > 0:
             terms["bulge"] = pull * torch.stack([bulge_difference(d, bulge) for d in disparities[: config.scales]]).mean()
         if aligned is not None:
@@ -180,38 +194,39 @@ class DepthObjective(nn.Module):
         untrained = sum((0 * d.mean() for d in disparities[config.scales :]), photometric.new_zeros(()))
         relief = _middle(1 / depths[0])
         monitors = {
-            "explained": explained,
-            "masked": 1 - previews.kept.float().mean(),
+            "explained": seen.explained,
+            "masked": 1 - seen.kept.float().mean(),
             "relief": (relief.std((1, 2, 3)) / relief.mean((1, 2, 3))).mean(),
             "focal": camera[0].mean(),
             "rotation": torch.linalg.vector_norm(pairs.rotation, dim=1).mean() * (180 / math.pi),
             "translation": torch.linalg.vector_norm(pairs.translation, dim=1).mean(),
         }
+        previews = DepthPreviews(batch.frame.float(), seen.warped, disparities[0].detach(), seen.kept)
         shown = terms | {f"monitor/{name}": value for name, value in monitors.items()}
         return {"total": sum(terms.values(), untrained)} | {name: value.detach() for name, value in shown.items()}, previews
 
     def _photometric(
-        self, batch: DepthBatch, depths: list[Tensor], camera: tuple[Tensor, Tensor], motions: list[Tensor], log_scale: Tensor | None,
-        disparity: Tensor,
-    ) -> tuple[Tensor, Tensor, DepthPreviews]:  # fmt: skip
-        """Photometric loss averaged over scales and levels, the share of error explained, and pictures, both at full size."""
+        self, target: Tensor, sources: list[Tensor], depths: list[Tensor], camera: tuple[Tensor, Tensor], motions: list[Tensor],
+        log_scale: Tensor | None,
+    ) -> _Seen:  # fmt: skip
+        """The target as its sources show it through its depths: photometric loss averaged over scales and levels."""
         losses: list[Tensor] = []
         for level in range(self.config.levels):
-            frame, previous, following = (_reduced(x, level) for x in (batch.frame, batch.previous, batch.next))
-            still_error = minimum_error([previous, following], frame)
+            frame, *others = (_reduced(x, level) for x in (target, *sources))
+            still_error = minimum_error(others, frame)
             matrix = intrinsics(*camera, (frame.shape[-2], frame.shape[-1]))
             inverse = invert_intrinsics(matrix)
             scale_of_error = None if log_scale is None else _reduced(log_scale, level)
             for scale, depth in enumerate(depths):
                 points = back_project(_reduced(depth, level), inverse)
-                warped = [warp(x, project(points, matrix, m)) for x, m in zip((previous, following), motions, strict=True)]
+                warped = [warp(x, project(points, matrix, m)) for x, m in zip(others, motions, strict=True)]
                 error = minimum_error(warped, frame)
                 result = masked_photometric(error, still_error if self.config.automask else None, scale_of_error)
                 losses.append(result.loss)
                 if scale == level == 0:
-                    previews = DepthPreviews(frame, warped[1].detach(), disparity.detach(), result.kept)
+                    shown, kept = warped[-1].detach(), result.kept
                     explained = 1 - torch.minimum(error, still_error).mean() / still_error.mean().clamp(min=1e-6)
-        return torch.stack(losses).mean(), explained, previews
+        return _Seen(torch.stack(losses).mean(), explained, shown, kept)
 
     def _depth(self, disparity: Tensor) -> Tensor:
         config = self.depth_network.config
@@ -262,44 +277,9 @@ def _away_from_frame(rotation: Tensor, translation: Tensor, distance: Tensor) ->
     return list(rigid_motion(rotation, scale * translation, pivot=pivot).chunk(2))
 
 
-def start_bulge(frame: Tensor, height: float) -> Tensor:
-    """1 x 1 x H x W inverse depth for frames B x 3 x H x W: 1 plus a Gaussian of `height` in the middle of the frame."""
-    grid = coordinate_grid(frame.shape[-2], frame.shape[-1], device=frame.device)
-    return 1 + height * torch.exp(-grid.square().sum(-1) / (2 * BULGE_WIDTH**2))[None, None]
-
-
-def bulge_difference(disparity: Tensor, bulge: Tensor) -> Tensor:
-    """Scalar: mean |disparity (B 1 H W) - bulge|, both relative to their means."""
-    small = resize(bulge, (disparity.shape[-2], disparity.shape[-1]))
-    return (disparity / disparity.mean((2, 3), keepdim=True) - small / small.mean()).abs().mean()
-
-
 def _reduced(maps: Tensor, level: int) -> Tensor:
     """float32 maps at 1 / 2^level of the size."""
     return F.avg_pool2d(maps.float(), 2**level) if level else maps.float()
-
-
-def shape_difference(depth: Tensor, other: Tensor, motion: Tensor, camera: Tensor) -> Tensor:
-    """Scalar: how much one frame's relief, moved, differs from another frame's, relative to how much relief there is.
-
-    Args:
-        depth, other: B x 1 x H x W, of the frame and of the frame to which `motion` (B x 4 x 4) leads; scales may differ.
-        camera: B x 3 x 3, pixels.
-
-    Inverse depths are compared, relative to their means, in a window in the middle of the frame; the spread of relief that they are
-    divided by is detached and its least share is 1 %: flattening both maps does not pay.
-    """
-    points = back_project(depth, invert_intrinsics(camera))
-    count, _, height, width = depth.shape
-    moved = torch.einsum("bi,bihw->bhw", motion[:, 2, :3], points)[:, None] + motion[:, 2, 3, None, None, None]
-    seen = sample(1 / other, project(points, camera, motion), align_corners=True, padding_mode="border")
-    grid = coordinate_grid(height, width, device=depth.device)
-    window = torch.exp(-grid.square().sum(-1) / (2 * SHAPE_WINDOW**2))
-    window = window / window.sum()
-    mine, theirs = (x / (window * x).sum((2, 3), keepdim=True) for x in (1 / moved.clamp(min=NEAREST), seen))
-    relief = ((window * (theirs - 1).square()).sum((1, 2, 3)).sqrt() + (window * (mine - 1).square()).sum((1, 2, 3)).sqrt()) / 2
-    difference = (window * (mine - theirs).abs()).sum((1, 2, 3))
-    return (difference / relief.detach().clamp(min=0.01)).mean()
 
 
 def _middle(maps: Tensor) -> Tensor:
