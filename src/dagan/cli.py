@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from dagan.cli_ablate import app as ablate_app
 from dagan.cli_evaluate import app as evaluate_app
 from dagan.errors import InputError
 
@@ -19,6 +20,7 @@ app = typer.Typer(
 train_app = typer.Typer(no_args_is_help=True, help="Train from a recipe: first the depth network, then the generator.")
 app.add_typer(train_app, name="train")
 app.add_typer(evaluate_app, name="evaluate")
+app.add_typer(ablate_app, name="ablate")
 
 
 class Device(StrEnum):

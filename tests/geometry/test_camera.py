@@ -8,6 +8,7 @@ from dagan.geometry.camera import (
     back_project,
     intrinsics,
     invert_intrinsics,
+    invert_motion,
     project,
     rigid_motion,
 )
@@ -57,6 +58,11 @@ def test_pivot_stays_where_the_shift_takes_it() -> None:
     pivot, shift = random(4, 3), random(4, 3, seed=1)
     moved = rigid_motion(random(4, 3, seed=2), shift, pivot=pivot)[:, :3] @ torch.cat([pivot, torch.ones(4, 1)], 1)[:, :, None]
     torch.testing.assert_close(moved[:, :, 0], pivot + shift, atol=2e-6, rtol=0)
+
+
+def test_way_back_undoes_a_motion() -> None:
+    motion = rigid_motion(torch.randn(3, 3), torch.randn(3, 3))
+    torch.testing.assert_close(invert_motion(motion) @ motion, torch.eye(4).expand(3, 4, 4), atol=1e-5, rtol=0)
 
 
 def test_intrinsics_are_inverted_and_never_rounded() -> None:

@@ -37,7 +37,7 @@ def test_true_depth_gives_the_true_turn() -> None:
 def test_shift_is_found_in_units_of_the_distance() -> None:
     made = scene(degrees=0.0)
     # The distance is that of the middle of the frame, nearer than the scene's unit.
-    distance = (1 / head_disparity(made))[..., 24:72, 24:72].mean((1, 2, 3))
+    distance = 1 / head_disparity(made)[..., 24:72, 24:72].mean((1, 2, 3))
     rotation, translation = aligned(made, head_disparity(made))
     truth = made.motion.translation[8:] * DISTANCE / distance[:, None]
     assert (translation - truth)[:, :2].abs().max() < 0.004

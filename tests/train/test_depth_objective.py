@@ -1,17 +1,20 @@
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from scipy.interpolate import griddata
 from torch import Tensor, nn
 
 from dagan.config import DepthConfig
 from dagan.errors import InputError
 from dagan.geometry import coordinate_grid, resize
-from dagan.geometry.camera import axis_angle_to_rotation
+from dagan.geometry.camera import axis_angle_to_rotation, back_project, intrinsics, invert_intrinsics, rigid_motion
 from dagan.losses.photometric import photometric_error
+from dagan.losses.relief import bulge_difference, match_shapes, start_bulge
 from dagan.models.depth import DepthNetwork
 from dagan.models.egomotion import Egomotion, EgomotionConfig, EgomotionNetwork
-from dagan.train.depth import DepthBatch, DepthLossConfig, DepthObjective, bulge_difference, start_bulge
+from dagan.train.depth import DepthBatch, DepthLossConfig, DepthObjective
 from relief_scene import DISTANCE, WALL, Scene, render
 
 WIDTHS = (8, 8, 12, 16, 24)
@@ -114,7 +117,7 @@ def test_time_order_matters(scene: Scene) -> None:
 
 def test_pivot_states_the_same_motion_and_forgets_the_depth_scale(scene: Scene) -> None:
     reference, _ = known(scene.depth, about_camera(scene.motion))(batch_of(scene))
-    distance = scene.depth[..., 24:72, 24:72].mean((1, 2, 3)).repeat(2)
+    distance = 1 / (1 / scene.depth[..., 24:72, 24:72]).mean((1, 2, 3)).repeat(2)
     # From the scene's pivot to the objective's, which lies at the mean depth of the middle: via the camera's centre.
     centred = about_camera(scene.motion)
     back = about_camera(replace(centred, translation=torch.zeros_like(centred.translation)), distance).translation
@@ -146,7 +149,7 @@ def test_static_wall_is_masked(scene: Scene) -> None:
 
 @pytest.mark.parametrize("scales", [1, 2, 4])
 def test_every_parameter_gets_a_gradient_from_one_forward(scene: Scene, scales: int) -> None:
-    config = DepthLossConfig(scales=scales, flip_consistency=0.1)
+    config = DepthLossConfig(scales=scales, levels=2, flip_consistency=0.1, consistency=0.1)
     objective = small_objective(config, uncertainty=True)
     objective(batch_of(scene), 0.1)[0]["total"].backward()
     missing = [name for name, p in objective.named_parameters() if p.grad is None]
@@ -222,6 +225,63 @@ def test_flip_consistency_is_zero_only_for_mirrored_maps(scene: Scene) -> None:
     assert known(scene.depth, scene.motion, config)(batch_of(scene))[0]["flip"] > 0
 
 
+def test_coarse_pictures_tell_from_farther_which_way_is_right(scene: Scene) -> None:
+    truth = about_camera(scene.motion)
+
+    def slope(shift: float, levels: int) -> float:
+        """Of the loss along a shift to the left, as seen from `shift` to the right of the truth."""
+        translation = (truth.translation + torch.tensor([shift, 0.0, 0.0])).requires_grad_()
+        objective = known(scene.depth, replace(truth, translation=translation), replace(PLAIN, levels=levels, automask=False))
+        objective(batch_of(scene))[0]["total"].backward()
+        assert translation.grad is not None
+        return translation.grad[:, 0].sum().item()
+
+    best = known(scene.depth, truth, replace(PLAIN, levels=3))(batch_of(scene))[0]["photometric"]
+    still = known(scene.depth, replace(truth, rotation=0 * truth.rotation), replace(PLAIN, levels=3))(batch_of(scene))[0]["photometric"]
+    assert best < 0.3 * still
+    # Some six pixels off.
+    assert slope(0.04, 3) > 1.3 * slope(0.04, 1)
+    assert slope(-0.04, 3) < 1.3 * slope(-0.04, 1)
+
+
+def test_shape_moves_with_the_head(scene: Scene) -> None:
+    # The scene turned: what the next frame shows is this frame's relief, moved. Frames swapped about, the truth of both is known.
+    truth = about_camera(scene.motion)
+    motion = rigid_motion(truth.rotation[3:], truth.translation[3:])
+    camera = intrinsics(truth.focal[:3], truth.principal[:3], (96, 96))
+    head = torch.where(scene.head, scene.depth, scene.depth[scene.head].max())
+    next_head = moved_depth(head, motion, camera)
+    match = match_shapes(head, next_head, motion, camera)
+    right = match.difference
+    assert right < 0.5 * match_shapes(head, head, motion, camera).difference
+    torch.testing.assert_close(match.scale, torch.ones(3), atol=0.01, rtol=0)
+    other = match_shapes(3 * head, 5 * next_head, scaled(motion, 3), camera)
+    torch.testing.assert_close(other.difference, right, atol=1e-3, rtol=0)
+    torch.testing.assert_close(other.scale, 0.6 * match.scale, atol=1e-3, rtol=0)
+    # Flattening both maps gains nothing: the difference is relative to their relief.
+    flat = [head.mean() + 0.5 * (d - head.mean()) for d in (head, next_head)]
+    assert match_shapes(*flat, motion, camera).difference > right
+
+
+def moved_depth(depth: Tensor, motion: Tensor, camera: Tensor) -> Tensor:
+    """The depth map of the moved surface, B 1 H W: of each pixel the nearest moved point around it, interpolated linearly."""
+    points = back_project(depth, invert_intrinsics(camera))
+    moved = torch.einsum("bij,bjhw->bihw", motion[:, :3, :3], points) + motion[:, :3, 3, None, None]
+    pixels = torch.einsum("bij,bjhw->bihw", camera, moved)
+    maps = []
+    rows, columns = np.mgrid[0 : depth.shape[-2], 0 : depth.shape[-1]]
+    for x, y, z in zip(*(pixels / pixels[:, 2:])[:, :2].unbind(1), moved[:, 2], strict=True):
+        places = np.stack([x.numpy().ravel(), y.numpy().ravel()], 1)
+        maps.append(griddata(places, z.numpy().ravel(), (columns, rows), "linear", fill_value=float(z.max())))
+    return torch.from_numpy(np.stack(maps)).float()[:, None]
+
+
+def scaled(motion: Tensor, factor: float) -> Tensor:
+    motion = motion.clone()
+    motion[:, :3, 3] *= factor
+    return motion
+
+
 def test_fixed_camera_has_no_prior(scene: Scene) -> None:
     losses, _ = small_objective(DepthLossConfig(), learn_camera=False, focal=2.0)(batch_of(scene))
     assert "intrinsics" not in losses
@@ -239,7 +299,9 @@ def test_autocast_changes_the_networks_only(scene: Scene) -> None:
     assert torch.isfinite(network["total"])
 
 
-@pytest.mark.parametrize(("option", "value"), [("scales", 0), ("scales", 5), ("smoothness", -1.0), ("start_share", -0.1)])
+@pytest.mark.parametrize(
+    ("option", "value"), [("scales", 0), ("scales", 5), ("levels", 0), ("consistency", -0.1), ("smoothness", -1.0), ("start_share", -0.1)]
+)
 def test_bad_options_are_named(option: str, value: float) -> None:
     with pytest.raises(InputError, match=option):
         DepthLossConfig(**{option: value})  # type: ignore[arg-type]

@@ -41,6 +41,16 @@ class EvaluateDepthOptions:
 
 def evaluate_depth(folder: Path, options: EvaluateDepthOptions) -> DepthSummary:
     """Measures, prints, writes. Raises InputError for missing clips or files, and for an output that is there already."""
+    summary, found = measure_folder(folder, options)
+    _print(summary)
+    if options.output is not None:
+        files = write_reports(options.output, summary, found, options.overwrite)
+        print(f"{options.output}: {len(files)} files, {files[0].name} and {files[1].name} first")
+    return summary
+
+
+def measure_folder(folder: Path, options: EvaluateDepthOptions) -> tuple[DepthSummary, list[ClipDepth]]:
+    """Figures over the clips of a folder, and each clip's. Raises InputError for missing clips or files."""
     _check(options)
     clips = clips_for(folder, options.hold_out)
     if options.clips is not None and options.clips < len(clips):
@@ -64,12 +74,7 @@ def evaluate_depth(folder: Path, options: EvaluateDepthOptions) -> DepthSummary:
         notes.append("Pose and focal length are not measured: the motion network's weights are not there (--egomotion last.ckpt).")
     if landmarks is None:
         notes.append("The landmarker's file is not there: no rank correlation with its z, and real clips are left out.")
-    summary = summarise_depth(found, networks, notes)
-    _print(summary)
-    if options.output is not None:
-        files = write_reports(options.output, summary, found, options.overwrite)
-        print(f"{options.output}: {len(files)} files, {files[0].name} and {files[1].name} first")
-    return summary
+    return summarise_depth(found, networks, notes), found
 
 
 def _check(options: EvaluateDepthOptions) -> None:

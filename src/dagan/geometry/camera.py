@@ -75,6 +75,12 @@ def rigid_motion(axis_angle: Tensor, translation: Tensor, invert: bool = False, 
     return torch.cat([torch.cat([rotation, shift[:, :, None]], dim=2), last], dim=1)
 
 
+def invert_motion(motion: Tensor) -> Tensor:
+    """The way back of B x 4 x 4 rigid motions, in closed form."""
+    rotation = motion[:, :3, :3].transpose(1, 2)
+    return torch.cat([torch.cat([rotation, -rotation @ motion[:, :3, 3:]], dim=2), motion[:, 3:]], dim=1)
+
+
 def back_project(depth: Tensor, inverse_intrinsics: Tensor) -> Tensor:
     """The points that the pixels see: depth B x 1 x H x W (along z) and inverse intrinsics for that size to B x 3 x H x W."""
     _, _, height, width = depth.shape

@@ -15,15 +15,13 @@ from torch import Tensor, nn
 
 from dagan.config import STRICT
 from dagan.errors import InputError
-from dagan.geometry import coordinate_grid, resize
-from dagan.geometry.camera import axis_angle_to_rotation, back_project, intrinsics, invert_intrinsics, project, rigid_motion
+from dagan.geometry import resize
+from dagan.geometry.camera import axis_angle_to_rotation, back_project, intrinsics, invert_intrinsics, invert_motion, project, rigid_motion
 from dagan.losses.photometric import edge_aware_smoothness, masked_photometric, minimum_error, warp
+from dagan.losses.relief import bulge_difference, match_shapes, start_bulge
 from dagan.models.depth import DepthNetwork, disparity_to_depth
 from dagan.models.egomotion import Egomotion, EgomotionNetwork
 from dagan.train.alignment import align
-
-# Standard deviation of the bulge that training starts from, in coordinates of [-1, 1]: about a head's.
-BULGE_WIDTH = 0.45
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +29,8 @@ class DepthLossConfig:
     """Terms of the objective; a weight of 0 leaves its term out.
 
     scales: how many of the four disparities are trained, full size first.
+    levels: at how many picture sizes each is judged: full, half, quarter. A warped frame that is off by some pixels shows in
+        which direction only where pictures are that coarse. METHOD has the full size alone.
     smoothness: weight at scale 0; halved with every further scale.
     automask: ignore pixels that the unwarped frames explain as well.
     pivot: turn the head about the point in the middle of the frame at the mean depth there, and measure translation in
@@ -38,6 +38,9 @@ class DepthLossConfig:
         scale. False: turn about the camera's centre, where small turns and shifts look alike and only shifts show depth.
     intrinsics_prior: weight of the squared logarithm of focal length over its starting value.
     flip_consistency: weight of |disparity - unflipped disparity of the mirrored frame|.
+    consistency: weight of the difference between the next frame's relief and this frame's, moved there (`losses.relief`). A head
+        that turned must be seen turned: how far a face is tilted in a single picture shows little in the photometric error. The
+        next frame's depth is then judged by the photometric error too, with this frame as its only source.
     level: weight of the squared distance of the mean disparity in the middle of the frame from 0.5 (scale is free otherwise).
     start_share, start_relief: over this share of training the disparity is drawn to a bulge of this relative height in the
         middle of the frame, less and less, while the photometric error comes in. Without it, small turns explain a hollow face
@@ -50,11 +53,13 @@ class DepthLossConfig:
 
     __pydantic_config__ = STRICT
     scales: int = 4
+    levels: int = 1
     smoothness: float = 1e-3
     automask: bool = True
     pivot: bool = True
     intrinsics_prior: float = 0.01
     flip_consistency: float = 0.0
+    consistency: float = 0.0
     level: float = 0.01
     start_share: float = 0.2
     start_relief: float = 0.2
@@ -64,7 +69,9 @@ class DepthLossConfig:
     def __post_init__(self) -> None:
         if not 1 <= self.scales <= 4:
             raise InputError(f"depth loss scales is {self.scales}: must be 1 to 4")
-        weights = ("smoothness", "intrinsics_prior", "flip_consistency", "level", "imitation")
+        if not 1 <= self.levels <= 4:
+            raise InputError(f"depth loss levels is {self.levels}: must be 1 to 4")
+        weights = ("smoothness", "intrinsics_prior", "flip_consistency", "consistency", "level", "imitation")
         for name in (*weights, "start_share", "start_relief", "aligned_share"):
             if getattr(self, name) < 0:
                 raise InputError(f"depth loss {name} is {getattr(self, name)}: must not be negative")
@@ -96,6 +103,16 @@ class DepthPreviews:
     kept: Tensor
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """loss: scalar. explained: share of the still error that warping removes. warped: the last source, B 3 H W. kept: B 1 H W bool."""
+
+    loss: Tensor
+    explained: Tensor
+    warped: Tensor
+    kept: Tensor
+
+
 class DepthObjective(nn.Module):
     """Holds both networks of stage 1 and turns a batch into losses.
 
@@ -114,9 +131,12 @@ class DepthObjective(nn.Module):
 
     def forward(self, batch: DepthBatch, progress: float = 1.0) -> tuple[dict[str, Tensor], DepthPreviews]:
         """progress: share of training done, in [0, 1]; only what `start_share` governs depends on it."""
-        mirrored = self.config.flip_consistency > 0
-        seen = torch.cat([batch.frame_in, batch.frame_in.flip(-1)]) if mirrored else batch.frame_in
-        disparities = self.depth_network(seen)
+        seen = [batch.frame_in]
+        if self.config.consistency:
+            seen.append(batch.next_in)
+        if self.config.flip_consistency:
+            seen.append(batch.frame_in.flip(-1))
+        disparities = self.depth_network(torch.cat(seen))
         # Both pairs in one pass: batch statistics see the same data, and the network runs once a step.
         pairs = self.egomotion(torch.cat([batch.previous_in, batch.frame_in]), torch.cat([batch.frame_in, batch.next_in]))
         with torch.autocast(batch.frame.device.type, enabled=False):
@@ -128,9 +148,12 @@ class DepthObjective(nn.Module):
         config = self.config
         count = len(batch.frame)
         size = (batch.frame.shape[-2], batch.frame.shape[-1])
-        mirrored, disparities = [d[count:] for d in disparities], [d[:count] for d in disparities]
+        # Of the frame, of the next one (with consistency) and of the mirrored frame (with flip consistency).
+        following, mirrored = disparities[0][count : 2 * count], disparities[0][-count:]
+        disparities = [d[:count] for d in disparities]
         depths = [self._depth(resize(d, size)) for d in disparities[: config.scales]]
-        distance = _middle(depths[0]).mean((1, 2, 3))
+        # Of inverse depth: a far wall beside the head would draw the mean of depth behind the head.
+        distance = 1 / _middle(1 / depths[0]).mean((1, 2, 3))
         # One camera filmed the three frames.
         camera = (_of_sample(pairs.focal), _of_sample(pairs.principal))
         pull = max(0.0, 1 - progress / config.start_share) if config.start_share and config.start_relief else 0.0
@@ -143,7 +166,15 @@ class DepthObjective(nn.Module):
         else:
             motions = self._motions(pairs, distance)
         log_scale = None if pairs.log_scale is None else _of_sample(pairs.log_scale)
-        photometric, explained, previews = self._photometric(batch, depths, intrinsics(*camera, size), motions, log_scale, disparities[0])
+        seen = self._photometric(batch.frame, [batch.previous, batch.next], depths, camera, motions, log_scale)
+        photometric = seen.loss
+        if config.consistency:
+            ahead = self._depth(following)
+            match = match_shapes(depths[0], ahead, motions[1], intrinsics(*camera, size))
+            # The next frame's depth is at hand: this frame, seen through it, judges it too.
+            ahead = match.scale[:, None, None, None] * ahead
+            again = self._photometric(batch.next, [batch.frame], [ahead], camera, [invert_motion(motions[1])], None)
+            photometric = (photometric + again.loss) / 2
 
         terms = {"photometric": (1 - pull) * photometric}
         terms["smoothness"] = config.smoothness * _smoothness(disparities[: config.scales], batch.frame.float())
@@ -151,7 +182,9 @@ class DepthObjective(nn.Module):
         if self.egomotion.config.learn_camera:
             terms["intrinsics"] = config.intrinsics_prior * torch.log(camera[0] / self.egomotion.config.focal).square().mean()
         if config.flip_consistency:
-            terms["flip"] = config.flip_consistency * F.l1_loss(disparities[0], mirrored[0].flip(-1))
+            terms["flip"] = config.flip_consistency * F.l1_loss(disparities[0], mirrored.flip(-1))
+        if config.consistency:
+            terms["consistency"] = (1 - pull) * config.consistency * match.difference
         if pull > 0:
             terms["bulge"] = pull * torch.stack([bulge_difference(d, bulge) for d in disparities[: config.scales]]).mean()
         if aligned is not None:
@@ -161,34 +194,39 @@ class DepthObjective(nn.Module):
         untrained = sum((0 * d.mean() for d in disparities[config.scales :]), photometric.new_zeros(()))
         relief = _middle(1 / depths[0])
         monitors = {
-            "explained": explained,
-            "masked": 1 - previews.kept.float().mean(),
+            "explained": seen.explained,
+            "masked": 1 - seen.kept.float().mean(),
             "relief": (relief.std((1, 2, 3)) / relief.mean((1, 2, 3))).mean(),
             "focal": camera[0].mean(),
             "rotation": torch.linalg.vector_norm(pairs.rotation, dim=1).mean() * (180 / math.pi),
             "translation": torch.linalg.vector_norm(pairs.translation, dim=1).mean(),
         }
+        previews = DepthPreviews(batch.frame.float(), seen.warped, disparities[0].detach(), seen.kept)
         shown = terms | {f"monitor/{name}": value for name, value in monitors.items()}
         return {"total": sum(terms.values(), untrained)} | {name: value.detach() for name, value in shown.items()}, previews
 
     def _photometric(
-        self, batch: DepthBatch, depths: list[Tensor], camera: Tensor, motions: list[Tensor], log_scale: Tensor | None, disparity: Tensor
-    ) -> tuple[Tensor, Tensor, DepthPreviews]:
-        """Photometric loss averaged over the scales, the share of error explained, and pictures, both at scale 0."""
-        frame, sources = batch.frame.float(), [batch.previous.float(), batch.next.float()]
-        still_error = minimum_error(sources, frame)
-        inverse = invert_intrinsics(camera)
+        self, target: Tensor, sources: list[Tensor], depths: list[Tensor], camera: tuple[Tensor, Tensor], motions: list[Tensor],
+        log_scale: Tensor | None,
+    ) -> _Seen:  # fmt: skip
+        """The target as its sources show it through its depths: photometric loss averaged over scales and levels."""
         losses: list[Tensor] = []
-        for scale, depth in enumerate(depths):
-            points = back_project(depth, inverse)
-            warped = [warp(source, project(points, camera, motion)) for source, motion in zip(sources, motions, strict=True)]
-            error = minimum_error(warped, frame)
-            result = masked_photometric(error, still_error if self.config.automask else None, log_scale)
-            losses.append(result.loss)
-            if scale == 0:
-                previews = DepthPreviews(frame, warped[1].detach(), disparity.detach(), result.kept)
-                explained = 1 - torch.minimum(error, still_error).mean() / still_error.mean().clamp(min=1e-6)
-        return torch.stack(losses).mean(), explained, previews
+        for level in range(self.config.levels):
+            frame, *others = (_reduced(x, level) for x in (target, *sources))
+            still_error = minimum_error(others, frame)
+            matrix = intrinsics(*camera, (frame.shape[-2], frame.shape[-1]))
+            inverse = invert_intrinsics(matrix)
+            scale_of_error = None if log_scale is None else _reduced(log_scale, level)
+            for scale, depth in enumerate(depths):
+                points = back_project(_reduced(depth, level), inverse)
+                warped = [warp(x, project(points, matrix, m)) for x, m in zip(others, motions, strict=True)]
+                error = minimum_error(warped, frame)
+                result = masked_photometric(error, still_error if self.config.automask else None, scale_of_error)
+                losses.append(result.loss)
+                if scale == level == 0:
+                    shown, kept = warped[-1].detach(), result.kept
+                    explained = 1 - torch.minimum(error, still_error).mean() / still_error.mean().clamp(min=1e-6)
+        return _Seen(torch.stack(losses).mean(), explained, shown, kept)
 
     def _depth(self, disparity: Tensor) -> Tensor:
         config = self.depth_network.config
@@ -239,16 +277,9 @@ def _away_from_frame(rotation: Tensor, translation: Tensor, distance: Tensor) ->
     return list(rigid_motion(rotation, scale * translation, pivot=pivot).chunk(2))
 
 
-def start_bulge(frame: Tensor, height: float) -> Tensor:
-    """1 x 1 x H x W inverse depth for frames B x 3 x H x W: 1 plus a Gaussian of `height` in the middle of the frame."""
-    grid = coordinate_grid(frame.shape[-2], frame.shape[-1], device=frame.device)
-    return 1 + height * torch.exp(-grid.square().sum(-1) / (2 * BULGE_WIDTH**2))[None, None]
-
-
-def bulge_difference(disparity: Tensor, bulge: Tensor) -> Tensor:
-    """Scalar: mean |disparity (B 1 H W) - bulge|, both relative to their means."""
-    small = resize(bulge, (disparity.shape[-2], disparity.shape[-1]))
-    return (disparity / disparity.mean((2, 3), keepdim=True) - small / small.mean()).abs().mean()
+def _reduced(maps: Tensor, level: int) -> Tensor:
+    """float32 maps at 1 / 2^level of the size."""
+    return F.avg_pool2d(maps.float(), 2**level) if level else maps.float()
 
 
 def _middle(maps: Tensor) -> Tensor:

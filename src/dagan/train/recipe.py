@@ -137,17 +137,23 @@ def read_recipe(cls: type[R], path: Path, overrides: Iterable[str] = ()) -> R:
 
     `model: {preset: lite-256, ...}` starts from a named preset. Raises InputError for anything unknown or out of range.
     """
+    data = read_mapping(path, "recipe")
+    for override in overrides:
+        _apply(data, override)
+    return build_recipe(cls, data, str(path))
+
+
+def read_mapping(path: Path, what: str) -> dict[str, Any]:
+    """The mapping in a YAML file; `what` it is, such as "recipe", for errors. Raises InputError where there is none."""
     if not path.is_file():
-        raise InputError(f"recipe {path} does not exist: give the path of a .yaml file, such as those in recipes/")
+        raise InputError(f"{what} {path} does not exist: give the path of a .yaml file, such as those in recipes/")
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):
         raise InputError(f"{path} must hold a mapping of keys to values, such as `batch_size: 16`")
-    for override in overrides:
-        _apply(data, override)
-    return build_recipe(cls, data, str(path))
+    return data
 
 
 def build_recipe(cls: type[R], data: Mapping[str, Any], where: str) -> R:

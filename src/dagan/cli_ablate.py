@@ -1,0 +1,41 @@
+"""`dagan ablate ...`: which part of a recipe does what."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="Train variants of a recipe and tabulate what each part brings.")
+
+
+@app.callback()
+def _ablate() -> None:
+    """Keeps `depth` a sub-command while it is the only one."""
+
+
+@app.command("depth")
+def ablate_depth(
+    table: Annotated[Path, typer.Argument(help="Table of variants, such as recipes/ablations/depth.yaml.", show_default=False)],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of runs and tables.", show_default=False)],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings of all runs, such as max_steps=500.", show_default=False)
+    ] = None,
+    synthetic: Annotated[Path | None, typer.Option(help="Clips of `dagan synth` to measure on.", show_default=False)] = None,
+    real: Annotated[Path | None, typer.Option(help="Real clips to measure on.", show_default=False)] = None,
+    hold_out: Annotated[float, typer.Option(help="Share of the real identities that training held out; 0 measures all.")] = 0.0,
+    every: Annotated[int, typer.Option(help="Measure each n-th frame.")] = 10,
+    only: Annotated[list[str] | None, typer.Option(help="Name of a variant to run; may be repeated.", show_default=False)] = None,
+    landmarker: Annotated[Path | None, typer.Option("--landmarker", help="File of the face landmarker bundle.", show_default=False)] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Run again what is done already.")] = False,
+) -> None:
+    """Variants of stage 1, each trained from its seeds, measured as `dagan evaluate depth` does. Started again, it goes on."""
+    from dagan.commands.ablate import AblateOptions
+    from dagan.commands.ablate import ablate_depth as run
+
+    options = AblateOptions(
+        output=output, synthetic=synthetic, real=real, hold_out=hold_out, every=every, landmarker=landmarker,
+        only=tuple(only or ()), overwrite=overwrite,
+    )  # fmt: skip
+    run(table, overrides or [], options)
