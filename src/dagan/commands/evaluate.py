@@ -14,6 +14,7 @@ from rich.table import Table
 from dagan.commands.notices import warn
 from dagan.commands.progress import progress_bar
 from dagan.data.clips import Clip, clips_for, find_stills
+from dagan.device import choose_device, choose_precision
 from dagan.errors import InputError
 from dagan.evaluate.archive import save
 from dagan.evaluate.methods import COPY, CopySpec, ModelSpec, ResultsSpec, Spec
@@ -187,7 +188,10 @@ def _methods(options: EvaluateOptions) -> list[Spec]:
         taken.add(name := next(name for name in names if name not in taken))
         return name
 
-    models = [ModelSpec(name_of(_short(model)), model, options.device, options.precision) for model in options.models]
+    # Said as what they are: a run may go on, from its cache, on a machine where "auto" is something else.
+    device = choose_device(options.device)
+    precision = str(choose_precision(options.precision, device)).removeprefix("torch.")
+    models = [ModelSpec(name_of(_short(model)), model, str(device), precision) for model in options.models]
     results = [ResultsSpec(name_of(folder.resolve().name), folder) for folder in options.results]
     return [*models, *results, CopySpec()]
 
