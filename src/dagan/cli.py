@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from dagan.cli_ablate import app as ablate_app
+from dagan.cli_evaluate import app as evaluate_app
 from dagan.errors import InputError
 
 app = typer.Typer(
@@ -18,15 +19,8 @@ app = typer.Typer(
 )  # fmt: skip
 train_app = typer.Typer(no_args_is_help=True, help="Train from a recipe: first the depth network, then the generator.")
 app.add_typer(train_app, name="train")
-evaluate_app = typer.Typer(no_args_is_help=True, help="Measure a model.")
 app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(ablate_app, name="ablate")
-
-
-@evaluate_app.callback()
-def _evaluate() -> None:
-    """Keeps `reconstruction` a sub-command while it is the only one."""
-
 
 
 class Device(StrEnum):
@@ -197,30 +191,6 @@ def synth(
     from dagan.commands.synth import synthesise_folder
 
     synthesise_folder(output, clips, size, seed, frames, workers, overwrite)
-
-
-@evaluate_app.command("reconstruction")
-def evaluate_reconstruction(
-    clips: Annotated[Path, typer.Argument(help="Folder of clips.", show_default=False)],
-    model: ModelOption = "lite-256",
-    device: RunDeviceOption = "auto",
-    precision: PrecisionOption = "auto",
-    hold_out: Annotated[float, typer.Option(help="Share of identities that training held out; 0 measures every clip.")] = 0.0,
-    every: Annotated[int, typer.Option(help="Measure each n-th frame.")] = 5,
-    lpips: Annotated[Path | None, typer.Option(help="SqueezeNet 1.1 weights, for LPIPS.", show_default=False)] = None,
-    identity: Annotated[Path | None, typer.Option(help="ONNX face recognition network, for CSIM and AED.", show_default=False)] = None,
-    landmarker: LandmarkerOption = None,
-    report: Annotated[Path | None, typer.Option("--json", help="Report to write too (.json).", show_default=False)] = None,
-    overwrite: OverwriteOption = False,
-) -> None:
-    """Rebuild clips from their first frame, beside the baseline that copies it."""
-    from dagan.commands.evaluate import EvaluateOptions, evaluate_reconstruction
-
-    options = EvaluateOptions(
-        model=model, device=device, precision=precision, hold_out=hold_out, every=every,
-        lpips=lpips, identity=identity, landmarker=landmarker, report=report, overwrite=overwrite,
-    )  # fmt: skip
-    evaluate_reconstruction(clips, options)
 
 
 @evaluate_app.command("depth")

@@ -9,9 +9,9 @@ import torch
 
 import dagan
 from dagan.animate.animator import Animator
-from dagan.animate.transfer import transfer
 from dagan.errors import InputError
 from dagan.inference.engine import Engine
+from dagan.inference.transfer import transfer
 from dagan.media.video import open_video
 from running_samples import moving_pictures, tiny_model, write_clip
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from dagan.animate.reference import (
+from dagan.errors import InputError
+from dagan.inference.reference import (
     check_reference,
     head_pose,
     nearest_layout,
@@ -12,7 +13,6 @@ from dagan.animate.reference import (
     pose_distance,
     turn_between,
 )
-from dagan.errors import InputError
 from dagan.media.landmarks import Face
 from dagan.media.mesh_points import BLENDSHAPE_NAMES
 

@@ -1,16 +1,18 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from scipy.ndimage import gaussian_filter
 from scipy.stats import spearmanr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from dagan.evaluate import metrics
 from dagan.evaluate.identity import SIZE, TEMPLATE, align, five_points
-from dagan.evaluate.lpips import LPIPS
-from dagan.losses.features import _squeezenet
+from dagan.evaluate.lpips import LPIPS, LpipsNetwork
+from dagan.losses.features import _alexnet, _squeezenet, _vgg16
 
 
 @pytest.fixture
@@ -49,11 +51,44 @@ def test_depth_correlation_of_a_cone() -> None:
     assert metrics.depth_rank_correlation(-disparity, landmarks) < -0.99
 
 
-def test_lpips_follows_its_definition(pair: tuple[torch.Tensor, torch.Tensor], tmp_path: Path) -> None:
+def test_data_range_two_flatters_as_published(pair: tuple[torch.Tensor, torch.Tensor]) -> None:
+    a, b = pair
+    assert (metrics.psnr(a, b, 2.0) - metrics.psnr(a, b)).tolist() == pytest.approx([20 * np.log10(2)] * 2, abs=1e-4)
+    x, y = (t[0].permute(1, 2, 0).double().numpy() for t in pair)
+    expected = structural_similarity(x, y, data_range=2, channel_axis=2, gaussian_weights=True, sigma=1.5, use_sample_covariance=False)
+    assert metrics.ssim(a, b, 2.0)[0].item() == pytest.approx(expected, abs=1e-4)
+    assert (metrics.ssim(a, b, 2.0) > metrics.ssim(a, b)).all()
+
+
+def test_ms_ssim_follows_its_definition() -> None:
+    """Products of contrast-structure terms of five halved scales, the last with luminance, by scipy's filters alone."""
+    generator = torch.Generator().manual_seed(3)
+    a = torch.nn.functional.interpolate(torch.rand(1, 3, 20, 20, generator=generator), size=192, mode="bicubic").clamp(0, 1)
+    b = (a + 0.1 * torch.randn(a.shape, generator=generator)).clamp(0, 1)
+    x, y = (t[0].double().numpy() for t in (a, b))
+    expected = 1.0
+    for scale, weight in enumerate((0.0448, 0.2856, 0.3001, 0.2363, 0.1333)):
+        smooth = lambda v: np.stack([gaussian_filter(c, 1.5, truncate=3.5)[5:-5, 5:-5] for c in v])  # noqa: E731
+        mx, my = smooth(x), smooth(y)
+        vx, vy, vxy = smooth(x * x) - mx**2, smooth(y * y) - my**2, smooth(x * y) - mx * my
+        structure = (2 * vxy + 0.03**2) / (vx + vy + 0.03**2)
+        luminance = (2 * mx * my + 0.01**2) / (mx**2 + my**2 + 0.01**2)
+        term = (structure * luminance if scale == 4 else structure).mean()
+        expected *= max(term, 0) ** weight
+        x, y = (v.reshape(3, v.shape[1] // 2, 2, v.shape[2] // 2, 2).mean((2, 4)) for v in (x, y))
+    assert metrics.ms_ssim(a, b)[0].item() == pytest.approx(expected, abs=1e-3)
+    assert metrics.ms_ssim(a, a)[0].item() == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("name", "build"), [("squeezenet", _squeezenet), ("alexnet", _alexnet), ("vgg16", _vgg16)])
+def test_lpips_follows_its_definition(
+    pair: tuple[torch.Tensor, torch.Tensor], tmp_path: Path, name: LpipsNetwork, build: Callable[[], tuple[torch.nn.Sequential, tuple[int]]]
+) -> None:
     torch.manual_seed(0)
-    layers, taps = _squeezenet()
+    layers, taps = build()
     save_file({f"features.{k}": v for k, v in layers.state_dict().items()}, tmp_path / "s.safetensors")
-    ruler = LPIPS(tmp_path / "s.safetensors")
+    ruler = LPIPS(tmp_path / "s.safetensors", name)
+    assert all((weights >= 0).all() for weights in ruler.linear)  # as trained: distances cannot be negative
     a, b = pair
     assert ruler(a, a).tolist() == [0, 0]
     shift, scale = np.array([-0.030, -0.088, -0.188]), np.array([0.458, 0.448, 0.450])  # as published, for [-1, 1]

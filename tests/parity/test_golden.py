@@ -16,8 +16,8 @@ import torch
 from rebuild import LAYOUT
 from released_files import ReleasedFiles, full_depth, random_model, released_states, small_config, write
 
-from dagan.animate.transfer import transfer
 from dagan.config import DepthConfig, preset
+from dagan.inference.transfer import transfer
 from dagan.models.dagan import DaGAN, Output
 from dagan.models.discriminator import Discriminator
 from dagan.models.keypoints import Keypoints

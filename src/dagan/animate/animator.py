@@ -16,11 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
-from dagan.animate.transfer import transfer
 from dagan.errors import InputError
 from dagan.inference.batches import batched
 from dagan.inference.engine import EncodedSource, Engine
 from dagan.inference.progress import silent
+from dagan.inference.transfer import transfer
 from dagan.inference.view import read_view, to_square, view_still, view_video
 from dagan.media.faces import FaceFinder, open_face_finder
 from dagan.media.framing import crop as cut

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from dagan.animate.motion import MOTION_SUFFIXES, Motion
-from dagan.animate.reference import HeadPose, head_pose, nearest_layout, pose_distance
 from dagan.errors import InputError
 from dagan.inference.batches import batched
 from dagan.inference.engine import Engine
 from dagan.inference.inputs import is_photo
+from dagan.inference.reference import HeadPose, head_pose, nearest_layout, pose_distance
 from dagan.media.faces import FaceFinder, LandmarkFinder
 from dagan.media.reader import Frame, VideoReader
 

@@ -22,13 +22,13 @@ from dagan.animate.animator import Animator
 from dagan.animate.driving import MotionReader, frame_spans, is_motion_file, nearest_keypoints, refuse_photo
 from dagan.animate.layout import Layout, PasteBack, Plain, SideBySide
 from dagan.animate.motion import MOTION_SUFFIXES, Motion, check_fit, read_motion, save_motion
-from dagan.animate.reference import check_reference, parse_reference
 from dagan.animate.report import AnimateReport, write_report
 from dagan.errors import InputError
 from dagan.inference.batches import batched
 from dagan.inference.destination import check_destination, check_distinct
 from dagan.inference.engine import Engine
 from dagan.inference.progress import Progress, counted, silent
+from dagan.inference.reference import check_reference, parse_reference
 from dagan.inference.usage import peak_device_memory_mb, peak_memory_mb
 from dagan.inference.view import View, read_view, view_still, view_video
 from dagan.media.faces import FaceFinder, open_face_finder

@@ -1,73 +1,243 @@
-"""`dagan evaluate reconstruction`: measure a model on clips and print the table beside the copy baseline."""
+"""`dagan evaluate reconstruction` and `cross-identity`: measure methods on clips, print the table, write the run's folder."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
-from dagan.data.clips import clips_for
+from dagan.commands.notices import warn
+from dagan.commands.progress import progress_bar
+from dagan.data.clips import Clip, clips_for, find_stills
+from dagan.device import choose_device, choose_precision
 from dagan.errors import InputError
-from dagan.evaluate.faces import open_landmarks
-from dagan.evaluate.identity import IdentityNetwork
-from dagan.evaluate.lpips import LPIPS
-from dagan.evaluate.reconstruction import ClipScores, Rulers, Summary, measure_clip, summarise
+from dagan.evaluate.archive import save
+from dagan.evaluate.methods import COPY, CopySpec, ModelSpec, ResultsSpec, Spec
+from dagan.evaluate.pairs import Pair, draw_pairs, read_pairs, self_pairs, write_pairs
+from dagan.evaluate.records import Evaluation, PairScores
+from dagan.evaluate.rulers import RulerFiles, Settings
+from dagan.evaluate.run import evaluate
+from dagan.evaluate.summary import means, ratio_to_copy, summarise
+from dagan.media.landmarker_file import find_landmarker_file
 from dagan.media.output import atomic_output
 from dagan.weights import load
+
+PAIRS = "pairs.csv"
+REPORT = ("evaluation.json", "report.md", "report.html")
+_MOST_PROBLEMS = 10  # printed; the report has all
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateOptions:
-    """model, device, precision: as `dagan.load` takes them. hold_out: share of identities held out, as in the training recipe;
-    0 takes all clips. every: measure each n-th frame. lpips, identity, landmarker: files; what is missing is left out."""
+    """models, device, precision: as `dagan.load` takes them. results: folders of results of other programs. hold_out: share of
+    identities held out, as in the training recipe; 0 takes all clips. pairs: list to measure. portraits, seed, count: sources and
+    pairs to draw between identities. lpips ... fid_network: files; what is missing is left out. folder: of the report, of pictures
+    and of what is kept for a next run. summary: JSON file of means alone. The others: see `Settings`."""
 
-    model: str = "lite-256"
+    models: Sequence[str] = ("lite-256",)
+    results: Sequence[Path] = ()
     device: str = "auto"
     precision: str = "auto"
     hold_out: float = 0.0
     every: int = 5
+    size: int | None = None
+    pairs: Path | None = None
+    portraits: Path | None = None
+    seed: int = 0
+    count: int | None = None
+    absolute: bool = False
+    adapt_scale: bool = True
+    reference: str = "auto"
     lpips: Path | None = None
-    identity: Path | None = None
+    lpips_vgg: Path | None = None
+    lpips_alex: Path | None = None
+    identity: str | None = None
     landmarker: Path | None = None
-    report: Path | None = None
+    fid: bool = False
+    fid_network: Path | None = None
+    legacy_range: bool = False
+    workers: int = 1
+    folder: Path | None = None
+    summary: Path | None = None
     overwrite: bool = False
 
 
-def evaluate_reconstruction(folder: Path, options: EvaluateOptions) -> Summary:
-    """Measures, prints the table, writes the report. Raises InputError for missing clips or files."""
-    if options.every < 1:
-        raise InputError(f"--every is {options.every}: must be at least 1")
-    clips = clips_for(folder, options.hold_out)
-    model = load(options.model, options.device, options.precision)
-    rulers = Rulers(
-        lpips=LPIPS(options.lpips) if options.lpips else None,
-        identity=IdentityNetwork(options.identity) if options.identity else None,
-        landmarks=open_landmarks(options.landmarker),
-    )
-    scores: list[ClipScores] = []
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal) as progress:
-        for clip in progress.track(clips, description="measuring"):
-            scores.append(measure_clip(clip.path, model, rulers, every=options.every))
-    summary = summarise(scores)
-    _print(summary)
-    if options.report is not None:
-        with atomic_output(options.report, options.overwrite) as partial:
-            partial.write_text(json.dumps(asdict(summary) | {"scores": [{"clip": s.name, **s.means()} for s in scores]}, indent=1))
-    return summary
+def evaluate_reconstruction(clips: Path, options: EvaluateOptions) -> Evaluation:
+    """Clips rebuilt from one of their frames. Raises InputError for missing clips or files, and outputs that exist."""
+    found = clips_for(clips, options.hold_out)
+    if options.pairs is None:
+        return _run("reconstruction", self_pairs(found), options)
+    pairs = _listed(options.pairs, found, found)
+    own = [pair for pair in pairs if pair.same]
+    if not own:
+        raise InputError(f"{options.pairs} pairs different clips alone: measure it with `dagan evaluate cross-identity`")
+    if len(own) < len(pairs):
+        warn(f"{len(pairs) - len(own)} of {len(pairs)} pairs of {options.pairs} are of different clips: left out")
+    return _run("reconstruction", own, options)
 
 
-def _print(summary: Summary) -> None:
-    table = Table("metric", "model", "copy", "ratio", title=f"{summary.clips} clips, {summary.frames} frames")
-    for name, (ours, copied, ratio) in summary.metrics.items():
-        table.add_row(name, f"{ours:.4f}", f"{copied:.4f}", f"{ratio:.3f}")
+def evaluate_cross_identity(clips: Path, options: EvaluateOptions) -> Evaluation:
+    """One person's picture driven by another's clip. Raises InputError for missing clips or files, and outputs that exist."""
+    drivers = clips_for(clips, options.hold_out)
+    sources = find_stills(options.portraits) if options.portraits is not None else drivers
+    if options.pairs is None:
+        pairs = draw_pairs(drivers, sources, options.seed, options.count)
+    else:
+        pairs = _listed(options.pairs, [*sources, *(drivers if options.portraits is not None else ())], drivers)
+    return _run("cross-identity", pairs, options)
+
+
+def _listed(file: Path, sources: Sequence[Clip], drivers: Sequence[Clip]) -> list[Pair]:
+    pairs, unknown = read_pairs(file, sources, drivers)
+    if unknown:
+        more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+        warn(f"{file} names clips that are not there, and their pairs are left out: {', '.join(unknown[:5])}{more}")
+    return pairs
+
+
+def _run(protocol: str, pairs: list[Pair], options: EvaluateOptions) -> Evaluation:
+    _refuse_existing(options)
+    files = _tools(options)
+    methods = _methods(options)
+    if options.fid and not (files.fid or files.lpips):
+        raise InputError("--fid needs a feature network: give --lpips (SqueezeNet) or --fid-network (ONNX)")
+    settings = Settings(
+        protocol="reconstruction" if protocol == "reconstruction" else "cross-identity", every=options.every,
+        size=options.size or _size_of(options), relative=not options.absolute, adapt_scale=options.adapt_scale,
+        reference=_reference(options, files), legacy_range=options.legacy_range, fid=options.fid,
+    )  # fmt: skip
+    with progress_bar() as show:
+        evaluation = evaluate(
+            pairs, methods, files, settings, folder=options.folder, workers=options.workers, warn=warn,
+            progress=lambda done, total: show("pairs", done, total),
+        )  # fmt: skip
+    _warn_of_problems(evaluation.scores)
+    _print(evaluation)
+    if options.folder is not None:
+        write_pairs(options.folder / PAIRS, pairs, overwrite=True)
+        print(f"report: {', '.join(str(path) for path in _report(options.folder, evaluation, options.overwrite))}")
+    if options.summary is not None:
+        with atomic_output(options.summary, options.overwrite) as partial:
+            partial.write_text(json.dumps(summarise(evaluation), indent=1, allow_nan=False), encoding="utf-8")
+    return evaluation
+
+
+def _report(folder: Path, evaluation: Evaluation, overwrite: bool) -> list[Path]:
+    """The files written: all of them, or the values alone where the page's template engine is not installed."""
+    try:
+        from dagan.evaluate.report import write_report
+    except ImportError as error:
+        warn(f"the report's page and table are left out ({error}): install dagan[evaluate]")
+        save(folder / REPORT[0], evaluation, overwrite)
+        return [folder / REPORT[0]]
+    return write_report(folder, evaluation, overwrite)
+
+
+def _refuse_existing(options: EvaluateOptions) -> None:
+    """Before the work, not after it."""
+    outputs = [options.folder / name for name in REPORT] if options.folder is not None else []
+    outputs += [options.summary] if options.summary is not None else []
+    for path in outputs:
+        if path.exists() and not options.overwrite:
+            raise InputError(f"{path} exists already: choose another name, or replace it with --overwrite (what was measured is kept)")
+    if options.folder is not None and options.folder.exists() and not options.folder.is_dir():
+        raise InputError(f"{options.folder} is a file: give the name of a folder for the report")
+
+
+def _tools(options: EvaluateOptions) -> RulerFiles:
+    named = {"lpips": options.lpips, "lpips_vgg": options.lpips_vgg, "lpips_alex": options.lpips_alex, "fid": options.fid_network}
+    for name, file in named.items():
+        if file is not None and not file.is_file():
+            raise InputError(f"{file} does not exist: give the file for --{name.replace('_', '-')}")
+    identity = _identity(options.identity) if options.identity else None
+    return RulerFiles(**named, identity=identity, landmarker=find_landmarker_file(options.landmarker))
+
+
+def _identity(text: str) -> Path:
+    """A file, or with "hub:owner/repository/path.onnx" one that is fetched because the user asks for it."""
+    if not text.startswith("hub:"):
+        path = Path(text)
+        if not path.is_file():
+            raise InputError(f"{path} does not exist: give an ONNX file, or hub:owner/repository/file.onnx to fetch one")
+        return path
+    owner, _, rest = text.removeprefix("hub:").partition("/")
+    repository, _, file = rest.partition("/")
+    if not (owner and repository and file):
+        raise InputError(f"--identity {text!r} names no file on the hub: write hub:owner/repository/file.onnx")
+    try:
+        from huggingface_hub import hf_hub_download
+
+        return Path(hf_hub_download(f"{owner}/{repository}", file))
+    except ImportError:
+        raise InputError("fetching needs huggingface_hub: install dagan[hub], or give a file") from None
+    except (OSError, ValueError) as error:  # the hub's own errors are kinds of these
+        raise InputError(f"{text} could not be fetched ({str(error).splitlines()[0][:120]}): give a file") from None
+
+
+def _methods(options: EvaluateOptions) -> list[Spec]:
+    """Models, folders of results, and the copy baseline last; names made unique by counting."""
+    taken = {COPY, "source", "driving"}
+
+    def name_of(text: str) -> str:
+        names = (text, *(f"{text}-{i}" for i in range(2, 1000)))
+        taken.add(name := next(name for name in names if name not in taken))
+        return name
+
+    # Said as what they are: a run may go on, from its cache, on a machine where "auto" is something else.
+    device = choose_device(options.device)
+    precision = str(choose_precision(options.precision, device)).removeprefix("torch.")
+    models = [ModelSpec(name_of(_short(model)), model, str(device), precision) for model in options.models]
+    results = [ResultsSpec(name_of(folder.resolve().name), folder) for folder in options.results]
+    return [*models, *results, CopySpec()]
+
+
+def _short(model: str) -> str:
+    path = Path(model)
+    return path.stem if path.suffix == ".safetensors" else path.name
+
+
+def _size_of(options: EvaluateOptions) -> int:
+    """The first model's; 256 without a model."""
+    return load(options.models[0], "cpu").config.image_size if options.models else 256
+
+
+def _reference(options: EvaluateOptions, files: RulerFiles) -> Literal["auto", "first"]:
+    if options.reference not in ("auto", "first"):
+        raise InputError(f"--reference is {options.reference!r}: must be auto or first")
+    # Said in the report's settings: without landmarks head poses cannot be compared.
+    return "auto" if options.reference == "auto" and files.landmarker is not None else "first"
+
+
+def _warn_of_problems(scores: Sequence[PairScores]) -> None:
+    problems = [s for s in scores if s.problem]
+    for s in problems[:_MOST_PROBLEMS]:
+        warn(f"{s.method}, {s.pair}: {s.problem}")
+    if len(problems) > _MOST_PROBLEMS:
+        warn(f"... and {len(problems) - _MOST_PROBLEMS} more problems; the report lists all")
+
+
+def _print(evaluation: Evaluation) -> None:
+    table, first = means(evaluation), evaluation.methods[0]
+    ours = [s for s in evaluation.scores if s.method == first]
+    title = f"{len({s.driving for s in ours})} clips, {len(ours)} pairs, {sum(len(s.frames) for s in ours)} frames of {first}"
+    shown = Table("metric", "unit", "better", *evaluation.methods, *(["ratio"] if first != COPY else []), title=title)
+    for metric in evaluation.metrics:
+        row = table[metric.key]
+        if not row:
+            continue
+        quotient = ratio_to_copy(evaluation, metric)
+        ratio = [f"{quotient:.3f}" if quotient is not None else ""] if first != COPY else []
+        cells = [f"{row[method]:.4f}" if method in row else "-" for method in evaluation.methods]
+        shown.add_row(metric.title, metric.unit, metric.better, *cells, *ratio)
     console = Console()
-    console.print(table)
-    if summary.depth is not None:
-        console.print(f"disparity against the landmarker's z: rank correlation {summary.depth:.3f}")
-    if summary.missing_faces:
-        console.print(f"{summary.missing_faces} frames without a face found are missing from AKD, CSIM and AED")
+    console.print(shown)
+    for method in evaluation.methods:
+        lost = {kind: sum(s.missing.get(kind, 0) for s in evaluation.scores if s.method == method) for kind in ("result", "driving")}
+        if any(lost.values()):
+            where = f"{lost['result']} results and {lost['driving']} driving frames"
+            console.print(f"{method}: no face found in {where} (left out of face metrics)")

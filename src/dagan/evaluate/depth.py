@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from dagan.errors import InputError
 from dagan.evaluate import depth_metrics as metrics
 from dagan.evaluate.depth_networks import DepthNetworks
+from dagan.evaluate.faces import Landmarker
 from dagan.evaluate.metrics import depth_rank_correlation
-from dagan.evaluate.reconstruction import Landmarker
 from dagan.media.video import open_video
 
 Image = NDArray[np.uint8]

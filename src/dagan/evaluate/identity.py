@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from skimage.transform import SimilarityTransform, warp
 
 from dagan.errors import InputError
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 # Where eyes, nose and mouth corners lie in the 112 x 112 crops that ArcFace networks are trained on.
 TEMPLATE = np.array([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]])
@@ -22,16 +26,7 @@ class IdentityNetwork:
 
     def __init__(self, file: str | Path) -> None:
         """Raises InputError when the file is missing or not an ONNX network with one image input."""
-        import onnxruntime
-
-        if not Path(file).is_file():
-            raise InputError(f"{file} does not exist: give an ONNX face recognition network (112 x 112 input)")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        try:
-            self.session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-        except Exception as error:
-            raise InputError(f"{file} is not a readable ONNX network: {str(error).splitlines()[0][:120]}") from None
+        self.session = open_network(file, "face recognition network (112 x 112 input)")
         self.input = self.session.get_inputs()[0].name
 
     def embed(self, image: NDArray[np.uint8], landmarks: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -39,6 +34,21 @@ class IdentityNetwork:
         face = (align(image, landmarks).astype(np.float32) - 127.5) / 128
         (vector,) = self.session.run(None, {self.input: face.transpose(2, 0, 1)[None]})
         return vector[0] / np.linalg.norm(vector[0])
+
+
+def open_network(file: str | Path, kind: str) -> InferenceSession:
+    """An ONNX network on the CPU, one thread: figures do not depend on the machine's cores. Raises InputError when the file is
+    missing or no network; `kind` says what was looked for."""
+    import onnxruntime
+
+    if not Path(file).is_file():
+        raise InputError(f"{file} does not exist: give an ONNX {kind}")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    try:
+        return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise InputError(f"{file} is not a readable ONNX network: {str(error).splitlines()[0][:120]}") from None
 
 
 def five_points(landmarks: NDArray[np.floating]) -> NDArray[np.float64]:

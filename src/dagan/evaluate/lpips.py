@@ -1,4 +1,4 @@
-"""LPIPS on SqueezeNet features (Zhang et al., CVPR 2018, version 0.1), with the linear weights that torchmetrics ships.
+"""LPIPS (Zhang et al., CVPR 2018, version 0.1) on SqueezeNet, VGG-16 or AlexNet features, with the linear weights that torchmetrics ships.
 
 torchmetrics' own class needs torchvision for the feature network; ours reads the same weights from a file instead.
 """
@@ -7,26 +7,31 @@ from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from dagan.losses.features import FeatureNetwork
 
+LpipsNetwork = Literal["squeezenet", "vgg16", "alexnet"]
+_LINEAR = {"squeezenet": "squeeze.pth", "vgg16": "vgg.pth", "alexnet": "alex.pth"}
+
 
 class LPIPS(nn.Module):
     """(a, b) B x 3 x H x W in [0, 1] -> B distances, 0 = equal; lower is better.
 
-    file: SqueezeNet 1.1 weights with torchvision's key names. Raises InputError when the file is missing or does not fit.
+    file: the network's weights with torchvision's key names. Raises InputError when the file is missing or does not fit.
     """
 
-    def __init__(self, file: str | Path) -> None:
+    def __init__(self, file: str | Path, network: LpipsNetwork = "squeezenet") -> None:
         super().__init__()
         # The feature network's mean and deviation on [0, 1] are LPIPS's shift and scale on [-1, 1].
-        self.network = FeatureNetwork("squeezenet", file)
-        with resources.as_file(resources.files("torchmetrics.functional.image") / "lpips_models" / "squeeze.pth") as weights:
+        self.network = FeatureNetwork(network, file)
+        with resources.as_file(resources.files("torchmetrics.functional.image") / "lpips_models" / _LINEAR[network]) as weights:
             linear = torch.load(weights, map_location="cpu", weights_only=True)
-        self.linear = nn.ParameterList(linear[f"lin{i}.model.1.weight"] for i in range(7)).requires_grad_(False)
+        count = len(self.network.taps)
+        self.linear = nn.ParameterList(linear[f"lin{i}.model.1.weight"] for i in range(count)).requires_grad_(False)
 
     @torch.inference_mode()
     def forward(self, a: Tensor, b: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Frozen feature networks of the perceptual loss and of LPIPS: VGG-19 and SqueezeNet 1.1, with torchvision's key names.
+"""Frozen feature networks of the perceptual loss and of LPIPS: VGG-19, VGG-16, AlexNet and SqueezeNet 1.1, with torchvision's key names.
 
 Input: B x 3 x H x W in [0, 1]; output: the feature maps of the named layers, finest first.
 """
@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from dagan.errors import InputError
 
-FeatureName = Literal["vgg19", "squeezenet"]
+FeatureName = Literal["vgg19", "squeezenet", "vgg16", "alexnet"]
 VGG19_URL = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
 VGG19_MEGABYTES = 548
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_VGG16 = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512)
 _VGG19 = (64, 64, "M", 128, 128, "M", 256, 256, 256, 256, "M", 512, 512, 512, 512, "M", 512)
 
 
@@ -34,16 +35,33 @@ class _Fire(nn.Module):
         return torch.cat([F.relu(self.expand1x1(x)), F.relu(self.expand3x3(x))], 1)
 
 
-def _vgg19() -> tuple[nn.Sequential, tuple[int, ...]]:
+def _vgg(plan: tuple[int | str, ...]) -> nn.Sequential:
     layers: list[nn.Module] = []
     channels = 3
-    for width in _VGG19:
+    for width in plan:
         if isinstance(width, str):
             layers.append(nn.MaxPool2d(2))
         else:
             layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
             channels = width
-    return nn.Sequential(*layers), (1, 6, 11, 20, 29)  # relu1_1, 2_1, 3_1, 4_1, 5_1
+    return nn.Sequential(*layers)
+
+
+def _vgg19() -> tuple[nn.Sequential, tuple[int, ...]]:
+    return _vgg(_VGG19), (1, 6, 11, 20, 29)  # relu1_1, 2_1, 3_1, 4_1, 5_1
+
+
+def _vgg16() -> tuple[nn.Sequential, tuple[int, ...]]:
+    return _vgg(_VGG16), (3, 8, 15, 22, 29)  # relu1_2, 2_2, 3_3, 4_3, 5_3: the layers of LPIPS
+
+
+def _alexnet() -> tuple[nn.Sequential, tuple[int, ...]]:
+    layers = nn.Sequential(
+        nn.Conv2d(3, 64, 11, 4, 2), nn.ReLU(), nn.MaxPool2d(3, 2), nn.Conv2d(64, 192, 5, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2),
+        nn.Conv2d(192, 384, 3, padding=1), nn.ReLU(), nn.Conv2d(384, 256, 3, padding=1), nn.ReLU(), nn.Conv2d(256, 256, 3, padding=1),
+        nn.ReLU(),
+    )  # fmt: skip
+    return layers, (1, 4, 7, 9, 11)
 
 
 def _squeezenet() -> tuple[nn.Sequential, tuple[int, ...]]:
@@ -57,6 +75,9 @@ def _squeezenet() -> tuple[nn.Sequential, tuple[int, ...]]:
     return layers, (1, 4, 7, 9, 10, 11, 12)  # the seven layers of LPIPS
 
 
+_NETWORKS = {"vgg19": _vgg19, "vgg16": _vgg16, "alexnet": _alexnet, "squeezenet": _squeezenet}
+
+
 class FeatureNetwork(nn.Module):
     """A frozen network; `file`: its weights (safetensors, or a state dict that loads with weights_only).
 
@@ -68,12 +89,12 @@ class FeatureNetwork(nn.Module):
 
     def __init__(self, name: FeatureName, file: str | Path | None = None) -> None:
         super().__init__()
-        self.features, self.taps = _vgg19() if name == "vgg19" else _squeezenet()
+        self.features, self.taps = _NETWORKS[name]()
         self.register_buffer("mean", torch.tensor(_MEAN)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(_STD)[:, None, None], persistent=False)
         if file is None:
             if name != "vgg19":
-                raise InputError("SqueezeNet features need their weights: set perceptual_file to a state dict of SqueezeNet 1.1")
+                raise InputError(f"{name} features need their weights: set perceptual_file to a state dict of torchvision's network")
             file = _fetch_vgg19()
         state = _read_state(Path(file))
         wanted = self.features.state_dict()

@@ -108,7 +108,8 @@ class DepthRecipe(Recipe):
 class GanRecipe(Recipe):
     """Stage 2: keypoints, motion and generator (METHOD section 7).
 
-    depth_weights: the depth network of stage 1 (or a whole model's). discriminator_optimiser: None is the same as `optimiser`.
+    depth_weights: the depth network of stage 1 (or a whole model's); with init_from it takes the place of that one's.
+    discriminator_optimiser: None is the same as `optimiser`.
     """
 
     model: ModelConfig
@@ -123,6 +124,8 @@ class GanRecipe(Recipe):
         super().__post_init__()
         if self.data.size != self.model.image_size:
             raise InputError(f"data.size is {self.data.size}, but model.image_size is {self.model.image_size}: make them equal")
+        if (self.loss.guide > 0 or self.loss.detail > 0) and not self.data.landmarks:
+            raise InputError("loss.guide and loss.detail need landmarks: set data.landmarks to true, or both to 0")
         if self.model.use_depth and self.depth_weights is None and self.init_from is None:
             raise InputError(
                 "depth_weights is missing: train stage 1 first (`dagan train depth`) and name its depth.safetensors, or set init_from"

@@ -183,9 +183,10 @@ class GanStage:
 
     def updates(self, objectives: Objectives, batch: int, step: int) -> Iterator[Update]:
         """The generator's side, then the discriminator's on the same pictures."""
-        source, driving = self.feeds.training.at(batch).jittered.unbind(1)
+        drawn = self.feeds.training.at(batch)
+        source, driving = drawn.jittered.unbind(1)
         adversary = self.discriminator if step >= self.recipe.loss.adversarial_start else None
-        losses, made = objectives["generator"](source, driving, adversary)
+        losses, made = objectives["generator"](source, driving, adversary, drawn.landmarks)
         yield Update("generator", losses["total"], {k: v.detach() for k, v in losses.items()})
         if adversary is not None:
             generated, keypoints = made.output.image.detach(), made.driving.value.detach()
@@ -223,9 +224,14 @@ class GanStage:
         return dict(zip(("l1", "psnr", "ssim", "still_l1"), (sums / samples).tolist(), strict=True))
 
     def start_from(self, path: Path) -> None:
-        """A whole model, of any image size: nothing in it depends on the size. With its discriminator, where the file keeps it."""
+        """A whole model, of any image size: nothing in it depends on the size. With its discriminator, where the file keeps it.
+
+        The recipe's depth_weights, where it names any, take the place of the file's: stage 2 goes on with a better depth network.
+        """
         tensors, _ = read_tensors(path)
         load_weights(self.model, tensors, str(path), "the recipe's model")
+        if self.model.depth_network is not None and self.recipe.depth_weights is not None:
+            load_depth(self.model.depth_network, self.recipe.depth_weights)
         if self.discriminator is not None:
             load_discriminator(self.discriminator, path)
 

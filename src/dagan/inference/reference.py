@@ -59,10 +59,14 @@ def pose_distance(a: HeadPose, b: HeadPose) -> float:
 
 def turn_between(a: np.ndarray, b: np.ndarray) -> float:
     """Degrees of the rotation that brings P x 3 points best onto others, their place and size left aside."""
+    return float(np.degrees(np.arccos(np.clip((np.trace(rotation_between(a, b)) - 1) / 2, -1, 1))))
+
+
+def rotation_between(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """3 x 3 rotation R with (a - mean) R near a multiple of (b - mean) for P x 3 points, by least squares (Procrustes)."""
     u, _, vt = np.linalg.svd((a - a.mean(0)).T @ (b - b.mean(0)))
     mirrored = np.sign(np.linalg.det(u @ vt))
-    rotation = u @ np.diag([1.0, 1.0, mirrored]) @ vt
-    return float(np.degrees(np.arccos(np.clip((np.trace(rotation) - 1) / 2, -1, 1))))
+    return u @ np.diag([1.0, 1.0, mirrored]) @ vt
 
 
 def parse_reference(text: str) -> int | None:

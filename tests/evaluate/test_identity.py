@@ -1,0 +1,40 @@
+"""Identity embeddings and the other face metrics on a real face, where the networks' files are there."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage.data import astronaut
+
+from dagan.evaluate import face_metrics as fm
+from dagan.evaluate.faces import Landmarks, Watcher
+from dagan.evaluate.identity import IdentityNetwork
+
+
+@pytest.fixture(scope="module")
+def watcher(shared_asset) -> Watcher:
+    return Watcher(Landmarks(shared_asset("face_landmarker.task")), IdentityNetwork(shared_asset("mobilefacenet_arcface.onnx")))
+
+
+def test_a_person_stays_herself_under_changes_of_the_picture(watcher: Watcher) -> None:
+    picture = np.ascontiguousarray(astronaut()[:300, 80:380])
+    seen = watcher.see(picture)
+    assert seen is not None
+    changed = {
+        "mirrored": np.ascontiguousarray(picture[:, ::-1]),
+        "dark": (picture * 0.6).astype(np.uint8),
+        "small": np.asarray(Image.fromarray(picture).resize((128, 128), Image.Resampling.BICUBIC)),
+        "turned": np.asarray(Image.fromarray(picture).rotate(12, Image.Resampling.BICUBIC)),
+    }
+    for name, other in changed.items():
+        found = watcher.see(other)
+        assert found is not None
+        assert float(seen.identity @ found.identity) > 0.5, name
+    turned = watcher.see(changed["turned"])
+    assert fm.head_pose_error(seen.pose.rigid, turned.pose.rigid) == pytest.approx(12 / np.sqrt(3), abs=1)
+    assert fm.gaze_error(seen.landmarks, turned.landmarks) < 5
+    assert fm.expression_agreement(seen.pose.expression, turned.pose.expression) > 0.9
+    assert np.linalg.norm(seen.identity) == pytest.approx(1, abs=1e-5)
+
+
+def test_no_face_in_a_plain_picture(watcher: Watcher) -> None:
+    assert watcher.see(np.full((128, 128, 3), 90, np.uint8)) is None
