@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from dagan.errors import InputError
+from dagan.inference.fast import prepare
 from dagan.models.dagan import DaGAN
 from dagan.models.keypoints import Keypoints
-from dagan.weights.fold import fold, is_folded
 
 _PRECISION_NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 # Enough to fill an accelerator with 256 x 256 pictures; on a CPU larger batches cost memory and gain nothing.
@@ -49,7 +49,7 @@ class Engine:
         if batch_size is not None and batch_size < 1:
             raise InputError(f"batch size is {batch_size}: must be at least 1")
         self._original = model  # its keypoint detector tells motion files apart, folded or not
-        self._model = model.eval() if is_folded(model) else fold(model)
+        self._model = prepare(model)
         self._device = next(model.parameters()).device
         self.name = model.config.name
         self.size = model.config.image_size
