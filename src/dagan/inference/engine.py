@@ -18,15 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dagan.device import choose_batch_size, choose_workers
 from dagan.errors import InputError
 from dagan.inference.fast import prepare
 from dagan.models.dagan import DaGAN
 from dagan.models.keypoints import Keypoints
 
 _PRECISION_NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
-# Enough to fill an accelerator with 256 x 256 pictures; on a CPU larger batches cost memory and gain nothing.
-_BATCH_SIZES = {"cuda": 16, "mps": 8}
-_CPU_BATCH_SIZE = 4
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,8 @@ class Engine:
     """Runs `model` on its own device, in its own precision.
 
     name: of the model. size: side S of its pictures. keypoint_count: K. has_depth: whether `disparity` works. batch_size: how
-    many pictures to hand over at once. device, precision: where and how it computes, in words.
+    many pictures to hand over at once; chosen for the device and the model's widest maps where it is not given. device, precision:
+    where and how it computes, in words. workers: how many threads may compute at once with gain (see `on_workers`).
     Raises InputError for a batch size below 1.
     """
 
@@ -56,7 +55,8 @@ class Engine:
         self.keypoint_count = model.config.keypoints.count
         self.has_depth = model.config.use_depth
         self.depth_range = (model.config.depth.min_depth, model.config.depth.max_depth)
-        self.batch_size = batch_size or _BATCH_SIZES.get(self._device.type, _CPU_BATCH_SIZE)
+        self.batch_size = batch_size or choose_batch_size(self._device, _widest_map(model))
+        self.workers = choose_workers(self._device)
         self.device = str(self._device)
         self.precision = _PRECISION_NAMES.get(model.compute_dtype, str(model.compute_dtype))
 
@@ -106,3 +106,11 @@ def _to_cpu(keypoints: Keypoints) -> Keypoints:
 def _to_bytes(images: Tensor) -> np.ndarray:
     # Rounded on the device: a quarter of the bytes to bring back.
     return (images.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+
+
+def _widest_map(model: DaGAN) -> int:
+    """Bytes of the generator's largest map for one picture."""
+    config = model.config.generator
+    scale = 1 if config.decoder == "pyramid" else 0  # the pyramid's finest convolutions work at half size
+    width = min(config.max_width, config.width * 2**scale)
+    return width * (model.config.image_size >> scale) ** 2 * model.compute_dtype.itemsize

@@ -7,9 +7,10 @@ an exception (Ctrl-C too). Nothing is computed more than a few items ahead, so w
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -17,7 +18,7 @@ R = TypeVar("R")
 _END: Any = object()
 
 
-def ahead(items: Iterable[T], depth: int = 2) -> Iterator[T]:
+def ahead(items: Iterable[T], depth: int = 2) -> Generator[T]:
     """The items in their order, taken from `items` by a thread of its own, at most `depth` before they are asked for.
 
     An exception of `items` is raised where its item would have come. `items`, where it is a generator, is closed at the end.
@@ -33,7 +34,7 @@ def ahead(items: Iterable[T], depth: int = 2) -> Iterator[T]:
         _close(iterator)
 
 
-def mapped(function: Callable[[T], R], items: Iterable[T], workers: int = 1, setup: Callable[[], None] | None = None) -> Iterator[R]:
+def mapped(function: Callable[[T], R], items: Iterable[T], workers: int = 1, setup: Callable[[], None] | None = None) -> Generator[R]:
     """function(item) for each item, in their order, computed by `workers` threads at once; one more item waits for them.
 
     setup: called by each thread first. `items` are taken in the caller's thread. Exceptions of either are raised where the result
@@ -42,14 +43,27 @@ def mapped(function: Callable[[T], R], items: Iterable[T], workers: int = 1, set
     iterator = iter(items)
     try:
         with _threads(workers, setup) as (pool, waiting):
-            for item in iterator:
-                waiting.append(pool.submit(function, item))
+            for call in _calls(function, iterator):
+                waiting.append(pool.submit(call))
                 if len(waiting) > workers:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
     finally:
         _close(iterator)
+
+
+def _calls(function: Callable[[T], R], items: Iterator[T]) -> Iterator[Callable[[], R]]:
+    """What to compute for each item; where taking one fails, a call that fails so: it keeps its place after those before it."""
+    try:
+        for item in items:
+            yield partial(function, item)
+    except Exception as error:
+        yield partial(_fail, error)
+
+
+def _fail(error: Exception) -> Any:
+    raise error
 
 
 @contextmanager
