@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from dagan.cli_bench import bench
 from dagan.errors import InputError
 
 app = typer.Typer(
@@ -19,6 +20,7 @@ train_app = typer.Typer(no_args_is_help=True, help="Train from a recipe: first t
 app.add_typer(train_app, name="train")
 evaluate_app = typer.Typer(no_args_is_help=True, help="Measure a model.")
 app.add_typer(evaluate_app, name="evaluate")
+app.command("bench")(bench)
 
 
 @evaluate_app.callback()
