@@ -1,8 +1,10 @@
 """A model made ready to compute fast on its device: weights in the precision and layout that the hardware multiplies in.
 
 Autocast converts inputs and weights anew at every layer, and its tensors lie channel by channel; here weights are converted once,
-tensors lie pixel by pixel (channels last) from end to end, and only coordinates, softmaxes and the warped source stay in float32.
-Measured on two cores of a CPU with bfloat16: keypoints 1.4 times, drawing 1.2 times as fast as with autocast, and closer to float32.
+tensors lie pixel by pixel (channels last) from end to end, and coordinates, softmaxes and the warped source stay in float32.
+
+So does the keypoint detector: a few per cent of the work, and five times less difference in the pictures. In bfloat16 it places
+keypoints 0.07 pixels off at 256 (0.5 at most), differently in each frame.
 """
 
 from __future__ import annotations
@@ -38,13 +40,15 @@ def prepare(model: DaGAN) -> DaGAN:
         for name, child in list(module.named_children()):
             if isinstance(child, CrossModalAttention) and device == "cpu":
                 setattr(module, name, _ChunkedAttention(child))
+    exact = set(fast.keypoint_detector.modules())
     for module in fast.modules():
+        dtype = torch.float32 if module in exact else model.compute_dtype
         if isinstance(module, nn.Conv2d):
-            module.to(dtype=model.compute_dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-            module.register_forward_pre_hook(_Convert(model.compute_dtype))
+            module.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            module.register_forward_pre_hook(_Convert(dtype))
         elif isinstance(module, Hourglass):
             # Its last skip is its own input: converted once, not at the first convolution and again after the last.
-            module.register_forward_pre_hook(_Convert(model.compute_dtype))
+            module.register_forward_pre_hook(_Convert(dtype))
     fast.compute_dtype = torch.float32  # no autocast on top
     return fast.eval()
 
