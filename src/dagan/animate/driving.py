@@ -5,6 +5,7 @@ Legend: S side of the model's pictures.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from fractions import Fraction
@@ -64,13 +65,15 @@ class MotionReader:
         wanted = None if source is None else self._pose(source)
         self._face = None  # of another person: nothing to follow
         nearest: tuple[float, int] | None = None
-        values, jacobians, times = [], [], []
+        # One block each: thousands of small arrays between the workers' large ones would keep the memory of those from being used again.
+        values, jacobians = array("f"), array("f")
+        times: list[Fraction] = []
         end = Fraction(0)
         # Workers find keypoints while this thread looks at poses: the landmarker is not to be shared by threads.
         with closing(on_workers(self._engine, self._keypoints, batched(frames, self._engine.batch_size))) as found:
             for batch, keypoints in found:
-                values.append(keypoints.value.numpy())
-                jacobians.append(keypoints.jacobian.numpy())
+                values.frombytes(keypoints.value.numpy().tobytes())
+                jacobians.frombytes(keypoints.jacobian.numpy().tobytes())
                 for frame, picture in batch:
                     times.append(frame.time)
                     end = frame.time + frame.duration
@@ -79,7 +82,8 @@ class MotionReader:
                         nearest = candidate if nearest is None else min(nearest, candidate)
         if not times:
             raise InputError(f"{self._reader.path}: no frame could be read: give another file")
-        value, jacobian = np.concatenate(values), np.concatenate(jacobians)
+        value = np.array(values, dtype=np.float32).reshape(len(times), -1, 2)
+        jacobian = np.array(jacobians, dtype=np.float32).reshape(len(times), -1, 2, 2)
         if not (np.isfinite(value).all() and np.isfinite(jacobian).all()):
             raise InputError(f"model {self._engine.name!r} finds no finite keypoints in {self._reader.path}: try --precision float32")
         reference = 0

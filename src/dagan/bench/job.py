@@ -30,7 +30,7 @@ from dagan.errors import InputError
 from dagan.inference.engine import Engine
 from dagan.inference.usage import peak_device_memory_mb, peak_memory_mb
 from dagan.models.dagan import DaGAN
-from dagan.weights import load
+from dagan.weights import fold, load
 from dagan.weights.load import bundled
 
 Tell = Callable[[str], None]
@@ -137,6 +137,7 @@ def difference(engine: Any, exact: Any, pictures: list[np.ndarray]) -> tuple[flo
 
 def count_gflop(model: DaGAN, picture: np.ndarray) -> dict[str, float]:
     """GFLOP of each part for one picture (a multiplication and an addition are two), as PyTorch counts them."""
+    model = fold(model)  # spectral norms, which the counter cannot look through, become plain weights
     device = next(model.parameters()).device
     image = torch.from_numpy(picture.copy()).to(device).permute(2, 0, 1)[None].float() / 255
     source = model.encode_source(image)
