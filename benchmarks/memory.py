@@ -10,32 +10,15 @@ import json
 import subprocess
 import sys
 import tempfile
-from fractions import Fraction
 from pathlib import Path
 
-import numpy as np
-from skimage.data import astronaut
-
-from dagan.media.framing import Framing, crop
-from dagan.media.video import VideoWriter
-
-RATE = 25
-
-
-def write_clip(path: Path, seconds: int) -> None:
-    """A portrait that sways: frames of scikit-image's astronaut, cut out along a slow circle."""
-    picture = astronaut()
-    with VideoWriter(path, 256, 256, rate=Fraction(RATE)) as writer:
-        for i in range(seconds * RATE):
-            turn = 2 * np.pi * i / (4 * RATE)
-            framing = Framing(226 + 12 * np.cos(turn), 150 + 12 * np.sin(turn), 280)
-            writer.write(crop(picture, framing, 256), Fraction(i, RATE))
+from dagan.bench.scene import RATE, write_clip
 
 
 def peak(folder: Path, seconds: int, model: str) -> float:
     """Peak memory in MB of one run."""
     clip, report = folder / f"{seconds}.mp4", folder / f"{seconds}.json"
-    write_clip(clip, seconds)
+    write_clip(clip, seconds * RATE)
     portrait = Path(__file__).parent.parent / "examples" / "astronaut.png"
     words = ["animate", str(portrait), str(clip), "-o", str(folder / f"{seconds}-out.mp4"), "--json", str(report), "--model", model]
     subprocess.run([sys.executable, "-c", "from dagan.cli import main; main()", *words], check=True)

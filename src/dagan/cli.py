@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from dagan.cli_ablate import app as ablate_app
+from dagan.cli_bench import bench
 from dagan.cli_evaluate import app as evaluate_app
 from dagan.errors import InputError
 
@@ -21,6 +22,7 @@ train_app = typer.Typer(no_args_is_help=True, help="Train from a recipe: first t
 app.add_typer(train_app, name="train")
 app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(ablate_app, name="ablate")
+app.command("bench")(bench)
 
 
 class Device(StrEnum):

@@ -38,6 +38,11 @@ class Landmarker:
         return [Face((0.0, 0.0, 1.0, 1.0), points, 1.0, lambda _: np.zeros(len(BLENDSHAPE_NAMES)))]
 
 
+    def track(self, picture, previous):
+        faces = self.detect(picture, thorough=False)
+        return faces[0] if faces else None
+
+
 def marked(degrees):
     picture = np.zeros((64, 64, 3), np.uint8)
     picture[0, 0] = degrees

@@ -11,6 +11,7 @@ Legend: S side of the model's pictures, N frames.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
 
@@ -21,7 +22,8 @@ from dagan.inference.batches import batched
 from dagan.inference.engine import EncodedSource, Engine
 from dagan.inference.progress import silent
 from dagan.inference.transfer import transfer
-from dagan.inference.view import read_view, to_square, view_still, view_video
+from dagan.inference.view import read_ahead, to_square, view_still, view_video
+from dagan.inference.workers import on_workers
 from dagan.media.faces import FaceFinder, open_face_finder
 from dagan.media.framing import crop as cut
 from dagan.media.notices import to_stderr
@@ -101,8 +103,20 @@ class Animator:
         """
         with open_video(path, rate) as reader:
             view, _ = view_video(reader, self._face_finder() if crop else None, to_stderr, silent, "")
-            for batch in batched(read_view(reader, view, self.engine.size), self.engine.batch_size):
-                yield from self.animate_batch([picture for _, picture in batch])
+            batches = batched((picture for _, picture in read_ahead(reader, view, self.engine.size)), self.engine.batch_size)
+            with (
+                closing(on_workers(self.engine, self.engine.keypoints, batches)) as found,
+                closing(on_workers(self.engine, self.drive, self._referred(found))) as drawn,
+            ):
+                for results in drawn:
+                    yield from results
+
+    def _referred(self, found: Iterator[Keypoints]) -> Iterator[Keypoints]:
+        """Keypoints of batches as they come; the very first frame is the reference where there is none, whichever is drawn first."""
+        for keypoints in found:
+            if self._reference is None:
+                self._reference = keypoints[:1]
+            yield keypoints
 
     def _face_finder(self) -> FaceFinder:
         if self._finder is None:

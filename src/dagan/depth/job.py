@@ -7,6 +7,7 @@ does not grow with length.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -22,7 +23,8 @@ from dagan.inference.destination import check_destination, check_distinct
 from dagan.inference.engine import Engine
 from dagan.inference.inputs import is_photo
 from dagan.inference.progress import Progress, counted, silent
-from dagan.inference.view import View, read_view, view_still, view_video
+from dagan.inference.view import View, read_ahead, view_still, view_video
+from dagan.inference.workers import on_workers
 from dagan.media.faces import FaceFinder, open_face_finder
 from dagan.media.framing import Framing, crop
 from dagan.media.images import IMAGE_SUFFIXES, read_image, write_image
@@ -171,9 +173,13 @@ def _write_colours(
 
 def _measured(reader: VideoReader, view: View, engine: Engine, progress: Progress) -> Iterator[tuple[list[Frame], np.ndarray]]:
     """Frames with their disparity maps, a batch at a time."""
-    pictures = counted(read_view(reader, view, engine.size), progress, MEASURE, reader.frame_count)
-    for batch in batched(pictures, engine.batch_size):
-        yield [frame for frame, _ in batch], engine.disparity([picture for _, picture in batch])
+    pictures = counted(read_ahead(reader, view, engine.size), progress, MEASURE, reader.frame_count)
+
+    def measure(batch: list[tuple[Frame, np.ndarray]]) -> tuple[list[Frame], np.ndarray]:
+        return [frame for frame, _ in batch], engine.disparity([picture for _, picture in batch])
+
+    with closing(on_workers(engine, measure, batched(pictures, engine.batch_size))) as measured:
+        yield from measured
 
 
 def _range_of(reader: VideoReader, view: View, engine: Engine, progress: Progress) -> tuple[float, float]:

@@ -75,6 +75,14 @@ class LandmarkFinder:
         return [FaceBox(face.box, face.score, face.landmarks) for face in self.landmarker.detect(image, thorough=thorough)]
 
 
+    def follow_face(self, image: np.ndarray, previous: FaceBox) -> FaceBox | None:
+        """The face of an earlier image of the same size, in this one, at a third of the cost; None where it is gone."""
+        if previous.landmarks is None:
+            return None
+        face = self.landmarker.look_at(image, previous.landmarks)
+        return None if face is None else FaceBox(face.box, face.score, face.landmarks)
+
+
 class CascadeFinder:
     """Frontal faces by scikit-image's LBP cascade: about 40 ms a picture on one core, 0.3 s where it sees none at first.
 
