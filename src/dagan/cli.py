@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from dagan.cli_export import RuntimeOption, export
 from dagan.errors import InputError
 
 app = typer.Typer(
@@ -19,6 +20,7 @@ train_app = typer.Typer(no_args_is_help=True, help="Train from a recipe: first t
 app.add_typer(train_app, name="train")
 evaluate_app = typer.Typer(no_args_is_help=True, help="Measure a model.")
 app.add_typer(evaluate_app, name="evaluate")
+app.command("export")(export)
 
 
 @evaluate_app.callback()
@@ -54,7 +56,7 @@ VideoOption = Annotated[Path, typer.Option("--output", "-o", help="Video to writ
 DepthOption = Annotated[
     Path, typer.Option("--output", "-o", help="To write: .png or .mp4 (colours), .npz (numbers), .ply (points).", show_default=False)
 ]
-ModelOption = Annotated[str, typer.Option("--model", help="Bundled model's name, model file, or hub id owner/repository.")]
+ModelOption = Annotated[str, typer.Option("--model", help="Bundled model's name, model file, exported folder, or hub id owner/repository.")]
 RunDeviceOption = Annotated[str, typer.Option("--device", help="Where to compute: auto, cpu, cuda, cuda:N or mps.")]
 PrecisionOption = Annotated[str, typer.Option("--precision", help="auto, float32, bfloat16 or float16.")]
 BatchOption = Annotated[int | None, typer.Option("--batch-size", help="Frames computed at once.", show_default=False)]
@@ -79,6 +81,7 @@ def animate(
     driving: DrivingArgument,
     output: VideoOption,
     model: ModelOption = "lite-256",
+    runtime: RuntimeOption = None,
     device: RunDeviceOption = "auto",
     precision: PrecisionOption = "auto",
     batch_size: BatchOption = None,
@@ -119,7 +122,7 @@ def animate(
         landmarker=landmarker,
         overwrite=overwrite,
     )
-    animate_file(source, driving, output, options)
+    animate_file(source, driving, output, options, runtime)
 
 
 @app.command("depth")
@@ -127,6 +130,7 @@ def depth(
     source: PicturesArgument,
     output: DepthOption,
     model: ModelOption = "lite-256",
+    runtime: RuntimeOption = None,
     device: RunDeviceOption = "auto",
     precision: PrecisionOption = "auto",
     batch_size: BatchOption = None,
@@ -154,7 +158,7 @@ def depth(
         landmarker=landmarker,
         overwrite=overwrite,
     )
-    depth_file(source, output, options)
+    depth_file(source, output, options, runtime)
 
 
 @app.command("convert")

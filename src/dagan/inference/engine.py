@@ -1,26 +1,22 @@
 """A model behind plain arrays: pictures in, keypoints, disparity maps or pictures out, one batch at a time.
 
-Everything that animates or measures depth goes through this one class, so a faster way to compute goes under it: another class
-with the same members (`name`, `size`, `batch_size`, ...) serves the jobs as well.
+Everything that animates or measures depth goes through a `Runner`; this is the one that computes with PyTorch.
 
 Legend: N pictures, S side of the model's images, K keypoints. Pictures are uint8 S x S x 3 RGB.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from dagan.errors import InputError
+from dagan.inference.runner import EncodedSource, Runner, check_batch_size, to_bytes
 from dagan.models.dagan import DaGAN
 from dagan.models.keypoints import Keypoints
+from dagan.weights.digest import weights_digest
 from dagan.weights.fold import fold, is_folded
 
 _PRECISION_NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
@@ -29,25 +25,14 @@ _BATCH_SIZES = {"cuda": 16, "mps": 8}
 _CPU_BATCH_SIZE = 4
 
 
-@dataclass(frozen=True)
-class EncodedSource:
-    """A source picture made ready. keypoints: of that picture, batch 1, float32, on the CPU. content: the engine's own affair."""
-
-    keypoints: Keypoints
-    content: Any
-
-
-class Engine:
+class Engine(Runner):
     """Runs `model` on its own device, in its own precision.
 
-    name: of the model. size: side S of its pictures. keypoint_count: K. has_depth: whether `disparity` works. batch_size: how
-    many pictures to hand over at once. device, precision: where and how it computes, in words.
     Raises InputError for a batch size below 1.
     """
 
     def __init__(self, model: DaGAN, batch_size: int | None = None) -> None:
-        if batch_size is not None and batch_size < 1:
-            raise InputError(f"batch size is {batch_size}: must be at least 1")
+        check_batch_size(batch_size)
         self._original = model  # its keypoint detector tells motion files apart, folded or not
         self._model = model.eval() if is_folded(model) else fold(model)
         self._device = next(model.parameters()).device
@@ -63,46 +48,26 @@ class Engine:
     @cached_property
     def detector_digest(self) -> str:
         """SHA-256 of what finds keypoints (keypoint detector and depth network): equal digests find equal keypoints."""
-        digest = hashlib.sha256()
-        parts = (self._original.keypoint_detector, self._original.depth_network)
-        for module in parts:
-            for key, tensor in () if module is None else sorted(module.state_dict().items()):
-                digest.update(f"{key}{tuple(tensor.shape)}".encode())
-                digest.update(np.ascontiguousarray(tensor.detach().cpu().float().numpy()).tobytes())
-        return digest.hexdigest()
+        return weights_digest(self._original.keypoint_detector, self._original.depth_network)
 
     def encode(self, picture: np.ndarray) -> EncodedSource:
         """What `render` needs of a source picture, computed once."""
-        source = self._model.encode_source(self._to_device([picture]))
+        source = self._model.encode_source(self._to_images([picture], self._device))
         return EncodedSource(_to_cpu(source.keypoints), source)
 
     def keypoints(self, pictures: Sequence[np.ndarray]) -> Keypoints:
         """Keypoints of N pictures, float32, on the CPU."""
-        return _to_cpu(self._model.keypoints(self._to_device(pictures)))
+        return _to_cpu(self._model.keypoints(self._to_images(pictures, self._device)))
 
     def render(self, source: EncodedSource, keypoints: Keypoints) -> np.ndarray:
         """N x S x S x 3 uint8: the source in the pose of each of N keypoint sets."""
         placed = Keypoints(keypoints.value.to(self._device), keypoints.jacobian.to(self._device))
-        return _to_bytes(self._model.drive(source.content, placed).image)
+        return to_bytes(self._model.drive(source.content, placed).image)
 
     def disparity(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
         """N x S x S float32 in (0, 1), near = large. Raises InputError for a model without a depth network."""
-        return self._model.depth(self._to_device(pictures))[:, 0].float().cpu().numpy()
-
-    def _to_device(self, pictures: Sequence[np.ndarray]) -> Tensor:
-        for picture in pictures:
-            if picture.shape != (self.size, self.size, 3) or picture.dtype != np.uint8:
-                raise InputError(
-                    f"a picture is {picture.dtype} {picture.shape}: model {self.name!r} takes uint8 {(self.size, self.size, 3)}"
-                )
-        batch = torch.from_numpy(np.stack(pictures)).to(self._device)
-        return batch.permute(0, 3, 1, 2).float() / 255
+        return self._model.depth(self._to_images(pictures, self._device))[:, 0].float().cpu().numpy()
 
 
 def _to_cpu(keypoints: Keypoints) -> Keypoints:
     return Keypoints(keypoints.value.float().cpu(), keypoints.jacobian.float().cpu())
-
-
-def _to_bytes(images: Tensor) -> np.ndarray:
-    # Rounded on the device: a quarter of the bytes to bring back.
-    return (images.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
