@@ -64,12 +64,12 @@ def test_hue_is_measured_in_turns() -> None:
 def test_nothing_to_change_returns_the_frames() -> None:
     frames = _smooth(2, 2)
     assert jitter_colours(frames, AugmentConfig(), _generator()) is frames
-    assert torch.equal(reframe(frames, AugmentConfig(flip=0), _generator()), frames)
+    assert torch.equal(reframe(frames, AugmentConfig(flip=0), _generator())[0], frames)
 
 
 def test_mirroring_alone_is_exact_and_per_sample() -> None:
     frames = torch.rand(64, 2, 3, 8, 8)
-    out = reframe(frames, AugmentConfig(flip=0.5), _generator())
+    out = reframe(frames, AugmentConfig(flip=0.5), _generator())[0]
     mirrored = [torch.equal(a, b.flip(-1)) for a, b in zip(out, frames, strict=True)]
     kept = [torch.equal(a, b) for a, b in zip(out, frames, strict=True)]
     assert all(a != b for a, b in zip(mirrored, kept, strict=True))
@@ -78,27 +78,27 @@ def test_mirroring_alone_is_exact_and_per_sample() -> None:
 
 def test_zoom_enlarges_the_middle_and_mirrors_with_it() -> None:
     frames = _smooth(3, 2, 33)
-    out = reframe(frames, AugmentConfig(flip=0, zoom=(2.0, 2.0)), _generator())
+    out = reframe(frames, AugmentConfig(flip=0, zoom=(2.0, 2.0)), _generator())[0]
     # Twice as large: every second pixel is one of the middle half.
     assert torch.allclose(out[..., ::2, ::2], frames[..., 8:25, 8:25], atol=1e-5)
-    flipped = reframe(frames, AugmentConfig(flip=1, zoom=(2.0, 2.0)), _generator())
+    flipped = reframe(frames, AugmentConfig(flip=1, zoom=(2.0, 2.0)), _generator())[0]
     assert torch.allclose(flipped, out.flip(-1), atol=1e-5)
 
 
 def test_shift_and_rotation_are_bounded_and_shared_by_all_frames() -> None:
     frames = _smooth(6, 3)
-    out = reframe(frames, AugmentConfig(flip=0, zoom=(0.85, 1.15), shift=0.05, rotate=10), _generator())
+    out = reframe(frames, AugmentConfig(flip=0, zoom=(0.85, 1.15), shift=0.05, rotate=10), _generator())[0]
     assert torch.equal(out[:, 0], out[:, 2])
     change = (out - frames).abs().mean((1, 2, 3, 4))
     assert change.min() > 1e-3
-    half_turn = reframe(frames, AugmentConfig(flip=0, rotate=180), _generator(1))
+    half_turn = reframe(frames, AugmentConfig(flip=0, rotate=180), _generator(1))[0]
     assert (half_turn - frames).abs().mean() > 0.02
 
 
 def test_still_samples_move_and_the_others_do_not() -> None:
     frames = _smooth(4, 2)
     still = torch.tensor([True, False, True, False])
-    out = reframe(frames, AugmentConfig(flip=0), _generator(), still, PairConfig(still=0.5, affine_sigma=0.06, tps_sigma=0.008))
+    out = reframe(frames, AugmentConfig(flip=0), _generator(), still, PairConfig(still=0.5, affine_sigma=0.06, tps_sigma=0.008))[0]
     assert torch.allclose(out[~still], frames[~still], atol=1e-5)
     moved = out[still]
     # Source and driving of a still pair are moved independently.

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from dagan.geometry import ThinPlateTransform
-from dagan.losses.keypoint import equivariance, keypoint_distance
+from dagan.losses.keypoint import equivariance, guidance, keypoint_distance
 from dagan.models.keypoints import Keypoints
 
 
@@ -33,3 +33,15 @@ def test_equivariant_keypoints_cost_nothing_and_others_do() -> None:
     value, jacobian = equivariance(transformed, transformed, transform)
     assert value > 0.01
     assert jacobian > 0.01
+
+
+def test_guidance_is_the_mean_distance_to_known_landmarks() -> None:
+    value = torch.zeros(1, 2, 2, requires_grad=True)
+    points = torch.tensor([[[0.1, -0.3], [torch.nan, torch.nan]]])
+    loss = guidance(value, points)
+    assert loss.item() == pytest.approx(0.2)
+    loss.backward()
+    assert value.grad is not None
+    assert value.grad[0, 0].tolist() == [-0.5, 0.5]
+    assert value.grad[0, 1].tolist() == [0, 0]
+    assert guidance(value, torch.full_like(points, torch.nan)).item() == 0

@@ -1,5 +1,9 @@
+from dataclasses import replace
+
+import pytest
 import torch
 
+from dagan.errors import InputError
 from dagan.models.dagan import DaGAN
 from dagan.models.discriminator import Discriminator
 from dagan.train.gan import DiscriminatorObjective, GanLossConfig, GanObjective
@@ -68,3 +72,43 @@ def test_losses_fall_on_one_pair() -> None:
         optimiser.step()
         history.append(losses["l1"].item())
     assert history[-1] < 0.6 * history[0]
+
+
+def test_guided_keypoints_go_to_their_landmarks_and_may_meet() -> None:
+    torch.manual_seed(0)
+    model = DaGAN(replace(TINY, keypoints=replace(TINY.keypoints, count=10)))
+    objective = GanObjective(model, replace(CONFIG, guide=10, guided=(0, 1, 2, 3, 4, 5, 6, 7), detail=1))
+    assert objective.free == [8, 9]
+    source, driving = batch()
+    landmarks = 0.2 * torch.rand(2, 2, 8, 2) - 0.1
+    landmarks[1] = torch.nan
+    optimiser = torch.optim.Adam([p for p in objective.parameters() if p.requires_grad], 5e-3)
+    history = []
+    for _ in range(40):
+        losses, _ = objective(source, driving, landmarks=landmarks)
+        optimiser.zero_grad()
+        losses["total"].backward()
+        optimiser.step()
+        history.append(losses["guide"].item())
+    assert history[-1] < 0.5 * history[0]
+
+
+def test_the_detail_loss_looks_only_near_landmarks() -> None:
+    torch.manual_seed(0)
+    objective = GanObjective(DaGAN(replace(TINY, keypoints=replace(TINY.keypoints, count=8))), replace(CONFIG, detail=1))
+    source, driving = batch()
+    landmarks = torch.full((2, 2, 8, 2), -0.6)
+    with torch.no_grad():
+        made = objective.model(source, driving)
+        near = driving.clone()
+        near[:, :, 32:, 32:] = 1 - near[:, :, 32:, 32:]  # far from the landmarks: the upper left quarter stays
+        same = objective._guided(made, driving, landmarks)["detail"]
+        torch.testing.assert_close(objective._guided(made, near, landmarks)["detail"], same, atol=1e-4, rtol=0)
+        assert objective._guided(made, 1 - driving, landmarks)["detail"] != same
+
+
+def test_guided_keypoints_must_exist() -> None:
+    with pytest.raises(InputError, match="keypoints are 0 to 4"):
+        GanObjective(DaGAN(TINY), replace(CONFIG, guide=1))
+    with pytest.raises(InputError, match="8 different keypoint numbers"):
+        GanLossConfig(guided=(0, 0, 1, 2, 3, 4, 5, 6))

@@ -82,6 +82,7 @@ def test_overrides() -> None:
         ("max_steps.x=1", "max_steps is a single value"),
         ("data.size=96", "data.size is 96, but model.image_size is 64"),
         ("depth_weights=null", "depth_weights is missing"),
+        ("loss.guide=1", "set data.landmarks to true"),
         ("model.preset=lite", "nearest: lite-256"),
         ("data.size=50", "data size is 50"),
         ("augment.zoom=[1.2, 0.8]", "augment zoom"),

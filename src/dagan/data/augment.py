@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from dagan.data.config import AugmentConfig, PairConfig
-from dagan.geometry import ThinPlateTransform, coordinate_grid, resize_grid, sample
+from dagan.data.landmarks import MIRRORED
+from dagan.geometry import ThinPlateTransform, coordinate_grid, inverse_2x2, resize_grid, sample
 
 # Side of the grid on which random motions are computed.
 COARSE = 33
@@ -39,11 +40,17 @@ def jitter_colours(frames: Tensor, config: AugmentConfig, generator: torch.Gener
 
 
 def reframe(
-    frames: Tensor, config: AugmentConfig, generator: torch.Generator, still: Tensor | None = None, pairs: PairConfig | None = None
-) -> Tensor:
+    frames: Tensor,
+    config: AugmentConfig,
+    generator: torch.Generator,
+    still: Tensor | None = None,
+    pairs: PairConfig | None = None,
+    points: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None]:
     """Mirrors, zooms, shifts and rotates; samples marked `still` (n, bool) also get a motion of their own in every frame.
 
     Everything is one look-up, so pictures are interpolated once; without any framing they are mirrored exactly.
+    points: n x k x P x 2 landmarks (`data.landmarks`), returned where they are now; NaN in samples with motions of their own.
     """
     count, k, _, height, width = frames.shape
     mirror = torch.rand(count, generator=generator) < config.flip
@@ -51,8 +58,11 @@ def reframe(
     moved = still is not None and pairs is not None and bool(still.any())
     if not config.moves and not moved:
         place = mirror.to(frames.device)[:, None, None, None, None]
-        return torch.where(place, frames.flip(-1), frames) if config.flip else frames
+        matrix = torch.eye(2, 3).repeat(count, 1, 1)
+        matrix[:, :, 0] *= torch.where(mirror, -1.0, 1.0)[:, None]
+        return torch.where(place, frames.flip(-1), frames) if config.flip else frames, _move_points(points, matrix, mirror, None)
     matrix[:, :, 0] *= torch.where(mirror, -1.0, 1.0)[:, None]
+    points = _move_points(points, matrix, mirror, still if moved else None)
     grid = coordinate_grid(height, width, device=frames.device).reshape(1, 1, -1, 2).expand(count, k, -1, -1)
     if still is not None and pairs is not None and moved:
         grid = grid.clone()
@@ -62,7 +72,19 @@ def reframe(
     matrix = matrix.to(frames.device)[:, None]
     grid = grid @ matrix[..., :2].transpose(-1, -2) + matrix[:, :, None, :, 2]
     grid = grid.reshape(count * k, height, width, 2)
-    return sample(frames.flatten(0, 1), grid, align_corners=True, padding_mode="reflection").reshape(frames.shape)
+    return sample(frames.flatten(0, 1), grid, align_corners=True, padding_mode="reflection").reshape(frames.shape), points
+
+
+def _move_points(points: Tensor | None, matrix: Tensor, mirror: Tensor, lost: Tensor | None) -> Tensor | None:
+    """Where points of the pictures come to lie: `matrix` (n x 2 x 3, CPU) tells where places of the results look."""
+    if points is None:
+        return None
+    linear, offset = inverse_2x2(matrix[:, :, :2]), matrix[:, :, 2]
+    moved = (points.cpu() - offset[:, None, None]) @ linear.transpose(1, 2)[:, None]
+    moved = torch.where(mirror[:, None, None, None], moved[:, :, list(MIRRORED)], moved)
+    if lost is not None:
+        moved[lost.cpu()] = torch.nan
+    return moved.to(points.device)
 
 
 def _random_motion(count: int, size: tuple[int, int], pairs: PairConfig, generator: torch.Generator) -> Tensor:

@@ -20,6 +20,7 @@ from dagan.data.sampling import Draw
 from dagan.data.store import ClipDataset, DiskStore
 
 _DRAW, _CHANGE = 0, 1
+_Read = tuple[Tensor, Tensor, Tensor | None]
 
 
 class Sampler(Protocol):
@@ -30,10 +31,14 @@ class Sampler(Protocol):
 
 @dataclass(frozen=True)
 class Batch:
-    """plain: float n x k x 3 x S x S in [0, 1], mirrored and framed. jittered: the same with changed colours (or the same tensor)."""
+    """plain: float n x k x 3 x S x S in [0, 1], mirrored and framed. jittered: the same with changed colours (or the same tensor).
+
+    landmarks: n x k x P x 2 in [-1, 1] (`data.landmarks`), NaN where unknown; None where the data set has none.
+    """
 
     plain: Tensor
     jittered: Tensor
+    landmarks: Tensor | None = None
 
 
 def generator_for(seed: int, step: int, rank: int, stream: int) -> np.random.Generator:
@@ -56,16 +61,16 @@ class BatchSource:
         # Frames in memory are at hand at once: reading ahead would only take a core from training.
         self.workers = workers if isinstance(dataset.store, DiskStore) else 0
         self._pool: ThreadPoolExecutor | None = None
-        self._ahead: deque[tuple[int, Future[tuple[Tensor, Tensor]]]] = deque()
+        self._ahead: deque[tuple[int, Future[_Read]]] = deque()
 
     def at(self, step: int) -> Batch:
         """The batch of this step, on the training device. Raises InputError when a file cannot be decoded."""
-        frames, still = self._fetch(step)
+        frames, still, points = self._fetch(step)
         numbers = generator_for(self.seed, step, self.rank, _CHANGE)
         generator = torch.Generator().manual_seed(int(numbers.integers(2**62)))
         pictures = frames.to(self.device, non_blocking=True).float().div_(255)
-        plain = reframe(pictures, self.augment, generator, still, self.pairs)
-        return Batch(plain, jitter_colours(plain, self.augment, generator))
+        plain, points = reframe(pictures, self.augment, generator, still, self.pairs, points)
+        return Batch(plain, jitter_colours(plain, self.augment, generator), points)
 
     def close(self) -> None:
         """Ends reading ahead."""
@@ -74,7 +79,7 @@ class BatchSource:
             self._pool = None
             self._ahead.clear()
 
-    def _fetch(self, step: int) -> tuple[Tensor, Tensor]:
+    def _fetch(self, step: int) -> _Read:
         if self.workers == 0:
             return self._read(step)
         if self._pool is None:
@@ -88,10 +93,12 @@ class BatchSource:
             self._ahead.append((later, self._pool.submit(self._read, later)))
         return self._ahead.popleft()[1].result()
 
-    def _read(self, step: int) -> tuple[Tensor, Tensor]:
-        """uint8 frames n x k x 3 x S x S, and which samples are still, n."""
+    def _read(self, step: int) -> _Read:
+        """uint8 frames n x k x 3 x S x S, which samples are still, n, and landmarks, if known, n x k x P x 2."""
         draw = self.sampler.draw(generator_for(self.seed, step, self.rank, _DRAW), self.batch_size)
         frames = self.dataset.store.gather(draw.numbers.reshape(-1)).unflatten(0, draw.numbers.shape)
         if self.device.type == "cuda" and frames.device.type == "cpu":
             frames = frames.pin_memory()
-        return frames, torch.from_numpy(draw.still)
+        known = self.dataset.landmarks
+        points = None if known is None else torch.from_numpy(known[draw.numbers]).to(self.device)
+        return frames, torch.from_numpy(draw.still), points

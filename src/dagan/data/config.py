@@ -22,7 +22,9 @@ class DataConfig:
     storage: "memory" (decoded once, 3 size^2 bytes a frame), "device" (the same on the accelerator), "disk" (decoded
     when drawn, by `workers` threads; for data larger than memory).
     hold_out: share of the identities kept for validation; balance: what is drawn evenly.
-    cache: folder in which decoded frames are kept between runs; None decodes at every start.
+    cache: folder in which decoded frames (and landmarks) are kept between runs; None decodes at every start.
+    landmarks: find eyelids and lips in all frames, for stage 2's guided keypoints; landmarker: the face landmarker bundle's file,
+    None looks where `dagan animate` does.
     """
 
     __pydantic_config__ = STRICT
@@ -34,6 +36,8 @@ class DataConfig:
     balance: Balance = "identity"
     cache: Path | None = None
     workers: int = 4
+    landmarks: bool = False
+    landmarker: Path | None = None
 
     def __post_init__(self) -> None:
         if self.size < 32 or self.size % 32:

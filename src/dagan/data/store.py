@@ -26,6 +26,7 @@ from torch import Tensor
 from dagan.data.clips import Clip, find_clips, find_stills, held_out
 from dagan.data.config import DataConfig
 from dagan.data.decode import Frames, Probe, RandomReader, probe, read_clip
+from dagan.data.landmarks import Points, landmarks_of
 from dagan.errors import InputError
 
 # Side of the grey pictures of each frame's middle by which motion is judged.
@@ -75,7 +76,10 @@ class DiskStore:
 
 @dataclass(frozen=True)
 class ClipDataset:
-    """Clips with their frame numbers. thumbnails: N x 16 x 16 grey uint8 of each frame's middle, None when read from disk."""
+    """Clips with their frame numbers. thumbnails: N x 16 x 16 grey uint8 of each frame's middle, None when read from disk.
+
+    landmarks: N x P x 2, see `data.landmarks`; None where they were not asked for.
+    """
 
     clips: tuple[Clip, ...]
     start: Numbers
@@ -84,6 +88,7 @@ class ClipDataset:
     held: frozenset[str]
     store: Store
     thumbnails: Frames | None
+    landmarks: Points | None = None
 
     def members(self, split: str, still: bool = False) -> Numbers:
         """Which clips (or stills) belong to "train" or "validation"."""
@@ -105,11 +110,25 @@ def open_dataset(config: DataConfig, device: torch.device | None = None, console
         probes = _probe_all(clips, console)
         start, count = _number(probes)
         rate = np.asarray([p.rate for p in probes])
-        return ClipDataset(tuple(clips), start, count, rate, held, DiskStore(clips, probes, start, config.size), None)
+        points = _landmarks(config, clips, count, console)
+        return ClipDataset(tuple(clips), start, count, rate, held, DiskStore(clips, probes, start, config.size), None, points)
     cached = _Cache.of(config, clips)
     arrays = cached.load() if cached is not None and cached.complete() else _decode_all(clips, config.size, cached, console)
     store = MemoryStore(arrays["frames"], device if config.storage == "device" else None)
-    return ClipDataset(tuple(clips), arrays["start"], arrays["count"], arrays["rate"], held, store, arrays["thumbnails"])
+    start, count = arrays["start"], arrays["count"]
+    # Places by the frames that were counted: a clip with fewer than that leaves a gap.
+    points = _landmarks(config, clips, np.diff(start, append=len(arrays["frames"])), console)
+    return ClipDataset(tuple(clips), start, count, arrays["rate"], held, store, arrays["thumbnails"], points)
+
+
+def _landmarks(config: DataConfig, clips: Sequence[Clip], count: Numbers, console: Console) -> Points | None:
+    if not config.landmarks:
+        return None
+
+    def tracked(items: Iterable[Any], text: str, total: int) -> Iterable[Any]:
+        return _tracked(items, text, total, console)
+
+    return landmarks_of(clips, count.tolist(), config.landmarker, config.cache, _stamp(clips), tracked)
 
 
 def _number(probes: Sequence[Probe]) -> tuple[Numbers, Numbers]:
@@ -180,6 +199,12 @@ def _middle(frames: Frames) -> Frames:
     return blocks[:, 0].round().to(torch.uint8).numpy()
 
 
+def _stamp(clips: Sequence[Clip]) -> str:
+    """Changes with the list of files and with any file in it."""
+    stats = [(str(clip.path.resolve()), clip.still, clip.path.stat()) for clip in clips]
+    return json.dumps([(path, still, stat.st_size, stat.st_mtime_ns) for path, still, stat in stats])
+
+
 class _Cache:
     """A folder with the decoded frames of one list of files at one size; written beside and renamed when complete."""
 
@@ -191,11 +216,7 @@ class _Cache:
     def of(cls, config: DataConfig, clips: Sequence[Clip]) -> _Cache | None:
         if config.cache is None:
             return None
-        stamps = []
-        for clip in clips:
-            stat = clip.path.stat()
-            stamps.append((str(clip.path.resolve()), clip.still, stat.st_size, stat.st_mtime_ns))
-        key = hashlib.sha256(json.dumps([config.size, stamps]).encode()).hexdigest()[:16]
+        key = hashlib.sha256(f"{config.size} {_stamp(clips)}".encode()).hexdigest()[:16]
         return cls(config.cache / f"frames-{config.size}-{key}")
 
     def complete(self) -> bool:

@@ -30,6 +30,6 @@ class PerceptualLoss(nn.Module):
             with torch.no_grad():
                 targets = self.network(target)
             for found, wanted in zip(self.network(result), targets, strict=True):
-                distance = (found.float() - wanted.float()).abs().mean()
-                total = total + (distance / (wanted.float().abs().mean() + 1e-6) if self.relative else distance)
+                distance = (found - wanted).abs().mean(dtype=torch.float32)
+                total = total + (distance / (wanted.abs().mean(dtype=torch.float32) + 1e-6) if self.relative else distance)
         return total

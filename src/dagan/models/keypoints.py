@@ -50,6 +50,8 @@ class KeypointDetector(nn.Module):
             h, w = logits.shape[-2:]
             weights = torch.softmax(logits.float().reshape(batch, count, h * w) / self.config.temperature, dim=-1)
             value = weights @ coordinate_grid(h, w, device=image.device).reshape(h * w, 2)
-            # Elementwise: as a product of matrices this is a thousand slivers, slow to go back through.
-            jacobian = (weights[:, :, None] * frames.float().reshape(batch, count, 4, h * w)).sum(-1)
+            # All heatmaps times all frames, of which the own ones are kept: fifteen times the multiplications and a third of the
+            # time of the sum it stands for, since one product per image reads the frames once, as the convolution left them.
+            planes = frames.float().permute(0, 2, 3, 1).reshape(batch, h * w, 4 * count)
+            jacobian = (weights @ planes).reshape(batch, count, count, 4).diagonal(dim1=1, dim2=2).transpose(1, 2)
         return Keypoints(value, jacobian.reshape(batch, count, 2, 2))

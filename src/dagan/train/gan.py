@@ -11,13 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from dagan.config import STRICT
-from dagan.geometry import ThinPlateTransform
+from dagan.data.landmarks import POINTS
+from dagan.errors import InputError
+from dagan.geometry import ThinPlateTransform, gaussian_heatmap
 from dagan.losses.adversarial import discriminator_loss, feature_matching, generator_loss
 from dagan.losses.features import FeatureName, FeatureNetwork
-from dagan.losses.keypoint import equivariance, keypoint_distance
+from dagan.losses.keypoint import equivariance, guidance, keypoint_distance
 from dagan.losses.perceptual import PerceptualLoss
 from dagan.models.dagan import DaGAN, Reconstruction
 from dagan.models.discriminator import Discriminator
+
+# Of the blobs round eyelids and lips within which the detail loss counts: a standard deviation of 9 pixels in 256.
+DETAIL_VARIANCE = 0.005
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +31,8 @@ class GanLossConfig:
 
     perceptual_scales: levels of the image pyramid; perceptual_relative: see PerceptualLoss; l1, warped: L1 of the result and
     of the warped source image, extras for small models; adversarial_start: step of the first adversarial update.
+    guide: weight of the distance of the keypoints `guided` (their numbers, in the order of `data.landmarks.POINTS`) from eyelids
+    and lips, which needs data.landmarks; detail: of an L1 of the result close to those points, within about 0.1 of the image.
     """
 
     __pydantic_config__ = STRICT
@@ -36,6 +43,9 @@ class GanLossConfig:
     perceptual_relative: bool = False
     l1: float = 0.0
     warped: float = 0.0
+    guide: float = 0.0
+    guided: tuple[int, ...] = tuple(range(len(POINTS)))
+    detail: float = 0.0
     adversarial: float = 1.0
     adversarial_start: int = 0
     feature_matching: float = 10.0
@@ -46,6 +56,10 @@ class GanLossConfig:
     affine_sigma: float = 0.05
     tps_sigma: float = 0.005
     tps_points: int = 5
+
+    def __post_init__(self) -> None:
+        if len(self.guided) != len(POINTS) or len(set(self.guided)) != len(POINTS):
+            raise InputError(f"loss guided is {list(self.guided)}: must be {len(POINTS)} different keypoint numbers")
 
 
 class GanObjective(nn.Module):
@@ -65,6 +79,11 @@ class GanObjective(nn.Module):
             self.perceptual = PerceptualLoss(network, config.perceptual_scales, config.perceptual_relative)
         if model.depth_network is not None:
             model.depth_network.requires_grad_(False)
+        count = model.config.keypoints.count
+        if config.guide > 0 and not all(0 <= k < count for k in config.guided):
+            raise InputError(f"loss guided is {list(config.guided)}: the model's keypoints are 0 to {count - 1}")
+        # Guided keypoints have their places: lips that close must be free to meet.
+        self.free = [k for k in range(count) if not (config.guide > 0 and k in config.guided)]
         self.train()
 
     def train(self, mode: bool = True) -> GanObjective:
@@ -75,7 +94,7 @@ class GanObjective(nn.Module):
         return self
 
     def forward(
-        self, source: Tensor, driving: Tensor, discriminator: Discriminator | None = None
+        self, source: Tensor, driving: Tensor, discriminator: Discriminator | None = None, landmarks: Tensor | None = None
     ) -> tuple[dict[str, Tensor], Reconstruction]:
         config = self.config
         transform = None
@@ -96,13 +115,29 @@ class GanObjective(nn.Module):
                 value, jacobian = equivariance(made.driving, made.transformed, transform)
                 losses["equivariance_value"] = config.equivariance_value * value
                 losses["equivariance_jacobian"] = config.equivariance_jacobian * jacobian
-            if config.keypoint_distance > 0:
-                spreads = [keypoint_distance(k.value, config.keypoint_alpha) for k in (made.source.keypoints, made.driving)]
+            if config.keypoint_distance > 0 and len(self.free) > 1:
+                spreads = [keypoint_distance(k.value[:, self.free], config.keypoint_alpha) for k in (made.source.keypoints, made.driving)]
                 losses["keypoint_distance"] = config.keypoint_distance * torch.stack(spreads).sum()
+            if landmarks is not None:
+                losses |= self._guided(made, driving, landmarks)
         if discriminator is not None and config.adversarial > 0:
             losses |= self._adversarial(discriminator, made, driving)
         losses["total"] = torch.stack(list(losses.values())).sum()
         return losses, made
+
+    def _guided(self, made: Reconstruction, driving: Tensor, landmarks: Tensor) -> dict[str, Tensor]:
+        """landmarks: B x 2 x P x 2 of source and driving frame."""
+        config, losses = self.config, {}
+        if config.guide > 0:
+            found = torch.stack([made.source.keypoints.value, made.driving.value], dim=1)[:, :, list(config.guided)]
+            losses["guide"] = config.guide * guidance(found.flatten(0, 1), landmarks.flatten(0, 1))
+        if config.detail > 0:
+            # A point that is not known lies far outside, where its heatmap is zero.
+            near = gaussian_heatmap(landmarks[:, 1].nan_to_num(9.0), (driving.shape[-2], driving.shape[-1]), DETAIL_VARIANCE)
+            weight = near.amax(1, keepdim=True)
+            difference = (made.output.image.float() - driving).abs() * weight
+            losses["detail"] = config.detail * difference.sum() / (3 * weight.sum() + 1)
+        return losses
 
     def _adversarial(self, discriminator: Discriminator, made: Reconstruction, driving: Tensor) -> dict[str, Tensor]:
         keypoints = made.driving.value.detach()

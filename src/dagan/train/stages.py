@@ -183,9 +183,10 @@ class GanStage:
 
     def updates(self, objectives: Objectives, batch: int, step: int) -> Iterator[Update]:
         """The generator's side, then the discriminator's on the same pictures."""
-        source, driving = self.feeds.training.at(batch).jittered.unbind(1)
+        drawn = self.feeds.training.at(batch)
+        source, driving = drawn.jittered.unbind(1)
         adversary = self.discriminator if step >= self.recipe.loss.adversarial_start else None
-        losses, made = objectives["generator"](source, driving, adversary)
+        losses, made = objectives["generator"](source, driving, adversary, drawn.landmarks)
         yield Update("generator", losses["total"], {k: v.detach() for k, v in losses.items()})
         if adversary is not None:
             generated, keypoints = made.output.image.detach(), made.driving.value.detach()

@@ -1,0 +1,76 @@
+"""Where eyelids and lips are in the frames of a data set: what keypoints can be guided to while training, never needed afterwards.
+
+Legend: N frames, P points.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dagan.data.clips import Clip
+from dagan.data.decode import read_clip
+from dagan.errors import InputError
+from dagan.media.landmarker_file import find_landmarker_file
+from dagan.media.landmarks import Face, FaceLandmarker
+from dagan.media.output import atomic_output
+
+# Mesh points ("right" is the person's): right and left corner of the mouth, upper and lower inner lip, right upper and lower
+# lid, left upper and lower lid. They carry what unsupervised keypoints found last, if at all: speech and blinks.
+POINTS = (61, 291, 13, 14, 159, 145, 386, 374)
+# Which point each becomes in a mirrored picture.
+MIRRORED = (1, 0, 2, 3, 6, 7, 4, 5)
+# Side of the frames that are searched, whatever size training has: on 128 pixels an eye is five pixels high.
+SIDE = 256
+
+Points = NDArray[np.float32]
+
+
+def landmarks_of(
+    clips: Sequence[Clip], count: Sequence[int], bundle: Path | None, cache: Path | None, stamp: str, tracked: Callable[..., Any]
+) -> Points:
+    """N x P x 2 positions in [-1, 1] of POINTS in all frames of the clips, NaN where no face is found.
+
+    count: frames of each clip. bundle: the face landmarker's file, None looks where it usually is. cache: folder to keep the result
+    in, under `stamp`, which stands for the clips. tracked: shows progress over an iterable. Raises InputError without the bundle.
+    """
+    file = find_landmarker_file(bundle)
+    if file is None:
+        raise InputError("guided keypoints need the face landmarker bundle: set data.landmarker to face_landmarker.task")
+    key = hashlib.sha256(f"{stamp} {POINTS} {SIDE}".encode() + file.read_bytes()).hexdigest()[:16]
+    kept = None if cache is None else cache / f"landmarks-{key}.npy"
+    if kept is not None and kept.is_file():
+        return np.load(kept)
+    own = threading.local()
+
+    def search(index: int) -> Points:
+        if not hasattr(own, "landmarker"):
+            own.landmarker = FaceLandmarker(file)
+        return _search(own.landmarker, clips[index], count[index])
+
+    with ThreadPoolExecutor() as pool:
+        found = np.concatenate(list(tracked(pool.map(search, range(len(clips))), "Finding eyelids and lips", len(clips))))
+    if kept is not None:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_output(kept, overwrite=True) as partial, partial.open("wb") as out:
+            np.save(out, found)
+    return found
+
+
+def _search(landmarker: FaceLandmarker, clip: Clip, count: int) -> Points:
+    found: Points = np.full((count, len(POINTS), 2), np.nan, np.float32)
+    face: Face | None = None
+    for i, frame in enumerate(read_clip(clip, SIDE)[:count]):
+        image = np.ascontiguousarray(frame.transpose(1, 2, 0))
+        face = landmarker.track(image, face) if face is not None else next(iter(landmarker.detect(image, thorough=False)), None)
+        if face is not None:
+            # Landmarks count from the outer edge of the first pixel, coordinates from its centre.
+            found[i] = 2 * (face.landmarks[list(POINTS), :2] - 0.5) / (SIDE - 1) - 1
+    return found
