@@ -42,7 +42,8 @@ class Graph:
         """What PyTorch computes, by the names of the outputs."""
         with torch.inference_mode():
             results = self.module(*self.arguments(inputs))
-        return dict(zip(self.outputs, results, strict=True))
+        # Copies are ordinary tensors: the exporter takes no others.
+        return {name: result.clone() for name, result in zip(self.outputs, results, strict=True)}
 
     def arguments(self, inputs: dict[str, Tensor]) -> tuple[Tensor | list[Tensor], ...]:
         """The module's arguments for named inputs."""

@@ -126,7 +126,7 @@ def write_onnx(graph: Graph, inputs: dict[str, Tensor], path: Path) -> None:
     """One ONNX file with its weights inside and the batch free."""
     free = [{0: "batch"} if name in graph.batched else None for name in graph.inputs]
     shapes = tuple(free) if graph.grouped is None else (*free[: graph.grouped], free[graph.grouped :])
-    with _quietly():
+    with _quietly(), torch.no_grad():
         torch.onnx.export(
             graph.module,
             graph.arguments(inputs),
