@@ -20,13 +20,14 @@ SUFFIXES: dict[str, tuple[str, ...]] = {"onnx": (".onnx",), "openvino": (".xml",
 @dataclass(frozen=True, kw_only=True)
 class GraphNote:
     """One graph. files: name -> SHA-256, the graph itself first. inputs, outputs: name -> shape, "batch" where it is free.
-    difference: largest absolute difference of an output to PyTorch's, on check pictures."""
+    difference, mean_difference: largest and mean absolute difference of an output to PyTorch's in float32, on check pictures."""
 
     __pydantic_config__ = STRICT
     files: dict[str, str]
     inputs: dict[str, list[int | str]]
     outputs: dict[str, list[int | str]]
     difference: float
+    mean_difference: float
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -134,7 +134,8 @@ class GraphEngine(Runner):
     def _run(self, graph: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         if graph not in self._sessions:
             path = check_files(self._folder, self._note.graphs[graph])
-            self._sessions[graph] = open_session(path, self._runtime, self._compute)
+            compute = "float32" if graph in self._note.quantised else self._compute
+            self._sessions[graph] = open_session(path, self._runtime, compute)
         return self._sessions[graph].run(inputs)
 
 
