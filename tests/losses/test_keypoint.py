@@ -45,3 +45,11 @@ def test_guidance_is_the_mean_distance_to_known_landmarks() -> None:
     assert value.grad[0, 0].tolist() == [-0.5, 0.5]
     assert value.grad[0, 1].tolist() == [0, 0]
     assert guidance(value, torch.full_like(points, torch.nan)).item() == 0
+
+
+def test_guidance_counts_openings_once_more() -> None:
+    points = torch.tensor([[[0.0, 0.0], [0.0, 0.1]]])
+    shifted, shut = points + 0.04, points * 0
+    assert guidance(shifted, points, [(0, 1)]).item() == pytest.approx(0.04)
+    assert guidance(shut, points).item() == pytest.approx(0.1 / 4)
+    assert guidance(shut, points, [(0, 1)]).item() == pytest.approx(0.1 / 4 + 0.1 / 2)

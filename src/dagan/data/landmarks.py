@@ -27,6 +27,8 @@ from dagan.media.output import atomic_output
 POINTS = (61, 291, 13, 14, 159, 145, 386, 374)
 # Which point each becomes in a mirrored picture.
 MIRRORED = (1, 0, 2, 3, 6, 7, 4, 5)
+# Pairs of them, by their places in POINTS, whose distance is an opening: mouth, right eye, left eye.
+OPENINGS = ((2, 3), (4, 5), (6, 7))
 # Side of the frames that are searched, whatever size training has: on 128 pixels an eye is five pixels high.
 SIDE = 256
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dagan.config import STRICT
-from dagan.data.landmarks import POINTS
+from dagan.data.landmarks import OPENINGS, POINTS
 from dagan.errors import InputError
 from dagan.geometry import ThinPlateTransform, gaussian_heatmap
 from dagan.losses.adversarial import discriminator_loss, feature_matching, generator_loss
@@ -130,7 +130,7 @@ class GanObjective(nn.Module):
         config, losses = self.config, {}
         if config.guide > 0:
             found = torch.stack([made.source.keypoints.value, made.driving.value], dim=1)[:, :, list(config.guided)]
-            losses["guide"] = config.guide * guidance(found.flatten(0, 1), landmarks.flatten(0, 1))
+            losses["guide"] = config.guide * guidance(found.flatten(0, 1), landmarks.flatten(0, 1), OPENINGS)
         if config.detail > 0:
             # A point that is not known lies far outside, where its heatmap is zero.
             near = gaussian_heatmap(landmarks[:, 1].nan_to_num(9.0), (driving.shape[-2], driving.shape[-1]), DETAIL_VARIANCE)
