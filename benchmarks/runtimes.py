@@ -53,24 +53,18 @@ class Contender:
             self.times[name].append(1000 * (time.perf_counter() - began) / (1 if name == "encode" else len(self.frames)))
 
 
-def contenders(model: str, folders: list[Path], batch: int) -> list[Contender]:
-    """Every runtime with every precision that this machine has; PyTorch in float32 first."""
+def open_all(model: str, folders: list[Path], batch: int) -> list[tuple[str, Runner]]:
+    """Every runtime with every precision that this machine has, PyTorch in float32 first; then exported folders in what runs them."""
     engines: list[tuple[str, Runner]] = []
-    for runtime in available():
-        for precision in ("float32", "bfloat16"):
-            try:
-                engines.append((f"{runtime} {precision}", open_engine(model, runtime, batch, "cpu", precision)))
-            except InputError as error:
-                print(f"left out: {error}")
-    for folder in folders:
-        for runtime in available()[1:]:
-            try:
-                engine = open_engine(folder, runtime, batch)
-                engines.append((f"{folder.name}, {runtime} {engine.precision}", engine))
-            except InputError as error:
-                print(f"left out: {error}")
-    frames = pictures(batch, engines[0][1].size)
-    return [Contender(label, engine, frames) for label, engine in engines]
+    wanted = [(model, runtime, precision) for runtime in available() for precision in ("float32", "bfloat16")]
+    wanted += [(str(folder), runtime, "auto") for folder in folders for runtime in available()[1:]]
+    for where, runtime, precision in wanted:
+        try:
+            engine = open_engine(where, runtime, batch, "cpu", precision)
+            engines.append((f"{runtime}, {engine.precision}", engine))
+        except InputError as error:
+            print(f"left out: {error}")
+    return engines
 
 
 def main() -> None:
@@ -82,7 +76,9 @@ def main() -> None:
     parser.add_argument("--with", dest="folders", type=Path, nargs="*", default=[])
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    field = contenders(options.model, options.folders, options.batch)
+    engines = open_all(options.model, options.folders, options.batch)
+    frames = pictures(options.batch, engines[0][1].size)
+    field = [Contender(label, engine, frames) for label, engine in engines]
     for _ in range(options.rounds):
         for contender in field:
             contender.round()

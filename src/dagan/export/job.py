@@ -18,7 +18,7 @@ from torch import Tensor
 from dagan.errors import InputError
 from dagan.export.graphs import Graph, check_inputs, example_inputs, graphs_of
 from dagan.export.int8 import LARGEST_MEAN, QUANTISED, choose_clips, driving_sample, quantise, samples_of
-from dagan.export.note import NOTE_FILE, SUFFIXES, ExportNote, Format, GraphNote, file_digest, is_exported, read_note, write_note
+from dagan.export.note import NOTE_FILE, SUFFIXES, ExportNote, Format, GraphNote, file_digest, is_exported, write_note
 from dagan.export.sessions import open_session, require
 from dagan.inference.engine import Engine
 from dagan.inference.progress import Progress, silent
@@ -106,10 +106,8 @@ def check_export(folder: Path, options: ExportOptions) -> None:
     if folder.is_dir() and any(folder.iterdir()):
         if not options.overwrite:
             raise InputError(f"{folder} exists already: choose another name, or replace it with --overwrite")
-        ours = {NOTE_FILE}
-        if is_exported(folder):
-            ours |= {name for graph in read_note(folder).graphs.values() for name in graph.files}
-        strange = sorted(path.name for path in folder.iterdir() if path.name not in ours)
+        suffixes = {suffix for group in SUFFIXES.values() for suffix in group} if is_exported(folder) else set()
+        strange = sorted(path.name for path in folder.iterdir() if path.name != NOTE_FILE and path.suffix not in suffixes)
         if strange:
             raise InputError(f"{folder} holds {strange[0]}, which dagan export did not write: choose another folder")
 

@@ -14,7 +14,7 @@ import torch
 
 from dagan.errors import InputError
 from dagan.export.graphs import DEPTH, ENCODER, GENERATOR, KEYPOINTS
-from dagan.export.job import export_model
+from dagan.export.job import ExportOptions, export_model
 from dagan.export.note import FORMAT, ExportNote, check_files, is_exported, read_note
 from dagan.export.sessions import READERS, RUNTIMES, Session, cpu_multiplies_bfloat16, open_session, require
 from dagan.inference.engine import Engine
@@ -72,9 +72,11 @@ def open_engine(
 def cached_export(model: DaGAN, warn: Warn = to_stderr) -> Path:
     """The folder of the model's ONNX graphs in the user's cache, exported on first use."""
     folder = cache_folder() / "export" / f"{model.config.name}-{weights_digest(model)[:16]}-{FORMAT}"
-    if not is_exported(folder):
+    try:
+        read_note(folder)
+    except InputError:  # not there yet, or not whole
         warn(f"exporting {model.config.name} to {folder}, once: later runs start at once")
-        export_model(model, folder)
+        export_model(model, folder, ExportOptions(overwrite=True))
     return folder
 
 

@@ -87,6 +87,7 @@ class _OpenVino:
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": threads,
+            "ENABLE_CPU_PINNING": False,  # the cores are shared with decoding and encoding
             # Types as the graph has them. The runtime's own bfloat16 mode rounds coordinates too: half a pixel at 256.
             "INFERENCE_PRECISION_HINT": "f32",
         }
