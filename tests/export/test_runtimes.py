@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ from dagan.cli import main
 from dagan.errors import InputError
 from dagan.export import runtimes, sessions
 from dagan.export.job import ExportOptions
-from dagan.export.runtimes import available, open_engine
+from dagan.export.note import read_note
+from dagan.export.runtimes import GraphEngine, available, open_engine
 from dagan.inference.engine import Engine
 from dagan.media.video import VideoWriter
 from dagan.weights import read_model
@@ -116,8 +118,9 @@ def test_what_does_not_go_together(onnx_folder, openvino_folder, tmp_path, monke
     for arguments, options, words in cases:
         with pytest.raises(InputError, match=words):
             open_engine(*arguments, **options)
+    flat = GraphEngine(onnx_folder, replace(read_note(onnx_folder), has_depth=False), "onnxruntime")
     with pytest.raises(InputError, match="no depth network"):
-        open_engine(openvino_folder).disparity(PICTURES)
+        flat.disparity(PICTURES)
     with pytest.raises(InputError, match="takes uint8"):
         open_engine(openvino_folder).keypoints([np.zeros((32, 64, 3), np.uint8)])
     monkeypatch.setattr(sessions, "find_spec", lambda name: None)
@@ -201,16 +204,19 @@ def test_the_export_command(run, onnx_folder, monkeypatch):
 
     def export(model, folder, options, progress):
         asked.append((model.config.name, folder.name, options))
-        return runtimes.read_note(onnx_folder)
+        return read_note(onnx_folder)
 
     monkeypatch.setattr(command, "export_model", export)
     status, printed, _ = run("export", "-o", "new", "--format", "openvino", "--model", onnx_folder.parent / "model.safetensors")
     assert status == 0
     assert asked == [("tiny-64", "new", ExportOptions(kind="openvino"))]
-    assert "new: tiny-64 as onnx, float32\n  encoder.onnx: encoder, differs from PyTorch by at most " in printed
+    assert "new: tiny-64 as onnx\n  encoder.onnx: float32, differs from PyTorch by " in printed
     for arguments, words in (
         (("-o", onnx_folder), "exists already"),
         (("-o", "new", "--model", "nowhere.safetensors"), "nowhere.safetensors does not exist"),
+        (("-o", "new", "--int8"), "--int8 needs --calibration"),
+        (("-o", "new", "--int8", "--calibration", "nowhere"), "data folder nowhere does not exist"),
+        (("-o", "new", "--calibration", "."), "clips to calibrate on are for int8"),
     ):
         status, printed, complaints = run("export", *arguments)
         assert (status, printed) == (2, "")
