@@ -47,19 +47,22 @@ def _exact(nodes: list[Any]) -> set[str]:
     samplings = [node.input_value(1).get_node() for node in nodes if node.get_type_name() == "GridSample"]
     ends = [source for node in nodes if node.get_type_name() == "Result" for source in _sources(node)]
     starts = [user for node in nodes if node.get_type_name() == "Parameter" for user in _users(node)]
-    exact = _walk([*samplings, *ends], _sources, _CONVOLUTIONS)
+    exact = _walk([*samplings, *ends], _sources, frozenset(), last=_CONVOLUTIONS)
     exact |= _walk(starts, _users, _CONVOLUTIONS | {"MatMul"})
     return exact | {node.get_name() for node in nodes if node.get_type_name() in ("Parameter", "Result", "Constant")}
 
 
-def _walk(starts: Iterable[Any], step: Callable[[Any], list[Any]], stop: frozenset[str]) -> set[str]:
-    """Names of what is reached from `starts` without passing an operation of a type in `stop`."""
+def _walk(
+    starts: Iterable[Any], step: Callable[[Any], list[Any]], stop: frozenset[str], last: frozenset[str] = frozenset()
+) -> set[str]:  # fmt: skip
+    """Names of what is reached from `starts`: as far as operations of a type in `stop`, and through those in `last` but no farther."""
     waiting, seen = list(starts), set[str]()
     while waiting:
         node = waiting.pop()
         if node.get_type_name() not in stop and node.get_name() not in seen:
             seen.add(node.get_name())
-            waiting += step(node)
+            if node.get_type_name() not in last:
+                waiting += step(node)
     return seen
 
 
