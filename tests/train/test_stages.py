@@ -157,6 +157,19 @@ def test_start_from_a_model_of_another_size(clips_folder: Path, depth_weights: P
     assert read_model(large.weights).config.image_size == 128
 
 
+def test_a_better_depth_network_takes_the_place_of_the_models(clips_folder: Path, depth_weights: Path, tmp_path: Path) -> None:
+    first = _gan(clips_folder, tmp_path / "first", depth_weights, "max_steps=1")
+    tensors, metadata = read_tensors(depth_weights)
+    better = tmp_path / "better.safetensors"
+    write_tensors(better, {k: v + 0.5 if k.endswith("conv.bias") else v for k, v in tensors.items()}, metadata)
+    second = _gan(clips_folder, tmp_path / "second", better, f"init_from={first.weights}", "max_steps=1")
+    wanted, found = load_file(better), load_file(second.weights)
+    depth = [k for k in found if k.startswith("depth_network.")]
+    assert depth
+    for key in depth:
+        assert torch.equal(found[key], wanted[key.removeprefix("depth_network.")]), key
+
+
 def test_a_discriminator_kept_in_the_file_is_taken_up(clips_folder: Path, depth_weights: Path, tmp_path: Path) -> None:
     first = _gan(clips_folder, tmp_path / "first", depth_weights, "max_steps=1", "seed=1")
     kept = torch.load(tmp_path / "first" / "last.ckpt", weights_only=True)["modules"]["discriminator"]

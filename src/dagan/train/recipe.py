@@ -108,7 +108,8 @@ class DepthRecipe(Recipe):
 class GanRecipe(Recipe):
     """Stage 2: keypoints, motion and generator (METHOD section 7).
 
-    depth_weights: the depth network of stage 1 (or a whole model's). discriminator_optimiser: None is the same as `optimiser`.
+    depth_weights: the depth network of stage 1 (or a whole model's); with init_from it takes the place of that one's.
+    discriminator_optimiser: None is the same as `optimiser`.
     """
 
     model: ModelConfig

@@ -224,9 +224,14 @@ class GanStage:
         return dict(zip(("l1", "psnr", "ssim", "still_l1"), (sums / samples).tolist(), strict=True))
 
     def start_from(self, path: Path) -> None:
-        """A whole model, of any image size: nothing in it depends on the size. With its discriminator, where the file keeps it."""
+        """A whole model, of any image size: nothing in it depends on the size. With its discriminator, where the file keeps it.
+
+        The recipe's depth_weights, where it names any, take the place of the file's: stage 2 goes on with a better depth network.
+        """
         tensors, _ = read_tensors(path)
         load_weights(self.model, tensors, str(path), "the recipe's model")
+        if self.model.depth_network is not None and self.recipe.depth_weights is not None:
+            load_depth(self.model.depth_network, self.recipe.depth_weights)
         if self.discriminator is not None:
             load_discriminator(self.discriminator, path)
 
