@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 _CONVOLUTIONS = frozenset({"Convolution", "GroupConvolution"})
+_DETECTOR = "keypoint_detector."  # in the names of its weights
 
 
 def lower(model: Any) -> int:
     """Changes an `openvino.Model` in place; the number of operations that compute in bfloat16 now.
 
-    Exact stay: what positions are looked up at (back from every sampling to the convolutions before it), what leads to a result,
-    and what inputs go through on their way to the first convolution or matrix product.
+    Exact stay: what positions are looked up at (back from every sampling to the convolutions before it, which are exact too), what
+    leads to a result likewise, the keypoint detector, and what inputs go through before the first convolution or matrix product.
     """
     import openvino as ov
     from openvino import opset13
@@ -47,21 +48,33 @@ def _exact(nodes: list[Any]) -> set[str]:
     samplings = [node.input_value(1).get_node() for node in nodes if node.get_type_name() == "GridSample"]
     ends = [source for node in nodes if node.get_type_name() == "Result" for source in _sources(node)]
     starts = [user for node in nodes if node.get_type_name() == "Parameter" for user in _users(node)]
-    exact = _walk([*samplings, *ends], _sources, frozenset(), last=_CONVOLUTIONS)
-    exact |= _walk(starts, _users, _CONVOLUTIONS | {"MatMul"})
+    exact = _walk([*samplings, *ends], _sources, last=_ends_exactness)
+    exact |= _walk(starts, _users, stop=lambda node: node.get_type_name() in _CONVOLUTIONS | {"MatMul"})
     return exact | {node.get_name() for node in nodes if node.get_type_name() in ("Parameter", "Result", "Constant")}
 
 
+def _ends_exactness(node: Any) -> bool:
+    """Whether what comes before may be rounded: a convolution, but none of the keypoint detector, whose rounding shows as jitter."""
+    return node.get_type_name() in _CONVOLUTIONS and not any(_DETECTOR in source.get_friendly_name() for source in _sources(node))
+
+
+def _never(node: Any) -> bool:
+    return False
+
+
 def _walk(
-    starts: Iterable[Any], step: Callable[[Any], list[Any]], stop: frozenset[str], last: frozenset[str] = frozenset()
-) -> set[str]:  # fmt: skip
-    """Names of what is reached from `starts`: as far as operations of a type in `stop`, and through those in `last` but no farther."""
+    starts: Iterable[Any],
+    step: Callable[[Any], list[Any]],
+    stop: Callable[[Any], bool] = _never,
+    last: Callable[[Any], bool] = _never,
+) -> set[str]:
+    """Names of what is reached from `starts`: not to operations at which to `stop`, and to those that are the `last` but no farther."""
     waiting, seen = list(starts), set[str]()
     while waiting:
         node = waiting.pop()
-        if node.get_type_name() not in stop and node.get_name() not in seen:
+        if node.get_name() not in seen and not stop(node):
             seen.add(node.get_name())
-            if node.get_type_name() not in last:
+            if not last(node):
                 waiting += step(node)
     return seen
 

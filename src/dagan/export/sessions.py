@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Lock
 from typing import Protocol
 
 import numpy as np
@@ -95,9 +96,11 @@ class _OpenVino:
         self._inputs = {i.get_any_name() for i in compiled.inputs}
         self._outputs = [o.get_any_name() for o in compiled.outputs]
         self._request = compiled.create_infer_request()
+        self._lock = Lock()
 
     def run(self, inputs: Arrays) -> dict[str, np.ndarray]:
         """See Session."""
         given = {name: np.ascontiguousarray(array) for name, array in inputs.items() if name in self._inputs}
-        results = self._request.infer(given, share_inputs=True)
+        with self._lock:  # a request computes one thing at a time; the results are copies
+            results = self._request.infer(given, share_inputs=True)
         return {name: results[name] for name in self._outputs}

@@ -30,7 +30,8 @@ class Runner(ABC):
     """A model behind plain arrays.
 
     name: of the model. size: side S of its pictures. keypoint_count: K. has_depth: whether `disparity` works. depth_range: nearest
-    and farthest depth. batch_size: how many pictures to hand over at once. device, precision: where and how it computes, in words.
+    and farthest depth. batch_size: how many pictures to hand over at once. workers: how many threads may compute at once with gain.
+    device, precision: where and how it computes, in words.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Runner(ABC):
     has_depth: bool
     depth_range: tuple[float, float]
     batch_size: int
+    workers: int = 1
     device: str
     precision: str
 
