@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,9 @@ from dagan.animate.animator import Animator
 from dagan.bench import job
 from dagan.bench.job import BenchOptions, count_gflop, difference, measure, open_model
 from dagan.bench.naive import Naive
-from dagan.bench.runtimes import available, open_engine
 from dagan.bench.timing import Times, matrix_peak, repeated
 from dagan.errors import InputError
+from dagan.export import runtimes
 from dagan.inference.engine import Engine
 from running_samples import moving_pictures, save_tiny_model, tiny_model
 
@@ -113,11 +114,28 @@ def test_presets_without_weights_come_fresh_and_the_same():
     assert open_model("lite-256", "cpu", "float32")[1]
 
 
-def test_runtimes():
-    assert available()[0] == "torch"
-    assert isinstance(open_engine(tiny_model(), "torch", 2), Engine)
-    with pytest.raises(InputError, match="no runtime 'abacus' here: use torch"):
-        open_engine(tiny_model(), "abacus", None)
+def test_every_runtime_is_measured(monkeypatch, model_file, tmp_path):
+    monkeypatch.setattr(runtimes, "cache_folder", lambda: tmp_path)
+    options = BenchOptions(model=str(model_file), naive=(), frames=0, seconds=0, precision="float32")
+    report = measure(options)
+    assert [figures.runtime for figures in report.runtimes] == ["torch", "onnxruntime", "openvino"]
+    for figures in report.runtimes:
+        assert figures.precision == "float32"
+        assert figures.difference_mean < 0.1
+        assert [part.name for part in figures.parts] == ["encode", "keypoints", "draw"]
+
+    told = []
+    report = measure(replace(options, precision="float16"), told.append)
+    assert [figures.runtime for figures in report.runtimes] == ["torch"]
+    assert sum("leaving out" in words and "float16" in words for words in told) == 2
+
+
+def test_a_runtime_that_was_asked_for_and_cannot_compute_is_said(model_file):
+    options = BenchOptions(model=str(model_file), naive=(), frames=0, seconds=0)
+    with pytest.raises(InputError, match="runtime 'abacus' is unknown: use torch"):
+        measure(replace(options, runtimes=("abacus",)))
+    with pytest.raises(InputError, match="onnxruntime does not compute in 'float16'"):
+        measure(replace(options, runtimes=("onnxruntime",), precision="float16"))
 
 
 def test_what_cannot_work_is_said(monkeypatch, capsys, tmp_path):

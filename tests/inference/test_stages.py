@@ -136,11 +136,12 @@ def test_closing_early_closes_the_source():
 
 
 def test_workers_keep_to_one_core_and_leave_the_setting_as_it_was():
-    class Two:
-        workers = 2
+    class Workers:
+        def __init__(self, workers: int) -> None:
+            self.workers = workers
 
     before = torch.get_num_threads()
-    seen = set(on_workers(Two(), lambda _: torch.get_num_threads(), range(6)))
+    seen = set(on_workers(Workers(2), lambda _: torch.get_num_threads(), range(6)))
     assert seen == {1}
     assert torch.get_num_threads() == before
     later = []
@@ -148,4 +149,4 @@ def test_workers_keep_to_one_core_and_leave_the_setting_as_it_was():
     thread.start()
     thread.join()
     assert later == [before]
-    assert list(on_workers(object(), double, range(4))) == [0, 2, 4, 6]
+    assert list(on_workers(Workers(1), double, range(4))) == [0, 2, 4, 6]

@@ -19,8 +19,9 @@ import numpy as np
 
 from dagan.errors import InputError
 from dagan.inference.batches import batched
-from dagan.inference.engine import EncodedSource, Engine
+from dagan.inference.engine import Engine
 from dagan.inference.progress import silent
+from dagan.inference.runner import EncodedSource, Runner
 from dagan.inference.transfer import transfer
 from dagan.inference.view import read_ahead, to_square, view_still, view_video
 from dagan.inference.workers import on_workers
@@ -35,7 +36,7 @@ from dagan.models.keypoints import Keypoints
 class Animator:
     """Drives one source picture with the motion of other pictures (METHOD section 8).
 
-    model: a model, or an `Engine` around one. relative: move the source as the driving face moves away from a reference frame (the
+    model: a model, or an engine around one. relative: move the source as the driving face moves away from a reference frame (the
     first animated one unless `set_reference` names another), which keeps the source's own proportions; otherwise take the driving
     keypoints as they are. adapt_scale: with relative, fit the size of movements to the size of the source's face. batch_size:
     frames computed at once; None chooses for the device. face_finder: for cropping; None opens the best one there is when needed.
@@ -45,13 +46,13 @@ class Animator:
 
     def __init__(
         self,
-        model: DaGAN | Engine,
+        model: DaGAN | Runner,
         relative: bool = True,
         adapt_scale: bool = True,
         batch_size: int | None = None,
         face_finder: FaceFinder | None = None,
     ) -> None:
-        self.engine = Engine(model, batch_size) if isinstance(model, DaGAN) else model
+        self.engine: Runner = Engine(model, batch_size) if isinstance(model, DaGAN) else model
         self.relative = relative
         self.adapt_scale = adapt_scale
         self._source: EncodedSource | None = None

@@ -17,9 +17,9 @@ import numpy as np
 from dagan.animate.motion import MOTION_SUFFIXES, Motion
 from dagan.errors import InputError
 from dagan.inference.batches import batched
-from dagan.inference.engine import Engine
 from dagan.inference.inputs import is_photo
 from dagan.inference.reference import HeadPose, head_pose, nearest_layout, pose_distance
+from dagan.inference.runner import Runner
 from dagan.inference.workers import on_workers
 from dagan.media.faces import FaceFinder, LandmarkFinder
 from dagan.media.landmarks import Face
@@ -50,7 +50,7 @@ class MotionReader:
     finder: one that has landmarks tells head pose and expression; without, the model's keypoints are compared.
     """
 
-    def __init__(self, engine: Engine, reader: VideoReader, finder: FaceFinder | None) -> None:
+    def __init__(self, engine: Runner, reader: VideoReader, finder: FaceFinder | None) -> None:
         self._engine, self._reader = engine, reader
         self._landmarker = finder.landmarker if isinstance(finder, LandmarkFinder) else None
         most = finder.most_samples if finder is not None else 1
@@ -115,7 +115,7 @@ class MotionReader:
         return None if self._face is None else head_pose(self._face)
 
 
-def nearest_keypoints(engine: Engine, source: np.ndarray, value: np.ndarray) -> int:
+def nearest_keypoints(engine: Runner, source: np.ndarray, value: np.ndarray) -> int:
     """The frame whose keypoints (N x K x 2) lie most like those of the source picture."""
     return nearest_layout(engine.keypoints([source]).value[0].numpy(), value)
 

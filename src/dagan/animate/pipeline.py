@@ -10,7 +10,7 @@ A motion file takes the place of the first two.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from fractions import Fraction
@@ -29,6 +29,7 @@ from dagan.inference.destination import check_destination, check_distinct
 from dagan.inference.engine import Engine
 from dagan.inference.progress import Progress, counted, silent
 from dagan.inference.reference import check_reference, parse_reference
+from dagan.inference.runner import Runner
 from dagan.inference.usage import peak_device_memory_mb, peak_memory_mb
 from dagan.inference.view import View, read_ahead, view_still, view_video
 from dagan.inference.workers import on_workers
@@ -53,7 +54,8 @@ class AnimateOptions:
     middle is taken. relative, adapt_scale: see `Animator`. reference: auto (the driving frame whose pose is most like the
     source's), first, or a frame number; None is auto, for a motion file the frame stored in it. side_by_side, paste_back: see
     `dagan.animate.layout`. save_motion, report: files to write too. frame_rate: of a folder of images (25 where None).
-    landmarker: the face landmarker bundle, where it is not to be looked for.
+    landmarker: the face landmarker bundle, where it is not to be looked for. engine: opens what computes, in place of PyTorch with the
+    first four.
     """
 
     model: str = "lite-256"
@@ -71,6 +73,7 @@ class AnimateOptions:
     overwrite: bool = False
     frame_rate: Fraction | None = None
     landmarker: Path | None = None
+    engine: Callable[[], Runner] | None = None
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,7 @@ def animate(
     image = read_image(source)
     with ExitStack() as stack:
         opened = _open_driving(driving, options, stack)
-        engine = Engine(load(options.model, options.device, options.precision), options.batch_size)
+        engine = options.engine() if options.engine else Engine(load(options.model, options.device, options.precision), options.batch_size)
         finder = open_face_finder(options.landmarker, warn=notices) if options.crop else None
         framing = view_still(image, finder, str(source), notices)
         face = crop(image, framing, engine.size)
@@ -204,7 +207,7 @@ def _open_driving(driving: Path, options: AnimateOptions, stack: ExitStack) -> M
 def _motion(
     opened: Motion | VideoReader,
     path: Path,
-    engine: Engine,
+    engine: Runner,
     source: np.ndarray,
     finder: FaceFinder | None,
     options: AnimateOptions,

@@ -5,14 +5,13 @@ from __future__ import annotations
 import copy
 import platform
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,13 +20,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from dagan.animate.animator import Animator
 from dagan.bench.naive import Naive
 from dagan.bench.report import BenchReport, NaiveFigures, Part, RuntimeFigures
-from dagan.bench.runtimes import available, open_engine
 from dagan.bench.scene import RATE, swaying, write_clip
 from dagan.bench.timing import matrix_peak, repeated, timed
 from dagan.config import PRESETS, preset
 from dagan.device import PRECISIONS, choose_device, choose_precision
 from dagan.errors import InputError
+from dagan.export.runtimes import TORCH, available, open_engine
 from dagan.inference.engine import Engine
+from dagan.inference.runner import Runner
 from dagan.inference.usage import peak_device_memory_mb, peak_memory_mb
 from dagan.models.dagan import DaGAN
 from dagan.weights import fold, load
@@ -41,7 +41,8 @@ class BenchOptions:
     """What to measure.
 
     model: as `dagan.load` takes it, or a preset without weights, freshly initialised. naive: models whose naive way is compared;
-    None: `model` itself; empty: none. runtimes: None measures all. frames: of the video; 0 leaves videos out (PyAV is not needed
+    None: `model` itself; empty: none. runtimes: None measures all that
+    can compute on this device in this precision. frames: of the video; 0 leaves videos out (PyAV is not needed
     then). naive_frames, rounds: of each comparison. seconds: for each part. crop: find the face in the video.
     """
 
@@ -76,7 +77,6 @@ def measure(options: BenchOptions, tell: Tell = lambda _: None) -> BenchReport:
     model, trained = open_model(options.model, options.device, options.precision)
     rivals = {name: model if name == options.model else open_model(name, options.device, options.precision)[0]
               for name in (options.naive if options.naive is not None else (options.model,))}  # fmt: skip
-    names = options.runtimes or tuple(available())
     with tempfile.TemporaryDirectory() as folder:
         scene = _make_scene(options, model.config.image_size, Path(folder))
         precision = {v: k for k, v in PRECISIONS.items()}[model.compute_dtype]
@@ -85,9 +85,9 @@ def measure(options: BenchOptions, tell: Tell = lambda _: None) -> BenchReport:
         gflop = count_gflop(model, scene.pictures[0])
         exact = _exact_engine(model)
         figures = []
-        for name in names:
+        for name, engine in _engines(model, device, options, tell):
             tell(f"measuring {name}")
-            figures.append(_runtime(name, model, scene, gflop, peaks, exact, options))
+            figures.append(_runtime(name, engine, scene, gflop, peaks, exact, options))
         compared = []
         for name, rival in rivals.items():
             tell(f"comparing with the naive way of {name}")
@@ -119,7 +119,7 @@ def open_model(name: str, device: str, precision: str) -> tuple[DaGAN, bool]:
     return model.to(target), False
 
 
-def difference(engine: Any, exact: Any, pictures: list[np.ndarray]) -> tuple[float, float]:
+def difference(engine: Runner, exact: Runner, pictures: list[np.ndarray]) -> tuple[float, float]:
     """Mean and largest absolute difference, in 255ths, between what two engines make of the same driving pictures.
 
     Each finds its own keypoints; the first picture is the source, and the others move it relative to itself.
@@ -168,21 +168,37 @@ def _exact_engine(model: DaGAN) -> Engine:
     return Engine(exact)
 
 
+def _engines(model: DaGAN, device: torch.device, options: BenchOptions, tell: Tell) -> Iterator[tuple[str, Runner]]:
+    """An engine in each runtime. Raises InputError for a runtime that is asked for and cannot compute this; others are left out."""
+    names = options.runtimes or (available() if device.type == "cpu" else [TORCH])
+    for name in names:
+        try:
+            engine = open_engine(model, name, options.batch_size, str(device), options.precision, warn=tell)
+        except InputError as problem:
+            if options.runtimes or name == TORCH:
+                raise
+            tell(f"leaving out {name}: {problem}")
+        else:
+            yield name, engine
+
+
 def _runtime(
     name: str,
-    model: DaGAN,
+    engine: Runner,
     scene: _Scene,
     gflop: dict[str, float],
     peaks: dict[str, float],
     exact: Engine,
     options: BenchOptions,
 ) -> RuntimeFigures:
-    engine = open_engine(model, name, options.batch_size)
     pictures = [scene.pictures[i % len(scene.pictures)] for i in range(engine.batch_size)]
     source, found = engine.encode(pictures[0]), engine.keypoints(pictures)
     one = found[:1]
-    full = {"keypoints": partial(engine.keypoints, pictures), "draw": partial(engine.render, source, found)}
-    single = {
+    full: dict[str, Callable[[], object]] = {
+        "keypoints": partial(engine.keypoints, pictures),
+        "draw": partial(engine.render, source, found),
+    }
+    single: dict[str, Callable[[], object]] = {
         "encode": partial(engine.encode, pictures[0]),
         "keypoints": partial(engine.keypoints, pictures[:1]),
         "draw": partial(engine.render, source, one),
@@ -232,7 +248,7 @@ def _fast_pictures(engine: Engine, pictures: list[np.ndarray]) -> None:
         animator.animate_batch(pictures[start : start + engine.batch_size])
 
 
-def _video(engine: Any, clip: Path, scene: _Scene, crop: bool) -> None:
+def _video(engine: Runner, clip: Path, scene: _Scene, crop: bool) -> None:
     """Reads, cuts out, computes and writes a whole video, the source's encoding included."""
     from dagan.media.video import VideoWriter
 
