@@ -17,8 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
+from dagan.inference.spade import FastSpadeBlock
 from dagan.models.attention import CrossModalAttention
-from dagan.models.blocks import Hourglass, SpadeNorm, UpBlock
+from dagan.models.blocks import Hourglass, SpadeBlock, UpBlock
 from dagan.models.dagan import DaGAN
 from dagan.weights.fold import fold, is_folded
 
@@ -41,8 +42,8 @@ def prepare(model: DaGAN) -> DaGAN:
         for name, child in list(module.named_children()):
             if isinstance(child, CrossModalAttention) and device == "cpu":
                 setattr(module, name, _ChunkedAttention(child))
-            elif isinstance(child, SpadeNorm):
-                setattr(module, name, _SpadeNorm(child))
+            elif isinstance(child, SpadeBlock):
+                setattr(module, name, FastSpadeBlock(child))
     if device == "cpu":
         for name, block in list(fast.generator.decoder.named_modules()):
             if isinstance(block, UpBlock):
@@ -68,20 +69,6 @@ class _Convert:
 
     def __call__(self, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         return (inputs[0].to(dtype=self._dtype).contiguous(memory_format=torch.channels_last), *inputs[1:])
-
-
-class _SpadeNorm(nn.Module):
-    """`SpadeNorm` that stays in channels last: instance norm leaves it, group norm with a group for each channel is the same sum."""
-
-    def __init__(self, norm: SpadeNorm) -> None:
-        super().__init__()
-        self.shared, self.gamma, self.beta = norm.shared, norm.gamma, norm.beta
-
-    def forward(self, x: Tensor, guidance: Tensor) -> Tensor:
-        """See SpadeNorm."""
-        hidden = F.relu(self.shared(F.interpolate(guidance, size=x.shape[-2:], mode="nearest")))
-        normal = F.group_norm(x, x.shape[1])
-        return torch.addcmul(normal + self.beta(hidden), normal, self.gamma(hidden))
 
 
 class _PhasedUp(nn.Module):
