@@ -1,6 +1,7 @@
 """Peak memory of `dagan animate` on a short and on a long video, each in a process of its own.
 
-Run: python benchmarks/memory.py [--short 10] [--long 600] [--model lite-256]   (seconds of video; 25 frames a second)
+Run: python benchmarks/memory.py [--short 10] [--long 600] [OPTION ...]
+(seconds of video, 25 frames a second; options of `dagan animate`, such as --model FILE, --landmarker FILE or --no-crop)
 """
 
 from __future__ import annotations
@@ -10,34 +11,17 @@ import json
 import subprocess
 import sys
 import tempfile
-from fractions import Fraction
 from pathlib import Path
 
-import numpy as np
-from skimage.data import astronaut
-
-from dagan.media.framing import Framing, crop
-from dagan.media.video import VideoWriter
-
-RATE = 25
+from dagan.bench.scene import RATE, write_clip
 
 
-def write_clip(path: Path, seconds: int) -> None:
-    """A portrait that sways: frames of scikit-image's astronaut, cut out along a slow circle."""
-    picture = astronaut()
-    with VideoWriter(path, 256, 256, rate=Fraction(RATE)) as writer:
-        for i in range(seconds * RATE):
-            turn = 2 * np.pi * i / (4 * RATE)
-            framing = Framing(226 + 12 * np.cos(turn), 150 + 12 * np.sin(turn), 280)
-            writer.write(crop(picture, framing, 256), Fraction(i, RATE))
-
-
-def peak(folder: Path, seconds: int, model: str) -> float:
+def peak(folder: Path, seconds: int, options: list[str]) -> float:
     """Peak memory in MB of one run."""
     clip, report = folder / f"{seconds}.mp4", folder / f"{seconds}.json"
-    write_clip(clip, seconds)
+    write_clip(clip, seconds * RATE)
     portrait = Path(__file__).parent.parent / "examples" / "astronaut.png"
-    words = ["animate", str(portrait), str(clip), "-o", str(folder / f"{seconds}-out.mp4"), "--json", str(report), "--model", model]
+    words = ["animate", str(portrait), str(clip), "-o", str(folder / f"{seconds}-out.mp4"), "--json", str(report), *options]
     subprocess.run([sys.executable, "-c", "from dagan.cli import main; main()", *words], check=True)
     return float(json.loads(report.read_text())["peak_memory_mb"])
 
@@ -47,10 +31,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--short", type=int, default=10)
     parser.add_argument("--long", type=int, default=600)
-    parser.add_argument("--model", default="lite-256")
-    options = parser.parse_args()
+    options, passed_on = parser.parse_known_args()
     with tempfile.TemporaryDirectory() as folder:
-        low, high = (peak(Path(folder), seconds, options.model) for seconds in (options.short, options.long))
+        low, high = (peak(Path(folder), seconds, passed_on) for seconds in (options.short, options.long))
     print(f"{options.short} s: {low:.0f} MB, {options.long} s: {high:.0f} MB, difference {high - low:.0f} MB")
 
 

@@ -168,7 +168,8 @@ def test_a_folder_of_images_drives_at_its_own_rate(files, run, written, tmp_path
     animator = Animator(read_model(files / "model.safetensors"))
     animator.set_source(np.asarray(Image.open(files / "portrait.png")))
     wanted = np.concatenate([animator.animate_batch(pictures[:4]), animator.animate_batch(pictures[4:])])
-    assert (np.stack(written) == wanted).all()
+    # Rounding depends on how many threads share a layer: all of them here, one in the job.
+    assert np.abs(np.stack(written).astype(int) - wanted).max() <= 1
 
 
 @pytest.mark.parametrize("suffix", [".mov", ".mkv", ".webm", ".gif"])

@@ -1,4 +1,4 @@
-"""Device and precision, decided here and nowhere else."""
+"""Device, precision, batch sizes and threads: decided here and nowhere else."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import torch
 
 from dagan.errors import InputError
 
+# Bytes of a model's widest map for a whole batch. On a CPU more leaves the cache, costs memory and gains nothing.
+_BATCH_BYTES = {"cpu": 2**24, "mps": 2**26, "cuda": 2**28}
+_BATCH_SIZES = {"cpu": (1, 4), "mps": (1, 8), "cuda": (4, 32)}  # least and most
+_MOST_WORKERS = 8  # each holds a batch's maps in memory
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -39,6 +43,22 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     if name not in PRECISIONS:
         raise InputError(f"precision {name!r} is unknown: use auto, {', '.join(PRECISIONS)}")
     return PRECISIONS[name]
+
+
+def choose_batch_size(device: torch.device, widest: int) -> int:
+    """How many pictures to compute at once; widest: bytes of the model's largest map for one picture."""
+    kind = device.type if device.type in _BATCH_SIZES else "cpu"
+    least, most = _BATCH_SIZES[kind]
+    return max(least, min(most, _BATCH_BYTES[kind] // max(widest, 1)))
+
+
+def choose_workers(device: torch.device) -> int:
+    """How many batches to compute at the same time: on a CPU one for each of PyTorch's threads, elsewhere one.
+
+    Threads with a batch each wait for nothing; threads that share every layer of one batch wait for the slowest, layer by layer, the
+    more so where decoding and encoding take turns on the same cores.
+    """
+    return min(torch.get_num_threads(), _MOST_WORKERS) if device.type == "cpu" else 1
 
 
 def _cpu_multiplies_bfloat16() -> bool:

@@ -37,6 +37,10 @@ class Landmarker:
         points = np.random.default_rng(0).normal(size=(478, 3)) @ rotation
         return [Face((0.0, 0.0, 1.0, 1.0), points, 1.0, lambda _: np.zeros(len(BLENDSHAPE_NAMES)))]
 
+    def track(self, picture, previous):
+        faces = self.detect(picture, thorough=False)
+        return faces[0] if faces else None
+
 
 def marked(degrees):
     picture = np.zeros((64, 64, 3), np.uint8)

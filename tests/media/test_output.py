@@ -8,7 +8,7 @@ import textwrap
 import pytest
 
 from dagan.errors import InputError
-from dagan.media.output import atomic_output
+from dagan.media.output import atomic_folder, atomic_output
 
 
 def test_appears_only_at_the_end_and_makes_folders(tmp_path):
@@ -122,3 +122,23 @@ def test_real_writers_report_a_full_disk(tmp_path, name):
     result = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False)
     assert "disk is full" in result.stdout, result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_appear_whole_or_not_at_all(tmp_path):
+    folder = tmp_path / "a" / "b"
+    with pytest.raises(KeyboardInterrupt), atomic_folder(folder) as partial:  # noqa: PT012
+        (partial / "x").write_text("half")
+        raise KeyboardInterrupt
+    assert not list(tmp_path.iterdir())
+    with atomic_folder(folder) as partial:
+        (partial / "x").write_text("one")
+        assert not folder.exists()
+    with pytest.raises(InputError, match="exists already"), atomic_folder(folder):
+        pass
+    with pytest.raises(OSError, match="no luck"), atomic_folder(folder, overwrite=True):
+        raise OSError("no luck")
+    assert (folder / "x").read_text() == "one"
+    with atomic_folder(folder, overwrite=True) as partial:
+        (partial / "y").write_text("two")
+    assert [(p.name, p.read_text()) for p in folder.iterdir()] == [("y", "two")]
+    assert [p.name for p in folder.parent.iterdir()] == ["b"]

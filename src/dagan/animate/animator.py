@@ -11,6 +11,7 @@ Legend: S side of the model's pictures, N frames.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
 
@@ -18,10 +19,12 @@ import numpy as np
 
 from dagan.errors import InputError
 from dagan.inference.batches import batched
-from dagan.inference.engine import EncodedSource, Engine
+from dagan.inference.engine import Engine
 from dagan.inference.progress import silent
+from dagan.inference.runner import EncodedSource, Runner
 from dagan.inference.transfer import transfer
-from dagan.inference.view import read_view, to_square, view_still, view_video
+from dagan.inference.view import read_ahead, to_square, view_still, view_video
+from dagan.inference.workers import on_workers
 from dagan.media.faces import FaceFinder, open_face_finder
 from dagan.media.framing import crop as cut
 from dagan.media.notices import to_stderr
@@ -33,7 +36,7 @@ from dagan.models.keypoints import Keypoints
 class Animator:
     """Drives one source picture with the motion of other pictures (METHOD section 8).
 
-    model: a model, or an `Engine` around one. relative: move the source as the driving face moves away from a reference frame (the
+    model: a model, or an engine around one. relative: move the source as the driving face moves away from a reference frame (the
     first animated one unless `set_reference` names another), which keeps the source's own proportions; otherwise take the driving
     keypoints as they are. adapt_scale: with relative, fit the size of movements to the size of the source's face. batch_size:
     frames computed at once; None chooses for the device. face_finder: for cropping; None opens the best one there is when needed.
@@ -43,13 +46,13 @@ class Animator:
 
     def __init__(
         self,
-        model: DaGAN | Engine,
+        model: DaGAN | Runner,
         relative: bool = True,
         adapt_scale: bool = True,
         batch_size: int | None = None,
         face_finder: FaceFinder | None = None,
     ) -> None:
-        self.engine = Engine(model, batch_size) if isinstance(model, DaGAN) else model
+        self.engine: Runner = Engine(model, batch_size) if isinstance(model, DaGAN) else model
         self.relative = relative
         self.adapt_scale = adapt_scale
         self._source: EncodedSource | None = None
@@ -101,8 +104,20 @@ class Animator:
         """
         with open_video(path, rate) as reader:
             view, _ = view_video(reader, self._face_finder() if crop else None, to_stderr, silent, "")
-            for batch in batched(read_view(reader, view, self.engine.size), self.engine.batch_size):
-                yield from self.animate_batch([picture for _, picture in batch])
+            batches = batched((picture for _, picture in read_ahead(reader, view, self.engine.size)), self.engine.batch_size)
+            with (
+                closing(on_workers(self.engine, self.engine.keypoints, batches)) as found,
+                closing(on_workers(self.engine, self.drive, self._referred(found))) as drawn,
+            ):
+                for results in drawn:
+                    yield from results
+
+    def _referred(self, found: Iterator[Keypoints]) -> Iterator[Keypoints]:
+        """Keypoints of batches as they come; the very first frame is the reference where there is none, whichever is drawn first."""
+        for keypoints in found:
+            if self._reference is None:
+                self._reference = keypoints[:1]
+            yield keypoints
 
     def _face_finder(self) -> FaceFinder:
         if self._finder is None:

@@ -5,7 +5,9 @@ Legend: S side of the model's pictures.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -15,11 +17,14 @@ import numpy as np
 from dagan.animate.motion import MOTION_SUFFIXES, Motion
 from dagan.errors import InputError
 from dagan.inference.batches import batched
-from dagan.inference.engine import Engine
 from dagan.inference.inputs import is_photo
 from dagan.inference.reference import HeadPose, head_pose, nearest_layout, pose_distance
+from dagan.inference.runner import Runner
+from dagan.inference.workers import on_workers
 from dagan.media.faces import FaceFinder, LandmarkFinder
+from dagan.media.landmarks import Face
 from dagan.media.reader import Frame, VideoReader
+from dagan.models.keypoints import Keypoints
 
 # Pictures a second in which the reference frame is looked for: a mouth opens and closes a few times a second.
 _CANDIDATES_A_SECOND = 8
@@ -45,10 +50,11 @@ class MotionReader:
     finder: one that has landmarks tells head pose and expression; without, the model's keypoints are compared.
     """
 
-    def __init__(self, engine: Engine, reader: VideoReader, finder: FaceFinder | None) -> None:
+    def __init__(self, engine: Runner, reader: VideoReader, finder: FaceFinder | None) -> None:
         self._engine, self._reader = engine, reader
         self._landmarker = finder.landmarker if isinstance(finder, LandmarkFinder) else None
         most = finder.most_samples if finder is not None else 1
+        self._face: Face | None = None
         self._step = max(1, round(reader.rate / _CANDIDATES_A_SECOND), -(-reader.frame_count // most))
 
     def read(self, frames: Iterable[tuple[Frame, np.ndarray]], source: np.ndarray | None) -> Motion:
@@ -57,22 +63,27 @@ class MotionReader:
         What is kept of a frame are its keypoints and time: some hundred bytes.
         """
         wanted = None if source is None else self._pose(source)
+        self._face = None  # of another person: nothing to follow
         nearest: tuple[float, int] | None = None
-        values, jacobians, times = [], [], []
+        # One block each: thousands of small arrays between the workers' large ones would keep the memory of those from being used again.
+        values, jacobians = array("f"), array("f")
+        times: list[Fraction] = []
         end = Fraction(0)
-        for batch in batched(frames, self._engine.batch_size):
-            keypoints = self._engine.keypoints([picture for _, picture in batch])
-            values.append(keypoints.value.numpy())
-            jacobians.append(keypoints.jacobian.numpy())
-            for frame, picture in batch:
-                times.append(frame.time)
-                end = frame.time + frame.duration
-                if wanted is not None and frame.index % self._step == 0 and (pose := self._pose(picture)) is not None:
-                    candidate = (pose_distance(wanted, pose), frame.index)
-                    nearest = candidate if nearest is None else min(nearest, candidate)
+        # Workers find keypoints while this thread looks at poses: the landmarker is not to be shared by threads.
+        with closing(on_workers(self._engine, self._keypoints, batched(frames, self._engine.batch_size))) as found:
+            for batch, keypoints in found:
+                values.frombytes(keypoints.value.numpy().tobytes())
+                jacobians.frombytes(keypoints.jacobian.numpy().tobytes())
+                for frame, picture in batch:
+                    times.append(frame.time)
+                    end = frame.time + frame.duration
+                    if wanted is not None and frame.index % self._step == 0 and (pose := self._pose(picture)) is not None:
+                        candidate = (pose_distance(wanted, pose), frame.index)
+                        nearest = candidate if nearest is None else min(nearest, candidate)
         if not times:
             raise InputError(f"{self._reader.path}: no frame could be read: give another file")
-        value, jacobian = np.concatenate(values), np.concatenate(jacobians)
+        value = np.array(values, dtype=np.float32).reshape(len(times), -1, 2)
+        jacobian = np.array(jacobians, dtype=np.float32).reshape(len(times), -1, 2, 2)
         if not (np.isfinite(value).all() and np.isfinite(jacobian).all()):
             raise InputError(f"model {self._engine.name!r} finds no finite keypoints in {self._reader.path}: try --precision float32")
         reference = 0
@@ -90,12 +101,21 @@ class MotionReader:
             image_size=self._engine.size,
         )
 
+    def _keypoints(self, batch: list[tuple[Frame, np.ndarray]]) -> tuple[list[tuple[Frame, np.ndarray]], Keypoints]:
+        return batch, self._engine.keypoints([picture for _, picture in batch])
+
     def _pose(self, picture: np.ndarray) -> HeadPose | None:
-        faces = self._landmarker.detect(picture, thorough=False) if self._landmarker is not None else []
-        return head_pose(faces[0]) if faces else None
+        """The pose of the face that was seen last, where it still is: following costs a third of detecting."""
+        if self._landmarker is None:
+            return None
+        if self._face is None:
+            self._face = next(iter(self._landmarker.detect(picture, thorough=False)), None)
+        else:
+            self._face = self._landmarker.track(picture, self._face)
+        return None if self._face is None else head_pose(self._face)
 
 
-def nearest_keypoints(engine: Engine, source: np.ndarray, value: np.ndarray) -> int:
+def nearest_keypoints(engine: Runner, source: np.ndarray, value: np.ndarray) -> int:
     """The frame whose keypoints (N x K x 2) lie most like those of the source picture."""
     return nearest_layout(engine.keypoints([source]).value[0].numpy(), value)
 

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from dagan.inference.colours import colour_table, colourise, robust_range
-from dagan.inference.engine import Engine
+from dagan.inference.runner import Runner
 from dagan.media.framing import Framing, paste
 
 
@@ -44,7 +44,7 @@ class SideBySide:
 
     wants_driving = True
 
-    def __init__(self, source: np.ndarray, engine: Engine) -> None:
+    def __init__(self, source: np.ndarray, engine: Runner) -> None:
         self._source, self._engine = source, engine
         self._table = colour_table()
         self._range: tuple[float, float] | None = None

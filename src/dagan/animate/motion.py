@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from dagan.errors import InputError
-from dagan.inference.engine import Engine
+from dagan.inference.runner import Runner
 from dagan.media.images import require_file
 from dagan.media.output import atomic_output
 from dagan.models.keypoints import Keypoints
@@ -36,7 +36,7 @@ class Motion:
     value: N x K x 2 float32; jacobian: N x K x 2 x 2 float32, both as found on the (cropped) frames. times: N + 1 exact seconds,
     the start of each frame and the end of the last, increasing from 0. rate: average frames a second. time_base: clock tick of the
     video. reference: index of the frame that was taken as the source's pose. model, detector, image_size: what found it: the
-    model's name, its detector's digest (see `Engine.detector_digest`) and the side of its pictures.
+    model's name, its detector's digest (see `Runner.detector_digest`) and the side of its pictures.
     Raises InputError when these do not fit together.
     """
 
@@ -127,7 +127,7 @@ def read_motion(path: Path | str) -> Motion:
         raise InputError(f"{path} is a damaged motion file ({type(error).__name__}: {error}): make it again with --save-motion") from None
 
 
-def check_fit(motion: Motion, engine: Engine, path: Path) -> str | None:
+def check_fit(motion: Motion, engine: Runner, path: Path) -> str | None:
     """None when the motion was found by the engine's own detector; a warning when by another training of the same model.
 
     Raises InputError when by another model: its keypoints are others, or of another number.

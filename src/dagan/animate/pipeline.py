@@ -10,8 +10,8 @@ A motion file takes the place of the first two.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -29,8 +29,10 @@ from dagan.inference.destination import check_destination, check_distinct
 from dagan.inference.engine import Engine
 from dagan.inference.progress import Progress, counted, silent
 from dagan.inference.reference import check_reference, parse_reference
+from dagan.inference.runner import Runner
 from dagan.inference.usage import peak_device_memory_mb, peak_memory_mb
-from dagan.inference.view import View, read_view, view_still, view_video
+from dagan.inference.view import View, read_ahead, view_still, view_video
+from dagan.inference.workers import on_workers
 from dagan.media.faces import FaceFinder, open_face_finder
 from dagan.media.framing import crop
 from dagan.media.images import read_image
@@ -52,7 +54,8 @@ class AnimateOptions:
     middle is taken. relative, adapt_scale: see `Animator`. reference: auto (the driving frame whose pose is most like the
     source's), first, or a frame number; None is auto, for a motion file the frame stored in it. side_by_side, paste_back: see
     `dagan.animate.layout`. save_motion, report: files to write too. frame_rate: of a folder of images (25 where None).
-    landmarker: the face landmarker bundle, where it is not to be looked for.
+    landmarker: the face landmarker bundle, where it is not to be looked for. engine: opens what computes, in place of PyTorch with the
+    first four.
     """
 
     model: str = "lite-256"
@@ -70,6 +73,7 @@ class AnimateOptions:
     overwrite: bool = False
     frame_rate: Fraction | None = None
     landmarker: Path | None = None
+    engine: Callable[[], Runner] | None = None
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,7 @@ def animate(
     image = read_image(source)
     with ExitStack() as stack:
         opened = _open_driving(driving, options, stack)
-        engine = Engine(load(options.model, options.device, options.precision), options.batch_size)
+        engine = options.engine() if options.engine else Engine(load(options.model, options.device, options.precision), options.batch_size)
         finder = open_face_finder(options.landmarker, warn=notices) if options.crop else None
         framing = view_still(image, finder, str(source), notices)
         face = crop(image, framing, engine.size)
@@ -203,7 +207,7 @@ def _open_driving(driving: Path, options: AnimateOptions, stack: ExitStack) -> M
 def _motion(
     opened: Motion | VideoReader,
     path: Path,
-    engine: Engine,
+    engine: Runner,
     source: np.ndarray,
     finder: FaceFinder | None,
     options: AnimateOptions,
@@ -219,9 +223,9 @@ def _motion(
             asked = nearest_keypoints(engine, source, opened.value)
         return _Driving(opened if asked is None else opened.with_reference(asked))
     view, faces = view_video(opened, finder, warn, progress, LOOK)
-    frames = counted(read_view(opened, view, engine.size), progress, READ, opened.frame_count)
     wanted = source if asked is None and options.relative else None
-    motion = MotionReader(engine, opened, finder).read(frames, wanted)
+    with closing(counted(read_ahead(opened, view, engine.size), progress, READ, opened.frame_count)) as frames:
+        motion = MotionReader(engine, opened, finder).read(frames, wanted)
     if (problem := opened.problem()) is not None:
         warn(problem)
     truncated, damaged = opened.truncated, opened.damaged  # of this pass: a later one may stop early
@@ -237,27 +241,31 @@ def _draw(
     """Computes and writes every frame."""
     motion, reader = driven.motion, driven.reader
     animator.set_reference(motion.keypoints(slice(motion.reference, motion.reference + 1)))
-    with VideoWriter(
-        output,
-        layout.width,
-        layout.height,
-        rate=motion.rate,
-        time_base=motion.time_base,
-        audio_from=reader.path if reader is not None and reader.has_audio else None,
-        overwrite=overwrite,
-        warn=warn,
-    ) as writer:
-        frames = counted(_frames(animator, driven, layout), progress, DRAW, len(motion))
+    with (
+        closing(counted(_frames(animator, driven, layout), progress, DRAW, len(motion))) as frames,
+        VideoWriter(
+            output,
+            layout.width,
+            layout.height,
+            rate=motion.rate,
+            time_base=motion.time_base,
+            audio_from=reader.path if reader is not None and reader.has_audio else None,
+            overwrite=overwrite,
+            warn=warn,
+        ) as writer,
+    ):
         for frame, (moment, duration) in zip(frames, frame_spans(motion), strict=True):
             writer.write(frame, moment, duration)
 
 
-def _frames(animator: Animator, driven: _Driving, layout: Layout) -> Iterator[np.ndarray]:
-    """The output's frames, a batch at a time."""
-    size = animator.engine.batch_size
+def _frames(animator: Animator, driven: _Driving, layout: Layout) -> Generator[np.ndarray]:
+    """The output's frames, a batch at a time, computed while earlier ones are written."""
+    engine, motion = animator.engine, driven.motion
+    size = engine.batch_size
     pictures: Iterator[list[np.ndarray]] | None = None
     if layout.wants_driving and driven.reader is not None and driven.view is not None:
-        pictures = batched((picture for _, picture in read_view(driven.reader, driven.view, animator.engine.size)), size)
-    for start in range(0, len(driven.motion), size):
-        results = animator.drive(driven.motion.keypoints(slice(start, start + size)))
-        yield from layout.compose(results, next(pictures) if pictures is not None else ())
+        pictures = batched((picture for _, picture in read_ahead(driven.reader, driven.view, engine.size)), size)
+    batches = (motion.keypoints(slice(start, start + size)) for start in range(0, len(motion), size))
+    with closing(on_workers(engine, animator.drive, batches)) as drawn:
+        for results in drawn:
+            yield from layout.compose(results, next(pictures) if pictures is not None else ())

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 from dagan.animate.pipeline import AnimateOptions, animate
 from dagan.commands.notices import parse_rate, warn
 from dagan.commands.progress import progress_bar
+from dagan.export.runtimes import open_engine
 
 __all__ = ["AnimateOptions", "animate_file", "parse_rate"]
 
 
-def animate_file(source: Path, driving: Path, output: Path, options: AnimateOptions) -> None:
-    """Animates and prints one line about the result."""
+def animate_file(source: Path, driving: Path, output: Path, options: AnimateOptions, runtime: str | None = None) -> None:
+    """Animates with the runtime (see `open_engine`) and prints one line about the result."""
+    opener = partial(open_engine, options.model, runtime, options.batch_size, options.device, options.precision, warn)
     with progress_bar() as progress:
-        report = animate(source, driving, output, options, progress, warn)
+        report = animate(source, driving, output, replace(options, engine=opener), progress, warn)
     rate = float(Fraction(report.frame_rate))
     print(
         f"{report.output}: {report.frames} frames, {report.seconds:.2f} s at {rate:.4g} a second"

@@ -6,7 +6,8 @@ does not grow with length.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -22,7 +23,9 @@ from dagan.inference.destination import check_destination, check_distinct
 from dagan.inference.engine import Engine
 from dagan.inference.inputs import is_photo
 from dagan.inference.progress import Progress, counted, silent
-from dagan.inference.view import View, read_view, view_still, view_video
+from dagan.inference.runner import Runner
+from dagan.inference.view import View, read_ahead, view_still, view_video
+from dagan.inference.workers import on_workers
 from dagan.media.faces import FaceFinder, open_face_finder
 from dagan.media.framing import Framing, crop
 from dagan.media.images import IMAGE_SUFFIXES, read_image, write_image
@@ -45,6 +48,7 @@ class DepthOptions:
     model, device, precision, batch_size: as `dagan.load` and `Engine` take them. crop: find the face; otherwise the middle is
     taken. colours: name of the colour map. focal: focal length assumed for point clouds, in picture widths (see
     `dagan.depth.point_cloud`). frame_rate: of a folder of images (25 where None). landmarker: the face landmarker bundle.
+    engine: opens what computes, in place of PyTorch with the first four.
     """
 
     model: str = "lite-256"
@@ -57,6 +61,7 @@ class DepthOptions:
     overwrite: bool = False
     frame_rate: Fraction | None = None
     landmarker: Path | None = None
+    engine: Callable[[], Runner] | None = None
 
 
 def measure_depth(
@@ -106,15 +111,15 @@ def _check(source: Path, output: Path, still: bool, options: DepthOptions) -> np
     return colour_table(options.colours)
 
 
-def _open_engine(options: DepthOptions, warn: Warn) -> tuple[Engine, FaceFinder | None]:
-    engine = Engine(load(options.model, options.device, options.precision), options.batch_size)
+def _open_engine(options: DepthOptions, warn: Warn) -> tuple[Runner, FaceFinder | None]:
+    engine = options.engine() if options.engine else Engine(load(options.model, options.device, options.precision), options.batch_size)
     if not engine.has_depth:
         raise InputError(f"model {engine.name!r} has no depth network: use one whose name does not end in -rgb")
     return engine, open_face_finder(options.landmarker, warn=warn) if options.crop else None
 
 
 def _write_still(
-    output: Path, image: np.ndarray, framing: Framing, engine: Engine, table: np.ndarray, options: DepthOptions
+    output: Path, image: np.ndarray, framing: Framing, engine: Runner, table: np.ndarray, options: DepthOptions
 ) -> None:  # fmt: skip
     picture = crop(image, framing, engine.size)
     disparity = engine.disparity([picture])[0]
@@ -130,7 +135,7 @@ def _write_still(
         write_image(output, colourise(disparity, *robust_range(disparity), table), options.overwrite)
 
 
-def _write_numbers(output: Path, reader: VideoReader, view: View, engine: Engine, options: DepthOptions, progress: Progress) -> int:
+def _write_numbers(output: Path, reader: VideoReader, view: View, engine: Runner, options: DepthOptions, progress: Progress) -> int:
     times: list[float] = []
     framings: list[tuple[float, float, float, float]] = []
     with map_archive(output, options.overwrite) as archive:
@@ -146,7 +151,7 @@ def _write_colours(
     output: Path,
     reader: VideoReader,
     view: View,
-    engine: Engine,
+    engine: Runner,
     table: np.ndarray,
     options: DepthOptions,
     progress: Progress,
@@ -169,14 +174,18 @@ def _write_colours(
     return writer.frames_written
 
 
-def _measured(reader: VideoReader, view: View, engine: Engine, progress: Progress) -> Iterator[tuple[list[Frame], np.ndarray]]:
+def _measured(reader: VideoReader, view: View, engine: Runner, progress: Progress) -> Iterator[tuple[list[Frame], np.ndarray]]:
     """Frames with their disparity maps, a batch at a time."""
-    pictures = counted(read_view(reader, view, engine.size), progress, MEASURE, reader.frame_count)
-    for batch in batched(pictures, engine.batch_size):
-        yield [frame for frame, _ in batch], engine.disparity([picture for _, picture in batch])
+    pictures = counted(read_ahead(reader, view, engine.size), progress, MEASURE, reader.frame_count)
+
+    def measure(batch: list[tuple[Frame, np.ndarray]]) -> tuple[list[Frame], np.ndarray]:
+        return [frame for frame, _ in batch], engine.disparity([picture for _, picture in batch])
+
+    with closing(on_workers(engine, measure, batched(pictures, engine.batch_size))) as measured:
+        yield from measured
 
 
-def _range_of(reader: VideoReader, view: View, engine: Engine, progress: Progress) -> tuple[float, float]:
+def _range_of(reader: VideoReader, view: View, engine: Runner, progress: Progress) -> tuple[float, float]:
     """One range for the whole video, from frames spread over it: colours that breathe would look like motion."""
     step = max(1, reader.frame_count // _RANGE_SAMPLES)
     sampled = (crop(frame.image, view.at(frame.time), engine.size) for frame in reader.frames(step))
@@ -188,5 +197,5 @@ def _range_of(reader: VideoReader, view: View, engine: Engine, progress: Progres
     return robust_range(np.concatenate(maps))
 
 
-def _facts(width: int, height: int, engine: Engine) -> dict[str, np.ndarray]:
+def _facts(width: int, height: int, engine: Runner) -> dict[str, np.ndarray]:
     return {"picture_size": np.array([width, height]), "depth_range": np.array(engine.depth_range)}

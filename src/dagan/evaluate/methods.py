@@ -18,6 +18,7 @@ from dagan.errors import InputError
 from dagan.evaluate.frames import Image, Plan, count_frames, numbered
 from dagan.evaluate.pairs import Pair
 from dagan.inference.engine import Engine
+from dagan.inference.runner import Runner
 from dagan.inference.transfer import transfer
 from dagan.inference.view import to_square
 from dagan.weights.load import find, load
@@ -108,7 +109,7 @@ class ModelSpec:
 class ModelMethod:
     """Animates with a model, as `dagan animate --no-crop` does."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Runner) -> None:
         self.engine = engine
 
     def begin(self, job: Job) -> Renderer:
@@ -119,7 +120,7 @@ class ModelMethod:
 class _ModelRenderer:
     problem: str | None = None
 
-    def __init__(self, engine: Engine, job: Job) -> None:
+    def __init__(self, engine: Runner, job: Job) -> None:
         self.engine, self.job = engine, job
         self.notices: list[str] = []
         if engine.size != job.size:

@@ -19,11 +19,13 @@ def coordinate_grid(height: int, width: int, *, device: torch.device | str | Non
 
 
 def sample(image: Tensor, grid: Tensor, *, align_corners: bool, padding_mode: str = "zeros") -> Tensor:
-    """Bilinear look-up of image (B C H W) at grid (B h w 2): B C h w, in the image's dtype, positions in float32.
+    """Bilinear look-up of image (B C H W) at grid (B h w 2): B C h w, in the image's dtype and layout, positions in float32.
 
     Positions stay in float32 because bfloat16 resolves only 1/256 of the image's width near the border.
     """
     looked_up = F.grid_sample(image.float(), grid.float(), mode="bilinear", padding_mode=padding_mode, align_corners=align_corners)
+    if image.shape[1] > 1 and image.stride(1) == 1:  # channels last: what is joined with the result lies so too
+        return looked_up.to(image.dtype, memory_format=torch.channels_last)
     return looked_up.to(image.dtype)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import Protocol, TypeVar
 
 T = TypeVar("T")
@@ -18,7 +18,7 @@ def silent(stage: str, done: int, total: int) -> None:
     """Listens to nothing."""
 
 
-def counted(items: Iterable[T], progress: Progress, stage: str, total: int) -> Iterator[T]:
+def counted(items: Iterable[T], progress: Progress, stage: str, total: int) -> Generator[T]:
     """The items as they are, each told to `progress` once the consumer asks for the next."""
     progress(stage, 0, total)
     for done, item in enumerate(items, 1):

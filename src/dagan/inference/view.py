@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, Protocol, cast
 
 import numpy as np
 
 from dagan.inference.progress import Progress
+from dagan.inference.stages import ahead
 from dagan.media.faces import FaceFinder
 from dagan.media.framing import Framing, crop, frame_still
 from dagan.media.notices import Warn
 from dagan.media.reader import Frame, VideoReader
 from dagan.media.video_framing import FramingReport, frame_video
+
+_FRAMES_AHEAD = 8  # decoded and cut before they are asked for; evens out a decoder that works by groups of pictures
 
 
 class View(Protocol):
@@ -74,6 +77,11 @@ def read_view(reader: VideoReader, view: View, size: int) -> Iterator[tuple[Fram
         yield frame, frame.image if untouched else crop(frame.image, framing, size)
 
 
+def read_ahead(reader: VideoReader, view: View, size: int) -> Generator[tuple[Frame, np.ndarray]]:
+    """As `read_view`, in a thread of its own, a few frames ahead; each frame's image is its view too, so that whole ones can go."""
+    return ahead(((replace(frame, image=picture), picture) for frame, picture in read_view(reader, view, size)), _FRAMES_AHEAD)
+
+
 class _Watched:
     """A reader that tells how far its passes are."""
 
@@ -81,7 +89,7 @@ class _Watched:
         self._reader, self._progress, self._stage = reader, progress, stage
 
     def frames(self, step: int = 1, max_side: int | None = None) -> Iterator[Frame]:
-        for frame in self._reader.frames(step, max_side):
+        for frame in ahead(self._reader.frames(step, max_side)):
             yield frame
             self._progress(self._stage, frame.index + 1, self._reader.frame_count)
         self._progress(self._stage, self._reader.frames_read, self._reader.frames_read)

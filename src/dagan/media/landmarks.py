@@ -75,13 +75,17 @@ class FaceLandmarker:
 
         When the mesh is not sure any more, the detector looks near the last place, then in the whole image.
         """
-        face = self._look(image, _roi_of(previous.landmarks))
+        face = self.look_at(image, previous.landmarks)
         if face is not None:
             return face
         roi = _roi_of(previous.landmarks)
         near = self._faces_in(image, [Roi(roi.x, roi.y, roi.side * _NEAR)])
         faces = near or self.detect(image, thorough=False)
         return faces[0] if faces else None
+
+    def look_at(self, image: np.ndarray, landmarks: np.ndarray) -> Face | None:
+        """The face where these landmarks (478 x 3) of an earlier image are; None when the mesh is not sure of it."""
+        return self._look(image, _roi_of(landmarks))
 
     def _faces_in(self, image: np.ndarray, regions: list[Roi]) -> list[Face]:
         faces: list[Face] = []

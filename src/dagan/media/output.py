@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -40,6 +41,47 @@ def atomic_output(path: Path | str, overwrite: bool = False) -> Iterator[Path]:
         if isinstance(error, OSError) and error.errno in DISK_FULL:
             raise InputError(f"{path} cannot be written: the disk is full or the file too large: free some space") from error
         raise
+
+
+@contextmanager
+def atomic_folder(path: Path | str, overwrite: bool = False) -> Iterator[Path]:
+    """As `atomic_output`, for a folder: yields an empty one beside `path`, which takes its name, and place, at the end.
+
+    An empty folder may stand there already; with `overwrite` any folder, whose contents are then removed: look at them first.
+    """
+    path = Path(path)
+    _refuse_folder(path, overwrite)
+    made = _make_folder(path.parent, path)
+    temporary = path.parent / f".{secrets.token_hex(6)}.part"
+    aside = path.parent / f".{secrets.token_hex(6)}.old"
+    try:
+        try:
+            temporary.mkdir()
+        except OSError as error:
+            raise InputError(f"{path} cannot be written: no folder can be made in {path.parent} ({error.strerror})") from error
+        yield temporary
+        _refuse_folder(path, overwrite)  # it may have been filled during a long run
+        if path.exists():
+            path.rename(aside)
+        _rename(temporary, path)
+    except BaseException as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if aside.exists() and not path.exists():
+            aside.rename(path)
+        for folder in made:
+            with suppress(OSError):
+                folder.rmdir()
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
+            raise InputError(f"{path} cannot be written: the disk is full: free some space") from error
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _refuse_folder(path: Path, overwrite: bool) -> None:
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path} is a file: give the name of a folder to write")
+    if path.is_dir() and any(path.iterdir()) and not overwrite:
+        raise InputError(f"{path} exists already: choose another name, or replace it with --overwrite")
 
 
 def _refuse_existing(path: Path, overwrite: bool) -> None:

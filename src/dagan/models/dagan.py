@@ -101,7 +101,7 @@ class DaGAN(nn.Module):
     @torch.inference_mode()
     def drive(self, source: Source, keypoints: Keypoints) -> Output:
         """The source in the pose of `keypoints` (a batch; a source batch of one serves all). Raises InputError if batches disagree."""
-        sources, frames = len(source.image), len(keypoints.value)
+        sources, frames = source.image.shape[0], keypoints.value.shape[0]
         if sources not in (1, frames):
             raise InputError(f"{sources} sources for {frames} driving frames: use one source, or one for each frame")
         with self._precision(source.image):
@@ -134,7 +134,7 @@ class DaGAN(nn.Module):
         return Source(image, disparity, keypoints, self.dense_motion.down(image), self.generator.encode(image, disparity))
 
     def _drive(self, source: Source, keypoints: Keypoints) -> Output:
-        frames = len(keypoints.value)
+        frames = keypoints.value.shape[0]
         small = source.small.expand(frames, -1, -1, -1)
         origin = Keypoints(source.keypoints.value.expand(frames, -1, -1), source.keypoints.jacobian.expand(frames, -1, -1, -1))
         motion = self.dense_motion(small, origin, keypoints)

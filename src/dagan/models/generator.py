@@ -145,7 +145,7 @@ class Generator(nn.Module):
             query = source.query
             if self.config.align_depth:
                 query = self._warp(query, motion.deformation)
-            features[-1] = self.attention(query.expand(len(features[-1]), -1, -1, -1), features[-1])
+            features[-1] = self.attention(query.expand(features[-1].shape[0], -1, -1, -1), features[-1])
         warped = self._warp(image, motion.deformation)
         if isinstance(self.decoder, SpadeDecoder):
             warped = warped * resize(motion.occlusion, (warped.shape[-2], warped.shape[-1]))
@@ -153,4 +153,4 @@ class Generator(nn.Module):
 
     def _warp(self, x: Tensor, deformation: Tensor) -> Tensor:
         grid = resize_grid(deformation, (x.shape[-2], x.shape[-1]), align_corners=self.align_corners)
-        return sample(x.expand(len(grid), -1, -1, -1), grid, align_corners=self.align_corners)
+        return sample(x.expand(grid.shape[0], -1, -1, -1), grid, align_corners=self.align_corners)

@@ -43,7 +43,7 @@ class KeypointDetector(nn.Module):
     def forward(self, image: Tensor, disparity: Tensor | None) -> Keypoints:
         x = image if disparity is None else torch.cat([image, disparity.to(image.dtype)], dim=1)
         features = self.hourglass(self.down(x))
-        batch, count = len(image), self.config.count
+        batch, count = image.shape[0], self.config.count  # shape, not len: exporters follow it
         logits, frames = self.heatmap(features), self.jacobian(features)
         # Positions and frames in float32: bfloat16 is too coarse for them.
         with torch.autocast(image.device.type, enabled=False):

@@ -28,7 +28,7 @@ def sparse_motions(source: Keypoints, driving: Keypoints) -> Tensor:
     linear = source.jacobian.float() @ inverse_2x2(driving.jacobian.float())
     offset = source.value.float()[..., None] - linear @ driving.value.float()[..., None]
     maps = torch.cat([linear, offset], dim=-1)
-    identity = torch.eye(2, 3, device=maps.device).expand(len(maps), 1, 2, 3)
+    identity = torch.eye(2, 3, device=maps.device).expand(maps.shape[0], 1, 2, 3)
     return torch.cat([identity, maps], dim=1)
 
 

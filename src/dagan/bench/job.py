@@ -1,0 +1,265 @@
+"""The benchmark: parts, latency and whole videos of a model in every runtime, and the naive way interleaved with the fast one."""
+
+from __future__ import annotations
+
+import copy
+import platform
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from dagan.animate.animator import Animator
+from dagan.bench.naive import Naive
+from dagan.bench.report import BenchReport, NaiveFigures, Part, RuntimeFigures
+from dagan.bench.scene import RATE, swaying, write_clip
+from dagan.bench.timing import matrix_peak, repeated, timed
+from dagan.config import PRESETS, preset
+from dagan.device import PRECISIONS, choose_device, choose_precision
+from dagan.errors import InputError
+from dagan.export.runtimes import TORCH, available, open_engine
+from dagan.inference.engine import Engine
+from dagan.inference.runner import Runner
+from dagan.inference.usage import peak_device_memory_mb, peak_memory_mb
+from dagan.models.dagan import DaGAN
+from dagan.weights import fold, load
+from dagan.weights.load import bundled
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchOptions:
+    """What to measure.
+
+    model: as `dagan.load` takes it, or a preset without weights, freshly initialised. naive: models whose naive way is compared;
+    None: `model` itself; empty: none. runtimes: None measures all that
+    can compute on this device in this precision. frames: of the video; 0 leaves videos out (PyAV is not needed
+    then). naive_frames, rounds: of each comparison. seconds: for each part. crop: find the face in the video.
+    """
+
+    model: str = "lite-256"
+    naive: tuple[str, ...] | None = None
+    runtimes: tuple[str, ...] | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    batch_size: int | None = None
+    frames: int = 100
+    naive_frames: int = 4
+    rounds: int = 3
+    seconds: float = 2.0
+    crop: bool = False
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """pictures: a batch and more; clip, short: videos of `frames` and of `naive_frames` frames; None without videos."""
+
+    pictures: list[np.ndarray] = field(repr=False)
+    clip: Path | None
+    short: Path | None
+    folder: Path
+
+
+def measure(options: BenchOptions, tell: Tell = lambda _: None) -> BenchReport:
+    """Measures everything; `tell` hears what is being done. Raises InputError for options that cannot work."""
+    if min(options.rounds, options.naive_frames) < 1 or options.frames < 0 or options.seconds < 0:
+        raise InputError("rounds and naive frames must be at least 1, frames and seconds at least 0")
+    device = choose_device(options.device)
+    model, trained = open_model(options.model, options.device, options.precision)
+    rivals = {name: model if name == options.model else open_model(name, options.device, options.precision)[0]
+              for name in (options.naive if options.naive is not None else (options.model,))}  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        scene = _make_scene(options, model.config.image_size, Path(folder))
+        precision = {v: k for k, v in PRECISIONS.items()}[model.compute_dtype]
+        tell("measuring the fastest matrix product")
+        peaks = {p: matrix_peak(device, PRECISIONS[p]) for p in dict.fromkeys(("float32", precision))}
+        gflop = count_gflop(model, scene.pictures[0])
+        exact = _exact_engine(model)
+        figures = []
+        for name, engine in _engines(model, device, options, tell):
+            tell(f"measuring {name}")
+            figures.append(_runtime(name, engine, scene, gflop, peaks, exact, options))
+        compared = []
+        for name, rival in rivals.items():
+            tell(f"comparing with the naive way of {name}")
+            compared.append(_compare(name, rival, Engine(model, options.batch_size), scene, options))
+    return BenchReport(
+        model=options.model,
+        trained=trained,
+        machine=_machine(device),
+        threads=torch.get_num_threads(),
+        torch=torch.__version__,
+        peak_gflops=peaks,
+        runtimes=figures,
+        naive=compared,
+        peak_memory_mb=peak_memory_mb(),
+        device_memory_mb=peak_device_memory_mb(str(device)),
+    )
+
+
+def open_model(name: str, device: str, precision: str) -> tuple[DaGAN, bool]:
+    """A model and whether it is trained; a preset without weights comes freshly initialised, the same each time."""
+    if name in bundled() or name not in PRESETS:
+        return load(name, device, precision), True
+    target = choose_device(device)
+    torch.manual_seed(0)
+    model = DaGAN(preset(name)).eval()
+    if model.generator.attention is not None:
+        torch.nn.init.constant_(model.generator.attention.gamma, 0.5)  # at 0, as it starts, no difference would show
+    model.compute_dtype = choose_precision(precision, target)
+    return model.to(target), False
+
+
+def difference(engine: Runner, exact: Runner, pictures: list[np.ndarray]) -> tuple[float, float]:
+    """Mean and largest absolute difference, in 255ths, between what two engines make of the same driving pictures.
+
+    Each finds its own keypoints; the first picture is the source, and the others move it relative to itself.
+    """
+    results = []
+    for each in (engine, exact):
+        animator = Animator(each)
+        animator.set_source(pictures[0])
+        animator.set_reference(pictures[0])
+        size = each.batch_size
+        results.append(np.concatenate([animator.animate_batch(pictures[i : i + size]) for i in range(0, len(pictures), size)]))
+    apart = np.abs(results[0].astype(np.int16) - results[1])
+    return float(apart.mean()), float(apart.max())
+
+
+def count_gflop(model: DaGAN, picture: np.ndarray) -> dict[str, float]:
+    """GFLOP of each part for one picture (a multiplication and an addition are two), as PyTorch counts them."""
+    model = fold(model)  # spectral norms, which the counter cannot look through, become plain weights
+    device = next(model.parameters()).device
+    image = torch.from_numpy(picture.copy()).to(device).permute(2, 0, 1)[None].float() / 255
+    source = model.encode_source(image)
+    calls: dict[str, Callable[[], object]] = {
+        "encode": partial(model.encode_source, image),
+        "keypoints": partial(model.keypoints, image),
+        "draw": partial(model.drive, source, source.keypoints),
+    }
+    counted = {}
+    for name, call in calls.items():
+        with FlopCounterMode(display=False) as counter:
+            call()
+        counted[name] = counter.get_total_flops() / 1e9
+    return counted
+
+
+def _make_scene(options: BenchOptions, size: int, folder: Path) -> _Scene:
+    pictures = list(islice(swaying(size), 64))
+    if not options.frames:
+        return _Scene(pictures, None, None, folder)
+    return _Scene(pictures, write_clip(folder / "clip.mp4", options.frames), write_clip(folder / "short.mp4", options.naive_frames), folder)
+
+
+def _exact_engine(model: DaGAN) -> Engine:
+    """PyTorch in float32 with the same weights."""
+    exact = copy.copy(model)
+    exact.compute_dtype = torch.float32
+    return Engine(exact)
+
+
+def _engines(model: DaGAN, device: torch.device, options: BenchOptions, tell: Tell) -> Iterator[tuple[str, Runner]]:
+    """An engine in each runtime. Raises InputError for a runtime that is asked for and cannot compute this; others are left out."""
+    names = options.runtimes or (available() if device.type == "cpu" else [TORCH])
+    for name in names:
+        try:
+            engine = open_engine(model, name, options.batch_size, str(device), options.precision, warn=tell)
+        except InputError as problem:
+            if options.runtimes or name == TORCH:
+                raise
+            tell(f"leaving out {name}: {problem}")
+        else:
+            yield name, engine
+
+
+def _runtime(
+    name: str,
+    engine: Runner,
+    scene: _Scene,
+    gflop: dict[str, float],
+    peaks: dict[str, float],
+    exact: Engine,
+    options: BenchOptions,
+) -> RuntimeFigures:
+    pictures = [scene.pictures[i % len(scene.pictures)] for i in range(engine.batch_size)]
+    source, found = engine.encode(pictures[0]), engine.keypoints(pictures)
+    one = found[:1]
+    full: dict[str, Callable[[], object]] = {
+        "keypoints": partial(engine.keypoints, pictures),
+        "draw": partial(engine.render, source, found),
+    }
+    single: dict[str, Callable[[], object]] = {
+        "encode": partial(engine.encode, pictures[0]),
+        "keypoints": partial(engine.keypoints, pictures[:1]),
+        "draw": partial(engine.render, source, one),
+    }
+    parts = []
+    for part, call in single.items():
+        alone = repeated(call, options.seconds)
+        batch_ms = repeated(full[part], options.seconds).p50 / len(pictures) if part in full else alone.p50
+        peak = peaks.get(engine.precision)
+        parts.append(Part(part, alone, batch_ms, gflop[part], gflop[part] / batch_ms * 1000 / peak if peak else None))
+    latency = repeated(lambda: engine.render(source, engine.keypoints(pictures[:1])), options.seconds)
+    mean, largest = difference(engine, exact, scene.pictures[:50:10])
+    video_fps = None
+    if scene.clip is not None:
+        video_fps = options.frames / timed(partial(_video, engine, scene.clip, scene, options.crop))
+    return RuntimeFigures(name, engine.device, engine.precision, engine.batch_size, parts, latency, mean, largest, video_fps)
+
+
+def _compare(name: str, rival: DaGAN, engine: Engine, scene: _Scene, options: BenchOptions) -> NaiveFigures:
+    """Rounds of both ways in turn, so that whatever else the machine does meets both."""
+    naive = Naive(rival, scene.pictures[0])
+    count = options.naive_frames
+    if scene.clip is not None and scene.short is not None:
+        slow: Callable[[], object] = partial(naive.video, scene.short, scene.folder / "naive.mp4")
+        fast: Callable[[], object] = partial(_video, engine, scene.clip, scene, False)
+        fast_count = options.frames
+    else:
+        fast_count = len(scene.pictures)
+        slow = partial(_naive_pictures, naive, scene.pictures[:count])
+        fast = partial(_fast_pictures, engine, scene.pictures)
+    naive.frame(scene.pictures[0])  # both warm
+    engine.render(engine.encode(scene.pictures[0]), engine.keypoints(scene.pictures[: engine.batch_size]))
+    rounds = [(count / timed(slow), fast_count / timed(fast)) for _ in range(options.rounds)]
+    ratios = [quick / plain for plain, quick in rounds]
+    return NaiveFigures(name, median(r[0] for r in rounds), median(r[1] for r in rounds), ratios, median(ratios))
+
+
+def _naive_pictures(naive: Naive, pictures: list[np.ndarray]) -> None:
+    for picture in pictures:
+        naive.frame(picture)
+
+
+def _fast_pictures(engine: Engine, pictures: list[np.ndarray]) -> None:
+    animator = Animator(engine)
+    animator.set_source(pictures[0])
+    for start in range(0, len(pictures), engine.batch_size):
+        animator.animate_batch(pictures[start : start + engine.batch_size])
+
+
+def _video(engine: Runner, clip: Path, scene: _Scene, crop: bool) -> None:
+    """Reads, cuts out, computes and writes a whole video, the source's encoding included."""
+    from dagan.media.video import VideoWriter
+
+    animator = Animator(engine)
+    animator.set_source(scene.pictures[0])
+    with VideoWriter(scene.folder / "fast.mp4", engine.size, engine.size, rate=RATE, overwrite=True) as writer:
+        for i, result in enumerate(animator.video(clip, crop=crop)):
+            writer.write(result, Fraction(i, RATE))
+
+
+def _machine(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.system()} {platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"

@@ -1,0 +1,64 @@
+"""`dagan bench`: measures, prints tables, writes the report."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from dagan.bench.job import BenchOptions, measure
+from dagan.bench.report import BenchReport
+from dagan.inference.destination import check_destination
+from dagan.media.output import atomic_output
+
+__all__ = ["BenchOptions", "bench"]
+
+
+def bench(options: BenchOptions, output: Path | None, overwrite: bool) -> BenchReport:
+    """Measures and prints. Raises InputError for options and outputs that cannot work, before measuring."""
+    if output is not None:
+        check_destination(output, "a report", (".json",), overwrite)
+    notices = Console(stderr=True)
+    with notices.status("opening the model") as status:
+        report = measure(options, lambda what: status.update(what))
+    _print(report)
+    if output is not None:
+        with atomic_output(output, overwrite) as partial:
+            partial.write_text(json.dumps(asdict(report), indent=2) + "\n", encoding="utf-8")
+    return report
+
+
+def _print(report: BenchReport) -> None:
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=140)  # a file has no width: nothing is cut off
+    peaks = ", ".join(f"{peak:.0f} GFLOP/s in {name}" for name, peak in report.peak_gflops.items())
+    weights = "" if report.trained else " (fresh weights)"
+    console.print(f"{report.model}{weights} on {report.machine}, {report.threads} threads, torch {report.torch}; matrix products: {peaks}")
+    parts = Table("runtime", "part", "one, ms: p50", "p90", "p99", "in a batch, ms", "GFLOP", "of peak", title="parts, one picture")
+    whole = Table("runtime", "precision", "batch", "latency, ms: p50", "p90", "p99", "video, frames/s", "difference to float32, 255ths")
+    for figures in report.runtimes:
+        for part in figures.parts:
+            share = "" if part.peak_share is None else f"{part.peak_share:.0%}"
+            one = part.single
+            parts.add_row(
+                figures.runtime, part.name, f"{one.p50:.1f}", f"{one.p90:.1f}", f"{one.p99:.1f}", f"{part.batch_ms:.1f}",
+                f"{part.gflop:.2f}", share,
+            )  # fmt: skip
+        late = figures.latency
+        whole.add_row(
+            figures.runtime, figures.precision, str(figures.batch_size), f"{late.p50:.1f}", f"{late.p90:.1f}", f"{late.p99:.1f}",
+            "" if figures.video_fps is None else f"{figures.video_fps:.1f}",
+            f"mean {figures.difference_mean:.3f}, at most {figures.difference_max:.0f}",
+        )  # fmt: skip
+    console.print(parts)
+    console.print(whole)
+    for pair in report.naive:
+        rounds = ", ".join(f"{ratio:.1f}" for ratio in pair.ratios)
+        console.print(
+            f"naive {pair.model}: {pair.naive_fps:.2f} frames/s; {report.model}: {pair.fast_fps:.1f}; {pair.ratio:.1f} times ({rounds})"
+        )
+    console.print(f"peak memory {report.peak_memory_mb:.0f} MB")

@@ -1,0 +1,131 @@
+"""The four graphs a model is exported as, and what goes in and out of them by name.
+
+    encoder     image -> source_value, source_jacobian, source_small, source_features_0 .. , source_query (models with depth)
+    keypoints   image -> value, jacobian
+    depth       image -> disparity (models with depth)
+    generator   value, jacobian, source_image and what the encoder gave -> result
+
+Legend: B batch (dynamic), K keypoints, S side of the model's images, h side at which motion is computed. Images are B x 3 x S x S in
+[0, 1], values B x K x 2 in [-1, 1], Jacobians B x K x 2 x 2. The generator takes one source for a batch of keypoints.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dagan.models.dagan import DaGAN, Source
+from dagan.models.generator import SourceFeatures
+from dagan.models.keypoints import Keypoints
+
+ENCODER, KEYPOINTS, DEPTH, GENERATOR = "encoder", "keypoints", "depth", "generator"
+# A batch above one, so that no size of one is taken for a constant.
+_EXAMPLE_BATCH = 2
+_CHECK_BATCH = 3
+
+
+@dataclass(frozen=True)
+class Graph:
+    """module: takes `inputs` in their order (those from `grouped` on as one list) and gives `outputs`. batched: the inputs
+    whose first dimension is the batch; that of the others is 1."""
+
+    name: str
+    module: nn.Module
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    batched: tuple[str, ...]
+    grouped: int | None = None
+
+    def run(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What PyTorch computes, by the names of the outputs."""
+        with torch.inference_mode():
+            results = self.module(*self.arguments(inputs))
+        # Copies are ordinary tensors: the exporter takes no others.
+        return {name: result.clone() for name, result in zip(self.outputs, results, strict=True)}
+
+    def arguments(self, inputs: dict[str, Tensor]) -> tuple[Tensor | list[Tensor], ...]:
+        """The module's arguments for named inputs."""
+        values = [inputs[name] for name in self.inputs]
+        return tuple(values) if self.grouped is None else (*values[: self.grouped], values[self.grouped :])
+
+
+class _Encoder(nn.Module):
+    def __init__(self, model: DaGAN) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        source = self.model.encode_source(image)
+        features = source.features.appearance[-(self.model.generator.skips + 1) :]  # the decoder warps no finer ones
+        query = () if source.features.query is None else (source.features.query,)
+        return source.keypoints.value, source.keypoints.jacobian, source.small, *features, *query
+
+
+class _Keypoints(nn.Module):
+    def __init__(self, model: DaGAN) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        keypoints = self.model.keypoints(image)
+        return keypoints.value, keypoints.jacobian
+
+
+class _Depth(nn.Module):
+    def __init__(self, model: DaGAN) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor) -> tuple[Tensor]:
+        return (self.model.depth(image),)
+
+
+class _Generator(nn.Module):
+    def __init__(self, model: DaGAN) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, value: Tensor, jacobian: Tensor, image: Tensor, rest: list[Tensor]) -> tuple[Tensor]:
+        source_value, source_jacobian, small, *features = rest
+        query = features.pop() if self.model.config.use_depth else None
+        encoded = SourceFeatures(tuple(features), query)
+        source = Source(image, None, Keypoints(source_value, source_jacobian), small, encoded)
+        return (self.model.drive(source, Keypoints(value, jacobian)).image,)
+
+
+def graphs_of(model: DaGAN) -> list[Graph]:
+    """The graphs of a model, which is to be folded, in float32, on the CPU and in evaluation mode."""
+    features = tuple(f"source_features_{i}" for i in range(model.generator.skips + 1))
+    query = ("source_query",) if model.config.use_depth else ()
+    encoded = ("source_value", "source_jacobian", "source_small", *features, *query)
+    image, found = ("image",), ("value", "jacobian")
+    driven = (*found, "source_image", *encoded)
+    graphs = [
+        Graph(ENCODER, _Encoder(model).eval(), image, encoded, image),
+        Graph(KEYPOINTS, _Keypoints(model).eval(), image, found, image),
+        Graph(GENERATOR, _Generator(model).eval(), driven, ("result",), found, grouped=3),
+    ]
+    return [*graphs, Graph(DEPTH, _Depth(model).eval(), image, ("disparity",), image)] if model.config.use_depth else graphs
+
+
+def example_inputs(model: DaGAN, graphs: list[Graph], seed: int = 0, batch: int = _EXAMPLE_BATCH) -> dict[str, dict[str, Tensor]]:
+    """Inputs for each graph by its name: smooth pictures, and what the encoder and the detector make of them."""
+    by_name = {graph.name: graph for graph in graphs}
+    images = _pictures(model.config.image_size, batch, seed)
+    source = {"source_image": images[:1], **by_name[ENCODER].run({"image": images[:1]})}
+    driven = {**by_name[KEYPOINTS].run({"image": images}), **source}
+    return {graph.name: driven if graph.name == GENERATOR else {"image": images} for graph in graphs}
+
+
+def check_inputs(model: DaGAN, graphs: list[Graph]) -> dict[str, dict[str, Tensor]]:
+    """As `example_inputs`, but other pictures and another batch: what a graph that took a size for a constant cannot compute."""
+    return example_inputs(model, graphs, seed=1, batch=_CHECK_BATCH)
+
+
+def _pictures(size: int, batch: int, seed: int) -> Tensor:
+    """Soft random blotches: white noise looks like nothing a model was trained on."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(batch, 3, 8, 8, generator=generator)
+    return nn.functional.interpolate(coarse, size=(size, size), mode="bicubic", align_corners=False).clamp(0, 1)

@@ -1,0 +1,200 @@
+"""The export job: a model in, a folder of graphs with its note out; every graph is compared with PyTorch before it counts."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dagan.errors import InputError
+from dagan.export.graphs import Graph, check_inputs, example_inputs, graphs_of
+from dagan.export.int8 import LARGEST_MEAN, QUANTISED, choose_clips, driving_sample, quantise, samples_of
+from dagan.export.note import NOTE_FILE, SUFFIXES, ExportNote, Format, GraphNote, file_digest, is_exported, write_note
+from dagan.export.sessions import open_session, require
+from dagan.inference.engine import Engine
+from dagan.inference.progress import Progress, silent
+from dagan.media.output import atomic_folder
+from dagan.models.dagan import DaGAN
+from dagan.weights.digest import weights_digest
+from dagan.weights.fold import fold
+
+OPSET = 18  # the first whose sampling, in four dimensions, is PyTorch's
+WRITE = "exporting"
+# Rounding alone stays far below; a graph that computes something else far above.
+_TOLERANCE = 5e-3
+_NEEDED = ("onnx", "onnxscript")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """kind: onnx (for onnxruntime, OpenVINO, TensorRT) or openvino (its own files). int8: quantise what survives it (see
+    `dagan.export.int8`), calibrated on the clips `calibration`: videos of faces, framed as the model's training clips."""
+
+    kind: Format = "onnx"
+    int8: bool = False
+    calibration: tuple[Path, ...] = ()
+    overwrite: bool = False
+
+
+def export_model(model: DaGAN, folder: Path, options: ExportOptions | None = None, progress: Progress = silent) -> ExportNote:
+    """Writes the graphs of `model` and their note into `folder`, whole or not at all.
+
+    Raises InputError when a library is missing, when `folder` exists (without overwrite, or with other files in it), and when a
+    graph does not compute what PyTorch does.
+    """
+    options = options or ExportOptions()
+    check_export(folder, options)
+    engine = Engine(model)  # before the copy: it tells the detector by its weights
+    plain = fold(_on_cpu(model))
+    graphs = graphs_of(plain)
+    examples, checks = example_inputs(plain, graphs), check_inputs(plain, graphs)
+    notes: dict[str, GraphNote] = {}
+    with atomic_folder(folder, options.overwrite) as partial:
+        for i, graph in enumerate(graphs):
+            progress(WRITE, i, len(graphs))
+            write_onnx(graph, examples[graph.name], partial / f"{graph.name}.onnx")
+        progress(WRITE, len(graphs), len(graphs))
+        if options.int8:
+            checks |= _quantise(partial, graphs, options.calibration, engine.size, progress)
+        for graph in graphs:
+            path = partial / f"{graph.name}.onnx"
+            if options.kind == "openvino":
+                path = _to_openvino(path)
+            limits = (np.inf, LARGEST_MEAN) if options.int8 and graph.name in QUANTISED else (_TOLERANCE, _TOLERANCE)
+            notes[graph.name] = _note(graph, checks[graph.name], path, options.kind, limits)
+        note = ExportNote(
+            kind=options.kind,
+            name=engine.name,
+            image_size=engine.size,
+            keypoints=engine.keypoint_count,
+            has_depth=engine.has_depth,
+            depth_range=engine.depth_range,
+            detector=engine.detector_digest,
+            weights=weights_digest(model),
+            opset=OPSET,
+            precision="int8" if options.int8 else "float32",
+            quantised=list(QUANTISED) if options.int8 else [],
+            graphs=notes,
+            config=model.config,
+        )
+        write_note(partial, note)
+    return note
+
+
+def check_export(folder: Path, options: ExportOptions) -> None:
+    """Raises InputError for what can be refused before any work."""
+    if options.kind not in get_args(Format):
+        raise InputError(f"format {options.kind!r} is unknown: use {' or '.join(get_args(Format))}")
+    for name in _NEEDED:
+        if find_spec(name) is None:
+            raise InputError(f"exporting needs {name}: pip install 'dagan[export]'")
+    require(_checker(options.kind))
+    if options.int8:
+        require("onnxruntime")
+        choose_clips(options.calibration)
+    elif options.calibration:
+        raise InputError("clips to calibrate on are for int8: ask for it, or leave them out")
+    if folder.is_dir() and any(folder.iterdir()):
+        if not options.overwrite:
+            raise InputError(f"{folder} exists already: choose another name, or replace it with --overwrite")
+        suffixes = {suffix for group in SUFFIXES.values() for suffix in group} if is_exported(folder) else set()
+        strange = sorted(path.name for path in folder.iterdir() if path.name != NOTE_FILE and path.suffix not in suffixes)
+        if strange:
+            raise InputError(f"{folder} holds {strange[0]}, which dagan export did not write: choose another folder")
+
+
+def _checker(kind: str) -> str:
+    return "onnxruntime" if kind == "onnx" else "openvino"
+
+
+def _on_cpu(model: DaGAN) -> DaGAN:
+    """The model in float32 on the CPU; itself where it is there."""
+    first = next(model.parameters())
+    if first.device.type == "cpu" and model.compute_dtype == torch.float32:
+        return model
+    copy = DaGAN(model.config)
+    copy.load_state_dict(model.state_dict())
+    return copy.eval()
+
+
+def _quantise(folder: Path, graphs: list[Graph], clips: Sequence[Path], size: int, progress: Progress) -> dict[str, dict[str, Tensor]]:
+    """Quantises files in `folder`; the inputs to check them with, by graph: blotches are no faces, and out of their range."""
+    by_name = {graph.name: graph for graph in graphs}
+    chosen, check = choose_clips(clips)
+    for name in QUANTISED:
+        quantise(folder / f"{name}.onnx", by_name[name].inputs, samples_of(chosen, by_name, size, progress))
+    return {name: driving_sample(check, by_name, size) for name in QUANTISED}
+
+
+def _to_openvino(onnx: Path) -> Path:
+    """OpenVINO's files in place of an ONNX file."""
+    import openvino as ov
+
+    path = onnx.with_suffix(SUFFIXES["openvino"][0])
+    # The reader of ONNX files, not `openvino.convert_model`, which reports its use.
+    ov.save_model(ov.Core().read_model(str(onnx)), str(path), compress_to_fp16=False)
+    onnx.unlink()
+    return path
+
+
+def write_onnx(graph: Graph, inputs: dict[str, Tensor], path: Path) -> None:
+    """One ONNX file with its weights inside and the batch free."""
+    free = [{0: "batch"} if name in graph.batched else None for name in graph.inputs]
+    shapes = tuple(free) if graph.grouped is None else (*free[: graph.grouped], free[graph.grouped :])
+    with _quietly(), torch.no_grad():
+        torch.onnx.export(
+            graph.module,
+            graph.arguments(inputs),
+            str(path),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=list(graph.inputs),
+            output_names=list(graph.outputs),
+            dynamic_shapes=shapes,
+            external_data=False,
+            verbose=False,
+        )
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without the exporter's remarks, which are about its own insides."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _note(graph: Graph, inputs: Mapping[str, Tensor], path: Path, kind: str, limits: tuple[float, float]) -> GraphNote:
+    """Compares the file with PyTorch. Raises InputError when it computes something else: `limits` of largest and mean difference."""
+    wanted = graph.run(dict(inputs))
+    found = open_session(path, _checker(kind)).run({name: tensor.numpy() for name, tensor in inputs.items()})
+    gaps = [np.abs(found[name] - tensor.numpy()) for name, tensor in wanted.items()]
+    largest, mean = max(float(gap.max()) for gap in gaps), max(float(gap.mean()) for gap in gaps)
+    if not (largest <= limits[0] and mean <= limits[1]):  # NaN too
+        raise InputError(f"the exported {graph.name} differs from PyTorch by up to {largest:.2g}, {mean:.2g} on average: it is not written")
+
+    def shapes(tensors: Mapping[str, Tensor], batched: tuple[str, ...]) -> dict[str, Any]:
+        return {name: ["batch" if name in batched else tensor.shape[0], *tensor.shape[1:]] for name, tensor in tensors.items()}
+
+    return GraphNote(
+        files={part.name: file_digest(part) for part in (path.with_suffix(suffix) for suffix in SUFFIXES[kind])},
+        inputs=shapes({name: inputs[name] for name in graph.inputs}, graph.batched),
+        outputs=shapes(wanted, graph.outputs),
+        difference=largest,
+        mean_difference=mean,
+    )

@@ -1,0 +1,133 @@
+"""A model made ready to compute fast on its device: weights in the precision and layout that the hardware multiplies in.
+
+Autocast converts inputs and weights anew at every layer, and its tensors lie channel by channel; here weights are converted once,
+tensors lie pixel by pixel (channels last) from end to end, and coordinates, softmaxes and the warped source stay in float32.
+
+So does the keypoint detector: a few per cent of the work, and five times less difference in the pictures. In bfloat16 it places
+keypoints 0.07 pixels off at 256 (0.5 at most), differently in each frame.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import skip_init
+
+from dagan.inference.spade import FastSpadeBlock
+from dagan.models.attention import CrossModalAttention
+from dagan.models.blocks import Hourglass, SpadeBlock, UpBlock
+from dagan.models.dagan import DaGAN
+from dagan.weights.fold import fold, is_folded
+
+# Places whose attention is computed at once on a CPU: their map of weights stays in the cache, the N x N map never exists.
+_PLACES_AT_ONCE = 256
+
+
+def prepare(model: DaGAN) -> DaGAN:
+    """A copy of `model`, folded, that computes the same in `model.compute_dtype`; `model` stays as it is.
+
+    The copy does its own conversions and needs no autocast. On devices other than CPUs and CUDA it is folded only. It can neither be
+    trained nor saved.
+    """
+    device = next(model.parameters()).device.type
+    folded = model.eval() if is_folded(model) else fold(model)
+    if device not in ("cpu", "cuda"):
+        return folded
+    fast = copy.deepcopy(folded)  # folding shares tensors with the original, which keeps its precision
+    for module in list(fast.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, CrossModalAttention) and device == "cpu":
+                setattr(module, name, _ChunkedAttention(child))
+            elif isinstance(child, SpadeBlock):
+                setattr(module, name, FastSpadeBlock(child))
+    if device == "cpu":
+        for name, block in list(fast.generator.decoder.named_modules()):
+            if isinstance(block, UpBlock):
+                fast.generator.decoder.set_submodule(name, _PhasedUp(block))
+    exact = set(fast.keypoint_detector.modules())
+    for module in fast.modules():
+        dtype = torch.float32 if module in exact else model.compute_dtype
+        if isinstance(module, nn.Conv2d):
+            module.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            module.register_forward_pre_hook(_Convert(dtype))
+        elif isinstance(module, Hourglass):
+            # Its last skip is its own input: converted once, not at the first convolution and again after the last.
+            module.register_forward_pre_hook(_Convert(dtype))
+    fast.compute_dtype = torch.float32  # no autocast on top
+    return fast.eval()
+
+
+class _Convert:
+    """Brings a module's input to a precision and to channels last; a tensor that is there already passes as it is."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self._dtype = dtype
+
+    def __call__(self, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (inputs[0].to(dtype=self._dtype).contiguous(memory_format=torch.channels_last), *inputs[1:])
+
+
+class _PhasedUp(nn.Module):
+    """`UpBlock` without the doubled picture.
+
+    Of a doubled picture's 3 x 3 neighbours many are the same pixel: each of the four places that a pixel becomes sees 2 x 2 pixels of
+    the small picture, through sums of the kernel's rows and columns. 4 / 9 of the multiplications, the same result but for rounding.
+    """
+
+    def __init__(self, block: UpBlock) -> None:
+        super().__init__()
+        weight, bias = block.conv.weight.detach(), block.conv.bias
+        assert bias is not None
+        # Row sums: the upper place of a pixel sees the row above (kernel row 0) and its own (1, 2), the lower its own and the row below.
+        split = torch.tensor([[[1.0, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]])  # place, small row, kernel row
+        kernels = torch.einsum("pak,qbl,oikl->pqoiab", split, split, weight.float().cpu())
+        out, into = weight.shape[:2]
+        self.conv = skip_init(nn.Conv2d, into, 4 * out, 2)
+        self.conv.weight = nn.Parameter(kernels.reshape(4 * out, into, 2, 2).to(weight), requires_grad=False)
+        self.conv.bias = nn.Parameter(bias.detach().repeat(4), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See UpBlock."""
+        batch, _, height, width = x.shape
+        four = F.relu(self.conv(F.pad(x, (1, 1, 1, 1))))  # B 4C h+1 w+1: each place has its own offset in it
+        channels = four.shape[1] // 4
+        size = (batch, channels, 2 * height, 2 * width)
+        doubled = torch.empty(size, dtype=four.dtype, device=four.device, memory_format=torch.channels_last)
+        for i in range(4):
+            row, column = divmod(i, 2)
+            place = four[:, i * channels : (i + 1) * channels, row : row + height, column : column + width]
+            doubled[:, :, row::2, column::2] = place
+        return doubled
+
+
+class _ChunkedAttention(nn.Module):
+    """`CrossModalAttention` a few places at a time.
+
+    PyTorch's own fused attention on CPUs wants values as wide as keys, which they are not (C against C/8): it would fall back to the
+    N x N map, half a gigabyte of it for a batch of four at 64 x 64.
+    """
+
+    def __init__(self, attention: CrossModalAttention) -> None:
+        super().__init__()
+        self.query, self.key, self.value, self.gamma = attention.query, attention.key, attention.value, attention.gamma
+
+    def encode_query(self, depth_features: Tensor) -> Tensor:
+        """See CrossModalAttention."""
+        return F.relu(self.query(depth_features))
+
+    def forward(self, query: Tensor, features: Tensor) -> Tensor:
+        """See CrossModalAttention."""
+        keys = F.relu(self.key(features)).flatten(2)  # B C/8 N
+        values = F.relu(self.value(features)).flatten(2).transpose(1, 2)  # B N C
+        queries = query.to(keys.dtype).flatten(2).transpose(1, 2)  # B N C/8
+        attended = torch.empty_like(values, memory_format=torch.contiguous_format)
+        for start in range(0, attended.shape[1], _PLACES_AT_ONCE):
+            places = slice(start, start + _PLACES_AT_ONCE)
+            attended[:, places] = torch.softmax(queries[:, places] @ keys, dim=-1) @ values
+        # Pixel by pixel already: the shape of `features` in channels last, without a copy.
+        moved = attended.transpose(1, 2).unflatten(2, features.shape[2:])
+        return self.gamma.to(moved.dtype) * moved + features

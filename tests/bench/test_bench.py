@@ -1,0 +1,161 @@
+"""The benchmark measures what it says: the naive way computes the same pictures, figures fit together, runtimes are listed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dagan import cli
+from dagan.animate.animator import Animator
+from dagan.bench import job
+from dagan.bench.job import BenchOptions, count_gflop, difference, measure, open_model
+from dagan.bench.naive import Naive
+from dagan.bench.timing import Times, matrix_peak, repeated
+from dagan.errors import InputError
+from dagan.export import runtimes
+from dagan.inference.engine import Engine
+from running_samples import moving_pictures, save_tiny_model, tiny_model
+
+PICTURES = moving_pictures(5)
+
+
+@pytest.fixture
+def model_file(tmp_path: Path) -> Path:
+    return save_tiny_model(tmp_path / "tiny.safetensors")
+
+
+def test_the_naive_way_draws_the_same_pictures():
+    model = tiny_model()
+    with torch.no_grad():
+        model.generator.attention.gamma.fill_(0.7)  # or attention would not count
+    naive = Naive(model, PICTURES[0])
+    animator = Animator(model)
+    animator.set_source(PICTURES[0])
+    wanted = animator.animate_batch(PICTURES)
+    for picture, quick in zip(PICTURES, wanted, strict=True):
+        assert np.abs(naive.frame(picture) * 255 - quick).max() <= 1
+    assert np.abs(wanted[0].astype(int) - wanted[3]).max() > 5  # and they move
+    assert type(model.generator.attention).__name__ == "CrossModalAttention"  # its own model is untouched
+
+
+def test_difference_sees_a_difference():
+    model, other = tiny_model(), tiny_model(seed=1)
+    exact = Engine(model)
+    assert difference(Engine(model), exact, PICTURES) == (0.0, 0.0)
+    mean, largest = difference(Engine(other), exact, PICTURES)
+    assert 1 < mean < largest
+    low = tiny_model()
+    low.compute_dtype = torch.bfloat16
+    mean, largest = difference(Engine(low), exact, PICTURES)
+    assert 0 < mean < 1
+
+
+def test_operations_are_counted():
+    counted = count_gflop(tiny_model(), PICTURES[0])
+    assert set(counted) == {"encode", "keypoints", "draw"}
+    # A source has its keypoints found, and features on top.
+    assert counted["encode"] > counted["keypoints"] > 0.001
+
+
+def test_times():
+    times = Times.of([0.001] * 90 + [0.003] * 9 + [0.1])
+    assert (times.p50, times.least) == (1.0, 1.0)
+    assert 1 <= times.p90 <= 3
+    assert 3 <= times.p99 <= 100
+    calls = []
+    repeated(lambda: calls.append(0), seconds=0, least=4)
+    assert len(calls) == 5  # one to warm up
+    assert matrix_peak(torch.device("cpu"), torch.float32) > 1
+
+
+def test_a_whole_run_and_its_report(monkeypatch, capsys, tmp_path, model_file):
+    report = tmp_path / "report.json"
+    words = ["bench", "--model", str(model_file), "--runtime", "torch", "--frames", "9", "--naive-frames", "2", "--rounds", "2"]
+    monkeypatch.setattr(sys, "argv", ["dagan", *words, "--seconds", "0", "--json", str(report)])
+    monkeypatch.setattr(job, "matrix_peak", lambda device, dtype: 100.0)
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert not end.value.code
+    told = json.loads(report.read_text())
+    (figures,) = told["runtimes"]
+    assert (told["trained"], figures["runtime"], figures["device"]) == (True, "torch", "cpu")
+    for part in figures["parts"]:
+        assert 0 < part["single"]["least"] <= part["single"]["p50"] <= part["single"]["p90"] <= part["single"]["p99"]
+        assert part["peak_share"] == pytest.approx(part["gflop"] / (part["batch_ms"] / 1000) / 100)
+    assert figures["difference_mean"] < 1
+    assert figures["video_fps"] > 0
+    (pair,) = told["naive"]
+    assert len(pair["ratios"]) == 2
+    assert pair["ratio"] == pytest.approx(sum(pair["ratios"]) / 2)
+    printed = capsys.readouterr().out
+    for word in ("keypoints", "naive", "peak memory", "difference"):
+        assert word in printed
+
+
+def test_without_videos_and_comparison(model_file):
+    report = measure(BenchOptions(model=str(model_file), naive=(), runtimes=("torch",), frames=0, seconds=0, precision="float32"))
+    assert report.runtimes[0].video_fps is None
+    assert report.naive == []
+    assert set(report.peak_gflops) == {"float32"}
+
+
+def test_presets_without_weights_come_fresh_and_the_same():
+    model, trained = open_model("lite-256-rgb", "cpu", "float32")
+    again, _ = open_model("lite-256-rgb", "cpu", "float32")
+    assert not trained
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+    assert open_model("lite-256", "cpu", "float32")[1]
+
+
+def test_every_runtime_is_measured(monkeypatch, model_file, tmp_path):
+    monkeypatch.setattr(runtimes, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(job, "matrix_peak", lambda device, dtype: 100.0)  # float16 takes a CPU very long
+    options = BenchOptions(model=str(model_file), naive=(), frames=0, seconds=0, precision="float32")
+    report = measure(options)
+    assert [figures.runtime for figures in report.runtimes] == ["torch", "onnxruntime", "openvino"]
+    for figures in report.runtimes:
+        assert figures.precision == "float32"
+        assert figures.difference_mean < 0.1
+        assert [part.name for part in figures.parts] == ["encode", "keypoints", "draw"]
+
+    told = []
+    report = measure(replace(options, precision="float16"), told.append)
+    assert [figures.runtime for figures in report.runtimes] == ["torch"]
+    assert sum("leaving out" in words and "float16" in words for words in told) == 2
+
+
+def test_a_runtime_that_was_asked_for_and_cannot_compute_is_said(model_file):
+    options = BenchOptions(model=str(model_file), naive=(), frames=0, seconds=0)
+    with pytest.raises(InputError, match="runtime 'abacus' is unknown: use torch"):
+        measure(replace(options, runtimes=("abacus",)))
+    with pytest.raises(InputError, match="onnxruntime does not compute in 'float16'"):
+        measure(replace(options, runtimes=("onnxruntime",), precision="float16"))
+
+
+def test_what_cannot_work_is_said(monkeypatch, capsys, tmp_path):
+    with pytest.raises(InputError, match="must be at least 1"):
+        measure(BenchOptions(rounds=0))
+    (tmp_path / "old.json").write_text("mine")
+    monkeypatch.setattr(sys, "argv", ["dagan", "bench", "--json", str(tmp_path / "old.json")])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert (tmp_path / "old.json").read_text() == "mine"
+
+
+def test_help_imports_nothing_heavy():
+    heavy = ("torch", "numpy", "av", "PIL", "skimage", "scipy", "ai_edge_litert")
+    code = (
+        f"import sys, dagan.cli\ntry:\n  dagan.cli.app(['bench', '--help'])\nfinally:\n  print([m for m in {heavy!r} if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.rstrip().endswith("[]"), done.stdout[-500:] + done.stderr
+    assert "naive" in done.stdout

@@ -1,0 +1,103 @@
+"""Quantised generators: int8 in the file, close to float32 on faces like those calibrated on, refused where they are not."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import onnx
+import pytest
+
+from dagan.errors import InputError
+from dagan.export import job
+from dagan.export.graphs import GENERATOR, graphs_of
+from dagan.export.int8 import FRAMES_A_CLIP, MOST_CLIPS, choose_clips, driving_sample
+from dagan.export.job import ExportOptions, export_model
+from dagan.export.note import read_note
+from dagan.export.runtimes import open_engine
+from dagan.weights import fold
+from running_samples import moving_pictures, tiny_model, write_clip
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clips")
+    return tuple(write_clip(folder / f"{i}.mp4", moving_pictures(9, 72, 64, seed=i)) for i in range(3))
+
+
+@pytest.fixture(scope="module")
+def quantised(onnx_folder, clips, tmp_path_factory):
+    """The tiny model, int8; without tracing it again."""
+    folder = tmp_path_factory.mktemp("int8") / "tiny"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(job, "write_onnx", lambda graph, inputs, path: shutil.copy(onnx_folder / path.name, path))
+        export_model(tiny_model(), folder, ExportOptions(int8=True, calibration=clips))
+    return folder
+
+
+def test_the_generators_convolutions_are_int8(quantised):
+    note = read_note(quantised)
+    assert (note.precision, note.quantised) == ("int8", ["generator"])
+    model = onnx.load(quantised / "generator.onnx")
+    weights = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    makers = {output: node for node in model.graph.node for output in node.output}
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    assert len(convolutions) > 5
+    for node in convolutions:
+        source = makers[node.input[1]]
+        assert source.op_type == "DequantizeLinear"
+        assert weights[source.input[0]] == onnx.TensorProto.INT8
+        scales = next(t for t in model.graph.initializer if t.name == source.input[1])
+        assert list(scales.dims) == [node_channels(model, source.input[0])]  # one for each output channel
+    for name in ("encoder", "keypoints", "depth"):
+        assert not any(n.op_type == "DequantizeLinear" for n in onnx.load(quantised / f"{name}.onnx").graph.node)
+
+
+def node_channels(model, name):
+    return next(tensor.dims[0] for tensor in model.graph.initializer if tensor.name == name)
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_it_draws_what_float32_draws(quantised, onnx_folder, runtime):
+    pictures = moving_pictures(4, seed=1)
+    exact, rough = open_engine(onnx_folder, "onnxruntime"), open_engine(quantised, runtime, precision="float32")
+    assert rough.precision == "int8 and float32"
+    assert rough.detector_digest == exact.detector_digest
+    keypoints = exact.keypoints(pictures)
+    np.testing.assert_allclose(rough.keypoints(pictures).value, keypoints.value, atol=1e-4)  # not quantised
+    results = [engine.render(engine.encode(pictures[0]), keypoints).astype(int) for engine in (exact, rough)]
+    gap = np.abs(results[0] - results[1])
+    assert 0 < gap.mean() < 2.5  # random weights are harder on it than trained ones
+    assert results[0].std() > 10 * gap.std()
+
+
+def test_what_does_not_survive_is_not_written(known_graphs, clips, tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "LARGEST_MEAN", 1e-9)
+    with pytest.raises(InputError, match="the exported generator differs from PyTorch"):
+        export_model(tiny_model(), tmp_path / "new", ExportOptions(int8=True, calibration=clips))
+    assert not list(tmp_path.iterdir())
+
+
+def test_clips_are_spread_and_one_is_kept_to_check(tmp_path):
+    paths = [tmp_path / f"{i}.mp4" for i in range(100)]
+    chosen, check = choose_clips(paths)
+    assert len(chosen) == MOST_CLIPS
+    assert check not in chosen
+    assert (chosen[0], check) == (paths[0], paths[99])
+    assert choose_clips(paths[:2]) == ([paths[0]], paths[1])
+    for few, words in ((paths[:1], "there is 1"), ([], "there are none")):
+        with pytest.raises(InputError, match=words):
+            export_model(tiny_model(), tmp_path / "new", ExportOptions(int8=True, calibration=tuple(few)))
+    with pytest.raises(InputError, match="are for int8"):
+        export_model(tiny_model(), tmp_path / "new", ExportOptions(calibration=tuple(paths)))
+
+
+def test_samples_are_frames_over_the_whole_clip(clips):
+    graphs = {graph.name: graph for graph in graphs_of(fold(tiny_model()))}
+    sample = driving_sample(clips[0], graphs, 64)
+    assert sample["value"].shape == (FRAMES_A_CLIP, 6, 2)
+    assert sample["source_image"].shape == (1, 3, 64, 64)
+    assert set(graphs[GENERATOR].inputs) <= set(sample)
+    assert sample["value"].std(0).max() > 1e-3
+    with pytest.raises(InputError, match="does not exist"):
+        driving_sample(clips[0].with_name("none.mp4"), graphs, 64)
