@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import platform
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
@@ -77,6 +77,7 @@ def measure(options: BenchOptions, tell: Tell = lambda _: None) -> BenchReport:
     model, trained = open_model(options.model, options.device, options.precision)
     rivals = {name: model if name == options.model else open_model(name, options.device, options.precision)[0]
               for name in (options.naive if options.naive is not None else (options.model,))}  # fmt: skip
+    engines, left_out = _engines(model, device, options, tell)
     with tempfile.TemporaryDirectory() as folder:
         scene = _make_scene(options, model.config.image_size, Path(folder))
         precision = {v: k for k, v in PRECISIONS.items()}[model.compute_dtype]
@@ -85,7 +86,7 @@ def measure(options: BenchOptions, tell: Tell = lambda _: None) -> BenchReport:
         gflop = count_gflop(model, scene.pictures[0])
         exact = _exact_engine(model)
         figures = []
-        for name, engine in _engines(model, device, options, tell):
+        for name, engine in engines.items():
             tell(f"measuring {name}")
             figures.append(_runtime(name, engine, scene, gflop, peaks, exact, options))
         compared = []
@@ -101,6 +102,7 @@ def measure(options: BenchOptions, tell: Tell = lambda _: None) -> BenchReport:
         peak_gflops=peaks,
         runtimes=figures,
         naive=compared,
+        left_out=left_out,
         peak_memory_mb=peak_memory_mb(),
         device_memory_mb=peak_device_memory_mb(str(device)),
     )
@@ -168,18 +170,19 @@ def _exact_engine(model: DaGAN) -> Engine:
     return Engine(exact)
 
 
-def _engines(model: DaGAN, device: torch.device, options: BenchOptions, tell: Tell) -> Iterator[tuple[str, Runner]]:
-    """An engine in each runtime. Raises InputError for a runtime that is asked for and cannot compute this; others are left out."""
+def _engines(model: DaGAN, device: torch.device, options: BenchOptions, tell: Tell) -> tuple[dict[str, Runner], dict[str, str]]:
+    """An engine in each runtime, and why the others have none. Raises InputError where such a one is asked for."""
     names = options.runtimes or (available() if device.type == "cpu" else [TORCH])
+    engines: dict[str, Runner] = {}
+    left_out: dict[str, str] = {}
     for name in names:
         try:
-            engine = open_engine(model, name, options.batch_size, str(device), options.precision, warn=tell)
+            engines[name] = open_engine(model, name, options.batch_size, str(device), options.precision, warn=tell)
         except InputError as problem:
             if options.runtimes or name == TORCH:
                 raise
-            tell(f"leaving out {name}: {problem}")
-        else:
-            yield name, engine
+            left_out[name] = str(problem)
+    return engines, left_out
 
 
 def _runtime(

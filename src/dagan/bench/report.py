@@ -49,7 +49,8 @@ class NaiveFigures:
 
 @dataclass(frozen=True)
 class BenchReport:
-    """One run of the benchmark. peak_gflops: by precision. trained: whether the weights are; peak_memory_mb: of the process."""
+    """One run of the benchmark. peak_gflops: by precision. trained: whether the weights are; left_out: runtimes that are here
+    and cannot compute this, and why; peak_memory_mb: of the process."""
 
     model: str
     trained: bool
@@ -59,5 +60,6 @@ class BenchReport:
     peak_gflops: dict[str, float]
     runtimes: list[RuntimeFigures]
     naive: list[NaiveFigures] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
     peak_memory_mb: float = 0.0
     device_memory_mb: float | None = None

@@ -56,6 +56,8 @@ def _print(report: BenchReport) -> None:
         )  # fmt: skip
     console.print(parts)
     console.print(whole)
+    for runtime, problem in report.left_out.items():
+        console.print(f"{runtime} is left out: {problem}")
     for pair in report.naive:
         rounds = ", ".join(f"{ratio:.1f}" for ratio in pair.ratios)
         console.print(

@@ -59,6 +59,7 @@ def open_engine(
         assert runtime is not None
         require(runtime)
         _check_device(runtime, device)
+        _choose_precision(precision, runtime)  # refused before the model is exported
         folder = cached_export(model if isinstance(model, DaGAN) else load(model, "cpu", "float32"), warn)
     note = read_note(folder)
     if runtime is None:
