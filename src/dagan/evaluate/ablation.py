@@ -77,8 +77,8 @@ def markdown(runs: Sequence[RunFigures], about: Mapping[str, Any]) -> str:
         steps = sorted({run.steps for run in members})
         taken = str(steps[0]) if len(steps) == 1 else f"{steps[0]} to {steps[-1]}"
         lines.append(f"| {variant} | {len(members)} | {taken} | {' | '.join(cells)} |")
-    lines += ["", "Mean over the seeds, with the standard deviation between seeds where there are several."]
-    lines += [f"{COLUMNS[key]}: {ROWS[key[1]][0][0].lower()}{ROWS[key[1]][0][1:]}." for key in shown]
+    lines += ["", "Mean over the seeds, with the standard deviation between seeds where there are several. The columns, in full:", ""]
+    lines += [f"- {ROWS[key[1]][0]}." for key in shown]
     return "\n".join(lines) + "\n"
 
 

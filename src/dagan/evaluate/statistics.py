@@ -150,8 +150,14 @@ def by_method(evaluation: Evaluation) -> dict[str, dict[str, PairScores]]:
 
 def pair_means(scores: Mapping[str, PairScores], metric: Metric) -> dict[str, float]:
     """Pair -> mean of its values; pairs without any value are absent."""
-    found = {pair: list(_values(s, metric).values()) for pair, s in scores.items()}
-    return {pair: math.fsum(values) / len(values) for pair, values in found.items() if values}
+    found = {pair: pair_mean(s, metric) for pair, s in scores.items()}
+    return {pair: mean for pair, mean in found.items() if mean is not None}
+
+
+def pair_mean(scores: PairScores, metric: Metric) -> float | None:
+    """Mean over the frames that have a value; None where none has."""
+    values = list(_values(scores, metric).values())
+    return math.fsum(values) / len(values) if values else None
 
 
 def compare(a: Mapping[str, PairScores], b: Mapping[str, PairScores], metric: Metric) -> Comparison | None:

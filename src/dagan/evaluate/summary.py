@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from dagan.evaluate.methods import COPY
-from dagan.evaluate.records import Evaluation, Metric, PairScores
-
-
-def pair_mean(scores: PairScores, metric: Metric) -> float | None:
-    """Mean over the frames that have a value; None where none has."""
-    values = [v for v in scores.values.get(metric.key, ()) if v is not None and math.isfinite(v)]
-    return float(np.mean(values)) if values else None
+from dagan.evaluate.records import Evaluation, Metric
+from dagan.evaluate.statistics import pair_mean
 
 
 def means(evaluation: Evaluation) -> dict[str, dict[str, float]]:

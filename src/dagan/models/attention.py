@@ -28,7 +28,9 @@ class CrossModalAttention(nn.Module):
         """query: B x C/8 x h x w from `encode_query`; features: warped appearance B x C x h x w -> the same shape."""
 
         def places(x: Tensor) -> Tensor:
-            return x.flatten(2).transpose(1, 2)[:, None]  # B 1 N C: four dimensions, as exporters need
+            # B 1 N C: four dimensions, as exporters need. cuDNN's attention wants channels side by side, a batch of one
+            # query repeated for all frames written out too; in channels last they lie so already.
+            return x.flatten(2).transpose(1, 2)[:, None].contiguous()
 
         key, value = F.relu(self.key(features)), F.relu(self.value(features))
         attended = F.scaled_dot_product_attention(places(query.to(key.dtype)), places(key), places(value), scale=1.0)
