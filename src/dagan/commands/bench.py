@@ -38,7 +38,8 @@ def _print(report: BenchReport) -> None:
     peaks = ", ".join(f"{peak:.0f} GFLOP/s in {name}" for name, peak in report.peak_gflops.items())
     weights = "" if report.trained else " (fresh weights)"
     console.print(f"{report.model}{weights} on {report.machine}, {report.threads} threads, torch {report.torch}; matrix products: {peaks}")
-    parts = Table("runtime", "part", "one, ms: p50", "p90", "p99", "in a batch, ms", "GFLOP", "of peak", title="parts, one picture")
+    title = "parts, one picture; operations as PyTorch does them"
+    parts = Table("runtime", "part", "one, ms: p50", "p90", "p99", "in a batch, ms", "GFLOP", "of peak", title=title)
     whole = Table("runtime", "precision", "batch", "latency, ms: p50", "p90", "p99", "video, frames/s", "difference to float32, 255ths")
     for figures in report.runtimes:
         for part in figures.parts:
