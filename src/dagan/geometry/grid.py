@@ -13,9 +13,12 @@ from torch import Tensor
 
 def coordinate_grid(height: int, width: int, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Tensor:
     """h x w x 2 grid of pixel-centre coordinates, x_j = 2 j / (W - 1) - 1."""
-    x = 2 * torch.arange(width, device=device, dtype=dtype or torch.float32) / (width - 1) - 1
-    y = 2 * torch.arange(height, device=device, dtype=dtype or torch.float32) / (height - 1) - 1
+    x, y = (_centres(count, device, dtype) for count in (width, height))
     return torch.stack([x.expand(height, width), y[:, None].expand(height, width)], dim=-1)
+
+
+def _centres(count: int, device: torch.device | str | None, dtype: torch.dtype | None) -> Tensor:
+    return 2 * torch.arange(count, device=device, dtype=dtype or torch.float32) / (count - 1) - 1
 
 
 def sample(image: Tensor, grid: Tensor, *, align_corners: bool, padding_mode: str = "zeros") -> Tensor:
@@ -45,9 +48,11 @@ def resize_grid(grid: Tensor, size: tuple[int, int], *, align_corners: bool) -> 
 
 def gaussian_heatmap(value: Tensor, size: tuple[int, int], variance: float) -> Tensor:
     """B K h w: exp(-|z - p|^2 / (2 variance)) for keypoints p = value (B K 2)."""
-    grid = coordinate_grid(*size, device=value.device, dtype=value.dtype)
-    difference = grid - value[:, :, None, None, :]
-    return torch.exp(-0.5 * difference.square().sum(-1) / variance)
+    lines = []
+    for axis, count in ((0, size[1]), (1, size[0])):  # the product of a line along x and one along y: h + w exponentials, not h w
+        positions = _centres(count, value.device, value.dtype)
+        lines.append(torch.exp(-0.5 * (positions - value[..., axis, None]).square() / variance))
+    return lines[1][..., :, None] * lines[0][..., None, :]
 
 
 def inverse_2x2(matrix: Tensor) -> Tensor:

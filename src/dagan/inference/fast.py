@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
+from dagan.inference.lookup import FastWarp
 from dagan.inference.spade import FastSpadeBlock
 from dagan.models.attention import CrossModalAttention
 from dagan.models.blocks import Hourglass, SpadeBlock, UpBlock
@@ -45,6 +46,7 @@ def prepare(model: DaGAN) -> DaGAN:
             elif isinstance(child, SpadeBlock):
                 setattr(module, name, FastSpadeBlock(child))
     if device == "cpu":
+        fast.generator.warp = FastWarp(fast.generator.warp.align_corners)
         for name, block in list(fast.generator.decoder.named_modules()):
             if isinstance(block, UpBlock):
                 fast.generator.decoder.set_submodule(name, _PhasedUp(block))

@@ -128,7 +128,7 @@ class DaGAN(nn.Module):
         return Reconstruction(self._drive(encoded, parts[1]), encoded, parts[1], parts[2] if transform is not None else None)
 
     def _disparity(self, image: Tensor) -> Tensor | None:
-        return None if self.depth_network is None else self.depth_network(image)[0]
+        return None if self.depth_network is None else self.depth_network(image, scales=1)[0]
 
     def _encode(self, image: Tensor, disparity: Tensor | None, keypoints: Keypoints) -> Source:
         return Source(image, disparity, keypoints, self.dense_motion.down(image), self.generator.encode(image, disparity))

@@ -114,7 +114,7 @@ class _ReflectConv(nn.Module):
 
 
 class DepthDecoder(nn.Module):
-    """Encoder features -> disparities of scales 0..3, scale 0 first."""
+    """Encoder features -> disparities of the `scales` finest scales of 0..3, scale 0 first."""
 
     def __init__(self, encoder_channels: tuple[int, ...], widths: tuple[int, ...]) -> None:
         super().__init__()
@@ -126,7 +126,7 @@ class DepthDecoder(nn.Module):
             channels = widths[i]
         self.disparity = nn.ModuleList(_ReflectConv(widths[i], 1) for i in range(4))
 
-    def forward(self, features: list[Tensor]) -> tuple[Tensor, ...]:
+    def forward(self, features: list[Tensor], scales: int = 4) -> tuple[Tensor, ...]:
         x = features[-1]
         disparities: list[Tensor] = []
         for i in range(4, -1, -1):
@@ -135,13 +135,16 @@ class DepthDecoder(nn.Module):
             if i > 0:
                 x = torch.cat([x, features[i - 1]], dim=1)
             x = F.elu(self.up[2 * (4 - i) + 1](x))
-            if i < 4:
+            if i < scales:
                 disparities.insert(0, torch.sigmoid(self.disparity[i](x).float()))
         return tuple(disparities)
 
 
 class DepthNetwork(nn.Module):
-    """Image B x 3 x H x W in [0, 1], H and W multiples of 32 -> disparities of scales 0..3, B x 1 x H/2^i x W/2^i in (0, 1)."""
+    """Image B x 3 x H x W in [0, 1], H and W multiples of 32 -> disparities of scales 0..3, B x 1 x H/2^i x W/2^i in (0, 1).
+
+    `scales`: how many of them, the finest first; only training needs more than one.
+    """
 
     def __init__(self, config: DepthConfig) -> None:
         super().__init__()
@@ -149,10 +152,10 @@ class DepthNetwork(nn.Module):
         self.encoder = build_encoder(config)
         self.decoder = DepthDecoder(self.encoder.channels, config.decoder_widths)
 
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, image: Tensor, scales: int = 4) -> tuple[Tensor, ...]:
         height, width = image.shape[-2:]
         size = self.config.size
         # Halving by bilinear look-up is an exact 2x2 mean, so the network sees an alias-free image.
         small = image if size is None else resize(image, (size, size))
-        disparities = cast(tuple[Tensor, ...], self.decoder(self.encoder(small)))
+        disparities = cast(tuple[Tensor, ...], self.decoder(self.encoder(small), scales))
         return tuple(resize(d, (height >> i, width >> i)) for i, d in enumerate(disparities))

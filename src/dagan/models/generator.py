@@ -109,13 +109,28 @@ class PyramidDecoder(nn.Module):
 _DECODERS = {"residual": ResidualDecoder, "spade": SpadeDecoder, "pyramid": PyramidDecoder}
 
 
+class Warp(nn.Module):
+    """Looks a picture up where the deformation says."""
+
+    def __init__(self, align_corners: bool) -> None:
+        super().__init__()
+        self.align_corners = align_corners
+
+    def forward(self, x: Tensor, deformation: Tensor, occlusion: Tensor | None = None) -> Tensor:
+        """B x C x H x W from x, 1 or B x C x H x W, and B x h x w x 2; occlusion: B x 1 x h x w to multiply with."""
+        size = (x.shape[-2], x.shape[-1])
+        grid = resize_grid(deformation, size, align_corners=self.align_corners)
+        warped = sample(x.expand(grid.shape[0], -1, -1, -1), grid, align_corners=self.align_corners)
+        return warped if occlusion is None else warped * resize(occlusion, size).to(warped.dtype)
+
+
 class Generator(nn.Module):
     """`encode` once per source, `decode` once per driving frame."""
 
     def __init__(self, config: GeneratorConfig, use_depth: bool, align_corners: bool) -> None:
         super().__init__()
         self.config = config
-        self.align_corners = align_corners
+        self.warp = Warp(align_corners)
         widths = [min(config.max_width, config.width * 2**i) for i in range(config.downs + 1)]
         pyramid = config.decoder == "pyramid"
         self.appearance = Encoder(3, widths, 3 if pyramid else 7)
@@ -137,20 +152,12 @@ class Generator(nn.Module):
     def decode(self, source: SourceFeatures, image: Tensor, motion: Motion) -> tuple[Tensor, Tensor]:
         """-> (result, warped source image), both B x 3 x H x W in [0, 1]; image: the source image."""
         finest = len(source.appearance) - 1 - self.skips
-        features = []
-        for level in source.appearance[finest:]:
-            occlusion = resize(motion.occlusion, (level.shape[-2], level.shape[-1])).to(level.dtype)
-            features.append(self._warp(level, motion.deformation) * occlusion)
+        features = [self.warp(level, motion.deformation, motion.occlusion) for level in source.appearance[finest:]]
         if self.attention is not None and source.query is not None:
             query = source.query
             if self.config.align_depth:
-                query = self._warp(query, motion.deformation)
+                query = self.warp(query, motion.deformation)
             features[-1] = self.attention(query.expand(features[-1].shape[0], -1, -1, -1), features[-1])
-        warped = self._warp(image, motion.deformation)
-        if isinstance(self.decoder, SpadeDecoder):
-            warped = warped * resize(motion.occlusion, (warped.shape[-2], warped.shape[-1]))
+        # SPADE is guided by what can be seen; the others blend with or ignore it.
+        warped = self.warp(image, motion.deformation, motion.occlusion if isinstance(self.decoder, SpadeDecoder) else None)
         return self.decoder(features, warped), warped
-
-    def _warp(self, x: Tensor, deformation: Tensor) -> Tensor:
-        grid = resize_grid(deformation, (x.shape[-2], x.shape[-1]), align_corners=self.align_corners)
-        return sample(x.expand(grid.shape[0], -1, -1, -1), grid, align_corners=self.align_corners)

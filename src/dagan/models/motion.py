@@ -47,22 +47,31 @@ class DenseMotion(nn.Module):
     def forward(self, small: Tensor, source: Keypoints, driving: Keypoints) -> Motion:
         """small: source image downsampled by `self.down`, B x 3 x h x w."""
         size = (small.shape[-2], small.shape[-1])
-        heatmaps = self._heatmap_difference(source, driving, size)
-        batch, count = heatmaps.shape[:2]
-        grid = coordinate_grid(*size, device=small.device).reshape(-1, 2)
-        places = torch.cat([grid, torch.ones_like(grid[:, :1])], dim=1)  # N x 3: (x, y, 1)
+        batch, count = driving.value.shape[0], driving.value.shape[1] + 1  # shape, not len: exporters follow it
+        grid = coordinate_grid(*size, device=small.device).reshape(-1, 2).T
+        places = torch.cat([grid, torch.ones_like(grid[:1])])  # 3 x N: (x, y, 1)
         with torch.autocast(small.device.type, enabled=False):
             maps = sparse_motions(source, driving)
-            motions = (maps.reshape(-1, 3) @ places.T).reshape(batch * count, 2, -1).transpose(1, 2).reshape(batch * count, *size, 2)
-        copies = small[:, None].expand(batch, count, *small.shape[1:]).flatten(0, 1)
-        warped = sample(copies, motions, align_corners=self.align_corners).reshape(batch, count, 3, *size)
-        features = self.hourglass(torch.cat([heatmaps[:, :, None].to(warped.dtype), warped], dim=2).flatten(1, 2))
-        mask = torch.softmax(self.mask(features).float(), dim=1)
+            # All motions of a picture below one another: one look-up, without a copy of the picture for each.
+            motions = (maps.reshape(-1, 3) @ places).reshape(batch, count, 2, -1).transpose(2, 3)
+        stacked = motions.reshape(batch, count * size[0], size[1], 2)
+        # Plane by plane, as it is cut apart afterwards.
+        warped = sample(small.contiguous(), stacked, align_corners=self.align_corners).reshape(batch, 3, count, *size)
+        mask, occlusion = self.shares(self.join(self._heatmap_difference(source, driving, size), warped))
         with torch.autocast(small.device.type, enabled=False):
             # Affine maps mix like their results: mix six numbers per place, then look up once.
-            mixed = (mask.flatten(2).transpose(1, 2) @ maps.reshape(batch, count, 6)).reshape(batch, -1, 2, 3)
-            deformation = (mixed * places[:, None]).sum(-1).reshape(batch, *size, 2)
-        return Motion(deformation, torch.sigmoid(self.occlusion(features).float()), mask)
+            mixed = maps.reshape(batch, count, 6).transpose(1, 2) @ mask.flatten(2)  # B 6 N: all that is looked up lies plane by plane
+            deformation = (mixed.reshape(batch, 2, 3, -1) * places).sum(2).reshape(batch, 2, *size).permute(0, 2, 3, 1)
+        return Motion(deformation, occlusion, mask)
+
+    def join(self, heatmaps: Tensor, warped: Tensor) -> Tensor:
+        """B x 4 (K + 1) x h x w, what the hourglass sees, of B x (K + 1) x h x w and B x 3 x (K + 1) x h x w."""
+        return torch.cat([heatmaps[:, :, None].to(warped.dtype), warped.transpose(1, 2)], dim=2).flatten(1, 2)
+
+    def shares(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mask and occlusion, as in `Motion`, from what `join` gave."""
+        features = self.hourglass(x)
+        return torch.softmax(self.mask(features).float(), dim=1), torch.sigmoid(self.occlusion(features).float())
 
     def _heatmap_difference(self, source: Keypoints, driving: Keypoints, size: tuple[int, int]) -> Tensor:
         """B x (K + 1) x h x w: driving minus source, zero for the background."""
