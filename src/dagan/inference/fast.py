@@ -15,13 +15,16 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils import skip_init
 
 from dagan.inference.lookup import FastWarp
+from dagan.inference.motion import FastMotion
+from dagan.inference.pyramid import FastPyramid
 from dagan.inference.spade import FastSpadeBlock
+from dagan.inference.upsampling import FastHourglass, PhasedUp
 from dagan.models.attention import CrossModalAttention
 from dagan.models.blocks import Hourglass, SpadeBlock, UpBlock
 from dagan.models.dagan import DaGAN
+from dagan.models.generator import PyramidDecoder
 from dagan.weights.fold import fold, is_folded
 
 # Places whose attention is computed at once on a CPU: their map of weights stays in the cache, the N x N map never exists.
@@ -47,16 +50,20 @@ def prepare(model: DaGAN) -> DaGAN:
                 setattr(module, name, FastSpadeBlock(child))
     if device == "cpu":
         fast.generator.warp = FastWarp(fast.generator.warp.align_corners)
+        fast.dense_motion = FastMotion(fast.dense_motion)
+        fast.keypoint_detector.hourglass = FastHourglass(fast.keypoint_detector.hourglass)
+        if isinstance(fast.generator.decoder, PyramidDecoder):
+            fast.generator.decoder = FastPyramid(fast.generator.decoder)
         for name, block in list(fast.generator.decoder.named_modules()):
             if isinstance(block, UpBlock):
-                fast.generator.decoder.set_submodule(name, _PhasedUp(block))
+                fast.generator.decoder.set_submodule(name, PhasedUp(block))
     exact = set(fast.keypoint_detector.modules())
     for module in fast.modules():
         dtype = torch.float32 if module in exact else model.compute_dtype
         if isinstance(module, nn.Conv2d):
             module.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
             module.register_forward_pre_hook(_Convert(dtype))
-        elif isinstance(module, Hourglass):
+        elif isinstance(module, (Hourglass, FastHourglass)):
             # Its last skip is its own input: converted once, not at the first convolution and again after the last.
             module.register_forward_pre_hook(_Convert(dtype))
     fast.compute_dtype = torch.float32  # no autocast on top
@@ -71,39 +78,6 @@ class _Convert:
 
     def __call__(self, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         return (inputs[0].to(dtype=self._dtype).contiguous(memory_format=torch.channels_last), *inputs[1:])
-
-
-class _PhasedUp(nn.Module):
-    """`UpBlock` without the doubled picture.
-
-    Of a doubled picture's 3 x 3 neighbours many are the same pixel: each of the four places that a pixel becomes sees 2 x 2 pixels of
-    the small picture, through sums of the kernel's rows and columns. 4 / 9 of the multiplications, the same result but for rounding.
-    """
-
-    def __init__(self, block: UpBlock) -> None:
-        super().__init__()
-        weight, bias = block.conv.weight.detach(), block.conv.bias
-        assert bias is not None
-        # Row sums: the upper place of a pixel sees the row above (kernel row 0) and its own (1, 2), the lower its own and the row below.
-        split = torch.tensor([[[1.0, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]])  # place, small row, kernel row
-        kernels = torch.einsum("pak,qbl,oikl->pqoiab", split, split, weight.float().cpu())
-        out, into = weight.shape[:2]
-        self.conv = skip_init(nn.Conv2d, into, 4 * out, 2)
-        self.conv.weight = nn.Parameter(kernels.reshape(4 * out, into, 2, 2).to(weight), requires_grad=False)
-        self.conv.bias = nn.Parameter(bias.detach().repeat(4), requires_grad=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """See UpBlock."""
-        batch, _, height, width = x.shape
-        four = F.relu(self.conv(F.pad(x, (1, 1, 1, 1))))  # B 4C h+1 w+1: each place has its own offset in it
-        channels = four.shape[1] // 4
-        size = (batch, channels, 2 * height, 2 * width)
-        doubled = torch.empty(size, dtype=four.dtype, device=four.device, memory_format=torch.channels_last)
-        for i in range(4):
-            row, column = divmod(i, 2)
-            place = four[:, i * channels : (i + 1) * channels, row : row + height, column : column + width]
-            doubled[:, :, row::2, column::2] = place
-        return doubled
 
 
 class _ChunkedAttention(nn.Module):

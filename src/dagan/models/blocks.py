@@ -20,7 +20,7 @@ class SameBlock(nn.Module):
         self.norm = nn.BatchNorm2d(channels_out)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.norm(self.conv(x)))
+        return F.relu_(self.norm(self.conv(x)))
 
 
 class DownBlock(SameBlock):
@@ -48,8 +48,8 @@ class ResidualBlock(nn.Module):
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.conv1(F.relu(self.norm1(x)))
-        return self.conv2(F.relu(self.norm2(out))) + x
+        out = self.conv1(F.relu_(self.norm1(x)))
+        return self.conv2(F.relu_(self.norm2(out))) + x
 
 
 class Hourglass(nn.Module):

@@ -32,7 +32,7 @@ class _BasicBlock(nn.Module):
         self.downsample = _shortcut(channels_in, width, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        out = self.bn2(self.conv2(F.relu_(self.bn1(self.conv1(x)))))
         return F.relu(out + (x if self.downsample is None else self.downsample(x)))
 
 
@@ -50,8 +50,8 @@ class _Bottleneck(nn.Module):
         self.downsample = _shortcut(channels_in, 4 * width, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = F.relu(self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))))
-        return F.relu(self.bn3(self.conv3(out)) + (x if self.downsample is None else self.downsample(x)))
+        out = F.relu_(self.bn2(self.conv2(F.relu_(self.bn1(self.conv1(x))))))
+        return F.relu_(self.bn3(self.conv3(out)) + (x if self.downsample is None else self.downsample(x)))
 
 
 def _shortcut(channels_in: int, channels_out: int, stride: int) -> nn.Sequential | None:
@@ -86,7 +86,7 @@ class ResNetEncoder(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        features = [F.relu(self.bn1(self.conv1((image - 0.45) / 0.225)))]
+        features = [F.relu_(self.bn1(self.conv1((image - 0.45) / 0.225)))]
         x = F.max_pool2d(features[0], 3, 2, 1)
         for i in range(1, 5):
             x = getattr(self, f"layer{i}")(x)

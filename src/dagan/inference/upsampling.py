@@ -1,0 +1,66 @@
+"""Up blocks that never form the doubled picture of their input, and what is built of them: hourglass and pyramid decoder.
+
+Legend: B batch, C channels, h w the small picture.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import skip_init
+
+from dagan.models.blocks import Hourglass, UpBlock
+
+
+class PhasedUp(nn.Module):
+    """`UpBlock` without the doubled picture.
+
+    Of a doubled picture's 3 x 3 neighbours many are the same pixel: each of the four places that a pixel becomes sees 2 x 2 pixels of
+    the small picture, through sums of the kernel's rows and columns. 4 / 9 of the multiplications, the same result but for rounding.
+    """
+
+    def __init__(self, block: UpBlock) -> None:
+        super().__init__()
+        weight, bias = block.conv.weight.detach(), block.conv.bias
+        assert bias is not None
+        # Row sums: the upper place of a pixel sees the row above (kernel row 0) and its own (1, 2), the lower its own and the row below.
+        split = torch.tensor([[[1.0, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]])  # place, small row, kernel row
+        kernels = torch.einsum("pak,qbl,oikl->pqoiab", split, split, weight.float().cpu())
+        self.channels, into = weight.shape[:2]
+        self.conv = skip_init(nn.Conv2d, into, 4 * self.channels, 2, padding=1)
+        self.conv.weight = nn.Parameter(kernels.reshape(4 * self.channels, into, 2, 2).to(weight), requires_grad=False)
+        self.conv.bias = nn.Parameter(bias.detach().repeat(4), requires_grad=False)
+
+    def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
+        """See UpBlock; with `skip`, B x C' x 2 h x 2 w, its channels follow as by `torch.cat`."""
+        batch, _, height, width = x.shape
+        four = F.relu_(self.conv(x))  # B 4C h+1 w+1: each place has its own offset in it
+        channels = self.channels + (0 if skip is None else skip.shape[1])
+        size = (batch, channels, 2 * height, 2 * width)
+        joined = torch.empty(size, dtype=four.dtype, device=four.device, memory_format=torch.channels_last)
+        for i, place in enumerate(four.split(self.channels, dim=1)):
+            row, column = divmod(i, 2)
+            joined[:, : self.channels, row::2, column::2] = place[:, :, row : row + height, column : column + width]
+        if skip is not None:
+            joined[:, self.channels :] = skip
+        return joined
+
+
+class FastHourglass(nn.Module):
+    """`Hourglass`; `ups` are `PhasedUp`."""
+
+    def __init__(self, hourglass: Hourglass) -> None:
+        super().__init__()
+        self.downs, self.channels = hourglass.downs, hourglass.channels
+        self.ups = nn.ModuleList(PhasedUp(up) for up in hourglass.ups)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See Hourglass."""
+        skips = [x]
+        for down in self.downs:
+            skips.append(down(skips[-1]))
+        out = skips.pop()
+        for up in self.ups:
+            out = up(out, skips.pop())
+        return out
