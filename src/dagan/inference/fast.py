@@ -16,8 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dagan.inference.fused import FUSED, FusedConv
 from dagan.inference.lookup import FastWarp
-from dagan.inference.motion import FastMotion
+from dagan.inference.motion import FastDown, FastMotion
 from dagan.inference.pyramid import FastPyramid
 from dagan.inference.spade import FastSpadeBlock
 from dagan.inference.upsampling import FastHourglass, PhasedUp
@@ -42,32 +43,43 @@ def prepare(model: DaGAN) -> DaGAN:
     if device not in ("cpu", "cuda"):
         return folded
     fast = copy.deepcopy(folded)  # folding shares tensors with the original, which keeps its precision
-    for module in list(fast.modules()):
-        for name, child in list(module.named_children()):
-            if isinstance(child, CrossModalAttention) and device == "cpu":
-                setattr(module, name, _ChunkedAttention(child))
-            elif isinstance(child, SpadeBlock):
-                setattr(module, name, FastSpadeBlock(child))
+    for name, child in list(fast.named_modules()):
+        if isinstance(child, SpadeBlock):
+            fast.set_submodule(name, FastSpadeBlock(child))
     if device == "cpu":
-        fast.generator.warp = FastWarp(fast.generator.warp.align_corners)
-        fast.dense_motion = FastMotion(fast.dense_motion)
-        fast.keypoint_detector.hourglass = FastHourglass(fast.keypoint_detector.hourglass)
-        if isinstance(fast.generator.decoder, PyramidDecoder):
-            fast.generator.decoder = FastPyramid(fast.generator.decoder)
-        for name, block in list(fast.generator.decoder.named_modules()):
-            if isinstance(block, UpBlock):
-                fast.generator.decoder.set_submodule(name, PhasedUp(block))
+        _rebuild(fast)
     exact = set(fast.keypoint_detector.modules())
-    for module in fast.modules():
+    for module in list(fast.modules()):
         dtype = torch.float32 if module in exact else model.compute_dtype
-        if isinstance(module, nn.Conv2d):
-            module.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-            module.register_forward_pre_hook(_Convert(dtype))
-        elif isinstance(module, (Hourglass, FastHourglass)):
+        if isinstance(module, (Hourglass, FastHourglass)):
             # Its last skip is its own input: converted once, not at the first convolution and again after the last.
             module.register_forward_pre_hook(_Convert(dtype))
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.Conv2d) and device == "cpu":
+                setattr(module, name, FusedConv(child, dtype, name in getattr(module, "relus", ())))
+            elif isinstance(child, nn.Conv2d):
+                child.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+                child.register_forward_pre_hook(_Convert(dtype))
     fast.compute_dtype = torch.float32  # no autocast on top
     return fast.eval()
+
+
+def _rebuild(model: DaGAN) -> None:
+    """Puts in place of a folded model's parts those that compute the same faster on a CPU."""
+    generator, detector = model.generator, model.keypoint_detector
+    generator.warp = FastWarp(generator.warp.align_corners)
+    if generator.attention is not None:
+        generator.attention = ChunkedAttention(generator.attention)
+    if isinstance(generator.decoder, PyramidDecoder):
+        generator.decoder = FastPyramid(generator.decoder)
+    model.dense_motion = FastMotion(model.dense_motion)
+    detector.down = FastDown(detector.down, model.config.image_size)
+    detector.hourglass = FastHourglass(detector.hourglass)
+    for name, child in list(model.named_modules()):
+        if isinstance(child, UpBlock):
+            model.set_submodule(name, PhasedUp(child))
+        elif type(child) in FUSED:
+            model.set_submodule(name, FUSED[type(child)](child))
 
 
 class _Convert:
@@ -80,7 +92,7 @@ class _Convert:
         return (inputs[0].to(dtype=self._dtype).contiguous(memory_format=torch.channels_last), *inputs[1:])
 
 
-class _ChunkedAttention(nn.Module):
+class ChunkedAttention(nn.Module):
     """`CrossModalAttention` a few places at a time.
 
     PyTorch's own fused attention on CPUs wants values as wide as keys, which they are not (C against C/8): it would fall back to the

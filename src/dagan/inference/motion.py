@@ -3,11 +3,31 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
 from dagan.inference.upsampling import FastHourglass
+from dagan.models.blocks import BandLimitedDown
 from dagan.models.motion import DenseMotion
+
+
+class FastDown(BandLimitedDown):
+    """`BandLimitedDown` as products with one matrix from either side: the kernel is one of lines times columns."""
+
+    matrix: Tensor
+
+    def __init__(self, down: BandLimitedDown, size: int) -> None:
+        """size: side of the pictures."""
+        nn.Module.__init__(self)
+        self.factor = down.factor
+        line = down.weight[0].float().sum(1)[None]  # 1 1 k
+        responses = F.conv1d(torch.eye(size)[:, None], line, stride=down.factor, padding=line.shape[-1] // 2)
+        self.register_buffer("matrix", responses[:, 0].contiguous(), persistent=False)  # S S/factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See BandLimitedDown."""
+        return self.matrix.T @ x.contiguous() @ self.matrix
 
 
 class FastMotion(DenseMotion):

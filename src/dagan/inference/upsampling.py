@@ -6,7 +6,6 @@ Legend: B batch, C channels, h w the small picture.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
@@ -19,6 +18,8 @@ class PhasedUp(nn.Module):
     Of a doubled picture's 3 x 3 neighbours many are the same pixel: each of the four places that a pixel becomes sees 2 x 2 pixels of
     the small picture, through sums of the kernel's rows and columns. 4 / 9 of the multiplications, the same result but for rounding.
     """
+
+    relus = ("conv",)
 
     def __init__(self, block: UpBlock) -> None:
         super().__init__()
@@ -35,7 +36,7 @@ class PhasedUp(nn.Module):
     def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
         """See UpBlock; with `skip`, B x C' x 2 h x 2 w, its channels follow as by `torch.cat`."""
         batch, _, height, width = x.shape
-        four = F.relu_(self.conv(x))  # B 4C h+1 w+1: each place has its own offset in it
+        four = self.conv(x)  # B 4C h+1 w+1: each place has its own offset in it
         channels = self.channels + (0 if skip is None else skip.shape[1])
         size = (batch, channels, 2 * height, 2 * width)
         joined = torch.empty(size, dtype=four.dtype, device=four.device, memory_format=torch.channels_last)

@@ -20,7 +20,7 @@ def disparity_to_depth(disparity: Tensor, minimum: float = 0.1, maximum: float =
     return 1 / (1 / maximum + (1 / minimum - 1 / maximum) * disparity)
 
 
-class _BasicBlock(nn.Module):
+class BasicBlock(nn.Module):
     expansion = 1
 
     def __init__(self, channels_in: int, width: int, stride: int) -> None:
@@ -67,7 +67,7 @@ class ResNetEncoder(nn.Module):
     """
 
     def __init__(
-        self, block: type[_BasicBlock] | type[_Bottleneck], layers: tuple[int, ...], widths: tuple[int, ...], channels_in: int
+        self, block: type[BasicBlock] | type[_Bottleneck], layers: tuple[int, ...], widths: tuple[int, ...], channels_in: int
     ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels_in, widths[0], 7, 2, 3, bias=False)
@@ -99,7 +99,7 @@ def build_encoder(config: DepthConfig, channels_in: int = 3) -> ResNetEncoder:
     if config.encoder == "resnet50":
         return ResNetEncoder(_Bottleneck, (3, 4, 6, 3), (64, 64, 128, 256, 512), channels_in)
     widths = config.encoder_widths if config.encoder == "lite" else (64, 64, 128, 256, 512)
-    return ResNetEncoder(_BasicBlock, (2, 2, 2, 2), widths, channels_in)
+    return ResNetEncoder(BasicBlock, (2, 2, 2, 2), widths, channels_in)
 
 
 class _ReflectConv(nn.Module):
