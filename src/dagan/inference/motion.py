@@ -11,9 +11,14 @@ from dagan.inference.upsampling import FastHourglass
 from dagan.models.blocks import BandLimitedDown
 from dagan.models.motion import DenseMotion
 
+_BLOCK = 8  # rows of the small picture that are computed together
+
 
 class FastDown(BandLimitedDown):
-    """`BandLimitedDown` as products with one matrix from either side: the kernel is one of lines times columns."""
+    """`BandLimitedDown` as products with a matrix from either side: its kernel is one along lines times one along columns.
+
+    The matrix is a band. From the left, where all columns are there still, blocks of it are multiplied with the rows that they reach.
+    """
 
     matrix: Tensor
 
@@ -24,10 +29,14 @@ class FastDown(BandLimitedDown):
         line = down.weight[0].float().sum(1)[None]  # 1 1 k
         responses = F.conv1d(torch.eye(size)[:, None], line, stride=down.factor, padding=line.shape[-1] // 2)
         self.register_buffer("matrix", responses[:, 0].contiguous(), persistent=False)  # S S/factor
+        reached = [block.any(1).nonzero() for block in self.matrix.split(_BLOCK, dim=1)]
+        self._rows = [slice(int(rows.min()), int(rows.max()) + 1) for rows in reached]
 
     def forward(self, x: Tensor) -> Tensor:
         """See BandLimitedDown."""
-        return self.matrix.T @ x.contiguous() @ self.matrix
+        x = x.contiguous()
+        blocks = zip(self._rows, self.matrix.split(_BLOCK, dim=1), strict=True)
+        return torch.cat([block[rows].T @ x[:, :, rows] for rows, block in blocks], dim=2) @ self.matrix
 
 
 class FastMotion(DenseMotion):
@@ -47,8 +56,12 @@ class FastMotion(DenseMotion):
         self.heads.weight = nn.Parameter(torch.cat([weight[:, :skipped], weight[:, skipped:][:, by_plane]], dim=1), requires_grad=False)
 
     def join(self, heatmaps: Tensor, warped: Tensor) -> Tensor:
-        """See DenseMotion; in the order that this hourglass takes."""
-        return torch.cat([heatmaps.to(warped.dtype), warped.flatten(1, 2)], dim=1)
+        """See DenseMotion; in the order that this hourglass takes, in channels last."""
+        planes = torch.cat([heatmaps, warped.flatten(1, 2)], dim=1).to(self.heads.weight.dtype).flatten(2)  # B C N
+        pixels = torch.empty_like(planes.transpose(1, 2), memory_format=torch.contiguous_format)
+        for one, turned in zip(pixels, planes.transpose(1, 2), strict=True):  # one picture after the other: PyTorch turns matrices fast,
+            one.copy_(turned)  # stacks of them slowly
+        return pixels.transpose(1, 2).unflatten(2, warped.shape[-2:])
 
     def shares(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """See DenseMotion."""
