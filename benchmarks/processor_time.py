@@ -17,6 +17,7 @@ from dagan.animate.animator import Animator
 from dagan.bench.job import open_model
 from dagan.bench.naive import Naive
 from dagan.bench.scene import swaying
+from dagan.inference.allocator import keep_freed_memory
 
 ROUNDS = 3
 
@@ -30,6 +31,7 @@ def seconds(call: Callable[[], object]) -> float:
 
 def main(names: list[str]) -> None:
     """Prints one line for each round."""
+    keep_freed_memory()
     torch.set_num_threads(1)
     pictures = list(islice(swaying(), 8))
     for name in names:

@@ -11,12 +11,14 @@ from dagan.animate.pipeline import AnimateOptions, animate
 from dagan.commands.notices import parse_rate, warn
 from dagan.commands.progress import progress_bar
 from dagan.export.runtimes import open_engine
+from dagan.inference.allocator import keep_freed_memory
 
 __all__ = ["AnimateOptions", "animate_file", "parse_rate"]
 
 
 def animate_file(source: Path, driving: Path, output: Path, options: AnimateOptions, runtime: str | None = None) -> None:
     """Animates with the runtime (see `open_engine`) and prints one line about the result."""
+    keep_freed_memory()
     opener = partial(open_engine, options.model, runtime, options.batch_size, options.device, options.precision, warn)
     with progress_bar() as progress:
         report = animate(source, driving, output, replace(options, engine=opener), progress, warn)

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from dagan.bench.job import BenchOptions, measure
 from dagan.bench.report import BenchReport
+from dagan.inference.allocator import keep_freed_memory
 from dagan.inference.destination import check_destination
 from dagan.media.output import atomic_output
 
@@ -21,6 +22,7 @@ def bench(options: BenchOptions, output: Path | None, overwrite: bool) -> BenchR
     """Measures and prints. Raises InputError for options and outputs that cannot work, before measuring."""
     if output is not None:
         check_destination(output, "a report", (".json",), overwrite)
+    keep_freed_memory()
     notices = Console(stderr=True)
     with notices.status("opening the model") as status:
         report = measure(options, lambda what: status.update(what))

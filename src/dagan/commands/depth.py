@@ -11,12 +11,14 @@ from dagan.commands.progress import progress_bar
 from dagan.depth.job import DepthOptions, measure_depth
 from dagan.depth.point_cloud import ASSUMED_FOCAL
 from dagan.export.runtimes import open_engine
+from dagan.inference.allocator import keep_freed_memory
 
 __all__ = ["ASSUMED_FOCAL", "DepthOptions", "depth_file", "parse_rate"]
 
 
 def depth_file(source: Path, output: Path, options: DepthOptions, runtime: str | None = None) -> None:
     """Measures depth with the runtime (see `open_engine`) and prints one line about the result."""
+    keep_freed_memory()
     opener = partial(open_engine, options.model, runtime, options.batch_size, options.device, options.precision, warn)
     with progress_bar() as progress:
         frames = measure_depth(source, output, replace(options, engine=opener), progress, warn)

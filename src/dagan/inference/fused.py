@@ -107,6 +107,19 @@ class FusedBasic(nn.Module):
         return self.conv2(self.conv1(x), x if self.downsample is None else self.downsample(x))
 
 
+class FastElu(nn.Module):
+    """`nn.ELU` by exp(x) - 1, half the time of PyTorch's expm1. What it loses near 0 is below 1: 1e-7 in float32."""
+
+    def __init__(self, elu: nn.ELU) -> None:
+        super().__init__()
+        assert elu.alpha == 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See ELU: x where it is positive, else exp(x) - 1, which is never below x."""
+        curve = x.clamp_max(0).exp_().sub_(1)
+        return torch.maximum(x, curve, out=curve)
+
+
 FUSED: dict[type[nn.Module], type[nn.Module]] = {
-    SameBlock: FusedSame, DownBlock: FusedDown, ResidualBlock: FusedResidual, BasicBlock: FusedBasic,
+    SameBlock: FusedSame, DownBlock: FusedDown, ResidualBlock: FusedResidual, BasicBlock: FusedBasic, nn.ELU: FastElu,
 }  # fmt: skip

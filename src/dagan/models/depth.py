@@ -118,6 +118,7 @@ class DepthDecoder(nn.Module):
 
     def __init__(self, encoder_channels: tuple[int, ...], widths: tuple[int, ...]) -> None:
         super().__init__()
+        self.elu = nn.ELU()
         self.up = nn.ModuleList()  # two per stage, from stage 4 down
         channels = encoder_channels[-1]
         for i in range(4, -1, -1):
@@ -130,11 +131,11 @@ class DepthDecoder(nn.Module):
         x = features[-1]
         disparities: list[Tensor] = []
         for i in range(4, -1, -1):
-            x = F.elu(self.up[2 * (4 - i)](x))
+            x = self.elu(self.up[2 * (4 - i)](x))
             x = F.interpolate(x, scale_factor=2, mode="nearest")
             if i > 0:
                 x = torch.cat([x, features[i - 1]], dim=1)
-            x = F.elu(self.up[2 * (4 - i) + 1](x))
+            x = self.elu(self.up[2 * (4 - i) + 1](x))
             if i < scales:
                 disparities.insert(0, torch.sigmoid(self.disparity[i](x).float()))
         return tuple(disparities)
