@@ -25,7 +25,7 @@ from dagan.inference.upsampling import FastHourglass, PhasedUp
 from dagan.models.attention import CrossModalAttention
 from dagan.models.blocks import Hourglass, SpadeBlock, UpBlock
 from dagan.models.dagan import DaGAN
-from dagan.models.generator import PyramidDecoder
+from dagan.models.generator import PyramidDecoder, Warp
 from dagan.weights.fold import fold, is_folded
 
 # Places whose attention is computed at once on a CPU: their map of weights stays in the cache, the N x N map never exists.
@@ -66,15 +66,17 @@ def prepare(model: DaGAN) -> DaGAN:
 
 def _rebuild(model: DaGAN) -> None:
     """Puts in place of a folded model's parts those that compute the same faster on a CPU."""
-    generator, detector = model.generator, model.keypoint_detector
-    generator.warp = FastWarp(generator.warp.align_corners)
-    if generator.attention is not None:
-        generator.attention = ChunkedAttention(generator.attention)
-    if isinstance(generator.decoder, PyramidDecoder):
-        generator.decoder = FastPyramid(generator.decoder)
     model.dense_motion = FastMotion(model.dense_motion)
-    detector.down = FastDown(detector.down, model.config.image_size)
-    detector.hourglass = FastHourglass(detector.hourglass)
+    for name, child in list(model.named_modules()):
+        if isinstance(child, Warp):
+            model.set_submodule(name, FastWarp(child.align_corners))
+        elif isinstance(child, CrossModalAttention):
+            model.set_submodule(name, ChunkedAttention(child))
+        elif isinstance(child, PyramidDecoder):
+            model.set_submodule(name, FastPyramid(child))
+        elif isinstance(child, Hourglass):
+            model.set_submodule(name, FastHourglass(child))
+    model.keypoint_detector.down = FastDown(model.keypoint_detector.down, model.config.image_size)
     for name, child in list(model.named_modules()):
         if isinstance(child, UpBlock):
             model.set_submodule(name, PhasedUp(child))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
 from dagan.inference.upsampling import FastHourglass
-from dagan.models.blocks import BandLimitedDown
+from dagan.models.blocks import BandLimitedDown, DownBlock
 from dagan.models.motion import DenseMotion
 
 _BLOCK = 8  # rows of the small picture that are computed together
@@ -47,9 +49,9 @@ class FastMotion(DenseMotion):
         self.config, self.align_corners, self.down = motion.config, motion.align_corners, motion.down
         count = motion.mask.out_channels
         by_plane = torch.arange(4 * count).view(count, 4).T.reshape(-1)  # 4 k + plane -> k + plane (K + 1)
-        first = motion.hourglass.downs[0].conv
+        first = cast(DownBlock, motion.hourglass.downs[0]).conv
         first.weight = nn.Parameter(first.weight.detach()[:, by_plane], requires_grad=False)
-        self.hourglass = FastHourglass(motion.hourglass)
+        self.add_module("hourglass", FastHourglass(motion.hourglass))
         self.heads = _joined(motion.mask, motion.occlusion)
         weight = self.heads.weight.detach()
         skipped = weight.shape[1] - 4 * count

@@ -5,12 +5,15 @@ Legend: B batch, S side of the image.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
 from dagan.inference.upsampling import PhasedUp
+from dagan.models.blocks import UpBlock
 from dagan.models.generator import PyramidDecoder
 
 # Two neighbouring pixels of four bfloat16 each are one such number, of four float32 each two: moved whole, ten times as fast.
@@ -23,7 +26,7 @@ class FastPyramid(nn.Module):
     def __init__(self, decoder: PyramidDecoder) -> None:
         super().__init__()
         self.blocks, self.joins = decoder.blocks, decoder.joins
-        self.ups = nn.ModuleList(PhasedUp(up) for up in decoder.ups)
+        self.ups = nn.ModuleList(PhasedUp(cast(UpBlock, up)) for up in decoder.ups)
         weight, bias = decoder.final.weight.detach(), decoder.final.bias
         assert bias is not None
         by_place = torch.arange(16).view(4, 4).T.reshape(-1)  # 4 c + place -> 4 place + c

@@ -5,6 +5,8 @@ Legend: B batch, C channels, h w the small picture.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
@@ -54,7 +56,7 @@ class FastHourglass(nn.Module):
     def __init__(self, hourglass: Hourglass) -> None:
         super().__init__()
         self.downs, self.channels = hourglass.downs, hourglass.channels
-        self.ups = nn.ModuleList(PhasedUp(up) for up in hourglass.ups)
+        self.ups = nn.ModuleList(PhasedUp(cast(UpBlock, up)) for up in hourglass.ups)
 
     def forward(self, x: Tensor) -> Tensor:
         """See Hourglass."""
