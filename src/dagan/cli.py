@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -27,21 +26,12 @@ app.command("bench")(bench)
 app.command("export")(export)
 
 
-class Device(StrEnum):
-    """Where to compute."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-    mps = "mps"
-
-
 RecipeArgument = Annotated[Path, typer.Argument(help="Recipe, a YAML file such as those in recipes/.")]
 OverrideArguments = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change, such as optimiser.lr=1e-4.", show_default=False)
 ]
 OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="Folder of checkpoints, logs and weights.", show_default=False)]
-DeviceOption = Annotated[Device | None, typer.Option("--device", help="Where to train.", show_default=False)]
+DeviceOption = Annotated[str | None, typer.Option("--device", help="Where to train: auto, cpu, cuda or mps.", show_default=False)]
 ResumeOption = Annotated[
     bool | None,
     typer.Option("--resume/--fresh", help="Demand a run to continue, or remove one. Default: continue any.", show_default=False),

@@ -9,7 +9,7 @@ import typer
 
 
 def bench(
-    model: Annotated[str, typer.Option("--model", help="As for animate, or a preset without weights (freshly initialised).")] = "lite-256",
+    model: Annotated[str, typer.Option("--model", help="As for animate (exported folders too), or a preset without weights.")] = "lite-256",
     naive: Annotated[
         list[str] | None,
         typer.Option(

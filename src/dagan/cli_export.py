@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 
-
-class Runtime(StrEnum):
-    """What computes."""
-
-    torch = "torch"
-    onnxruntime = "onnxruntime"
-    openvino = "openvino"
-
-
-class Format(StrEnum):
-    """Of exported graphs."""
-
-    onnx = "onnx"
-    openvino = "openvino"
-
-
+# Plain words, not choices of the parser: the job says in one sentence what there is.
 RuntimeOption = Annotated[
-    Runtime | None, typer.Option("--runtime", help="What computes. Default: torch, or what runs the exported folder.", show_default=False)
+    str | None,
+    typer.Option(
+        "--runtime", help="What computes: torch, onnxruntime or openvino. Default: torch, or what runs the folder.", show_default=False
+    ),
 ]
 
 
 def export(
     folder: Annotated[Path, typer.Option("--output", "-o", help="Folder of graphs to write.", show_default=False)],
     model: Annotated[str, typer.Option("--model", help="Bundled model's name, model file, or hub id.")] = "lite-256",
-    kind: Annotated[Format, typer.Option("--format", help="onnx also serves OpenVINO and TensorRT.")] = Format.onnx,
+    kind: Annotated[str, typer.Option("--format", help="onnx or openvino; onnx also serves OpenVINO and TensorRT.")] = "onnx",
     int8: Annotated[bool, typer.Option("--int8", help="Quantise the generator's convolutions.")] = False,
     calibration: Annotated[Path | None, typer.Option(help="Folder of clips to calibrate int8 on.", show_default=False)] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an exported folder.")] = False,
@@ -40,4 +27,4 @@ def export(
     """Write a model as graphs for other runtimes."""
     from dagan.commands.export import ExportOptions, export_file
 
-    export_file(model, folder, ExportOptions(kind=kind.value, int8=int8, overwrite=overwrite), calibration)
+    export_file(model, folder, ExportOptions(kind=cast(Any, kind), int8=int8, overwrite=overwrite), calibration)

@@ -20,6 +20,7 @@ from dagan.bench.naive import Naive
 from dagan.bench.timing import Times, matrix_peak, repeated
 from dagan.errors import InputError
 from dagan.export import runtimes
+from dagan.export.job import export_model
 from dagan.inference.engine import Engine
 from running_samples import moving_pictures, save_tiny_model, tiny_model
 
@@ -138,6 +139,24 @@ def test_a_runtime_that_was_asked_for_and_cannot_compute_is_said(monkeypatch, mo
         measure(replace(options, runtimes=("abacus",)))
     with pytest.raises(InputError, match="onnxruntime does not compute in 'float16'"):
         measure(replace(options, runtimes=("onnxruntime",), precision="float16"))
+
+
+def test_an_exported_folder_is_measured_in_what_runs_it(monkeypatch, tmp_path):
+    model, folder = tiny_model(), tmp_path / "exported"
+    export_model(model, folder)
+    monkeypatch.setattr(job, "matrix_peak", lambda device, dtype: 100.0)
+    options = BenchOptions(model=str(folder), frames=0, naive_frames=1, rounds=1, seconds=0, precision="float32")
+    report = measure(options)
+    assert [figures.runtime for figures in report.runtimes] == ["onnxruntime", "openvino"]
+    assert all(figures.difference_mean is None for figures in report.runtimes)  # the graphs' own model is not here
+    assert report.naive[0].fast_fps > 0
+
+    monkeypatch.setattr(job, "bundled", lambda: [model.config.name])
+    monkeypatch.setattr(job, "load", lambda name, device, precision: tiny_model())
+    (figures,) = measure(replace(options, naive=(), runtimes=("onnxruntime",))).runtimes
+    assert figures.difference_mean < 0.1
+    with pytest.raises(InputError, match="which --runtime torch cannot run"):
+        measure(replace(options, runtimes=("torch",)))
 
 
 def test_what_cannot_work_is_said(monkeypatch, capsys, tmp_path):

@@ -217,10 +217,14 @@ def test_the_export_command(run, onnx_folder, monkeypatch):
         (("-o", "new", "--int8"), "--int8 needs --calibration"),
         (("-o", "new", "--int8", "--calibration", "nowhere"), "data folder nowhere does not exist"),
         (("-o", "new", "--calibration", "."), "clips to calibrate on are for int8"),
+        (("-o", "new", "--format", "tensorrt"), "format 'tensorrt' is unknown: use onnx or openvino"),
     ):
         status, printed, complaints = run("export", *arguments)
         assert (status, printed) == (2, "")
         assert words in complaints
         assert complaints.count("\n") == 1
     assert run("animate", "photo.png", "clip.mp4", "-o", "x.mp4", "--model", onnx_folder, "--runtime", "torch")[0] == 2
-    assert run("animate", "photo.png", "clip.mp4", "-o", "x.mp4", "--runtime", "tensorrt")[0] == 2
+    for command in ("animate photo.png clip.mp4 -o x.mp4", "depth photo.png -o x.png", "bench"):
+        status, _, complaints = run(*command.split(), "--runtime", "tensorrt")
+        assert (status, complaints.count("\n")) == (2, 1)
+        assert complaints.startswith("dagan: runtime 'tensorrt' is unknown: use torch, onnxruntime or openvino")

@@ -22,15 +22,18 @@ from dagan.bench.naive import Naive
 from dagan.bench.report import BenchReport, NaiveFigures, Part, RuntimeFigures
 from dagan.bench.scene import RATE, swaying, write_clip
 from dagan.bench.timing import matrix_peak, repeated, timed
-from dagan.config import PRESETS, preset
+from dagan.config import PRESETS
 from dagan.device import PRECISIONS, choose_device, choose_precision
 from dagan.errors import InputError
+from dagan.export.note import is_exported, read_note
 from dagan.export.runtimes import TORCH, available, open_engine
+from dagan.export.sessions import READERS
 from dagan.inference.engine import Engine
 from dagan.inference.runner import Runner
 from dagan.inference.usage import peak_device_memory_mb, peak_memory_mb
 from dagan.models.dagan import DaGAN
 from dagan.weights import fold, load
+from dagan.weights.digest import weights_digest
 from dagan.weights.load import bundled
 
 Tell = Callable[[str], None]
@@ -40,8 +43,8 @@ Tell = Callable[[str], None]
 class BenchOptions:
     """What to measure.
 
-    model: as `dagan.load` takes it, or a preset without weights, freshly initialised. naive: models whose naive way is compared;
-    None: `model` itself; empty: none. runtimes: None measures all that
+    model: as `dagan.load` takes it, a folder that `dagan export` wrote, or a preset without weights, freshly initialised.
+    naive: models whose naive way is compared; None: `model` itself; empty: none. runtimes: None measures all that
     can compute on this device in this precision. frames: of the video; 0 leaves videos out (PyAV is not needed
     then). naive_frames, rounds: of each comparison. seconds: for each part. crop: find the face in the video.
     """
@@ -75,27 +78,29 @@ def measure(options: BenchOptions, tell: Tell = lambda _: None) -> BenchReport:
         raise InputError("rounds and naive frames must be at least 1, frames and seconds at least 0")
     device = choose_device(options.device)
     model, trained = open_model(options.model, options.device, options.precision)
+    folder = Path(options.model) if is_exported(Path(options.model)) else None
     rivals = {name: model if name == options.model else open_model(name, options.device, options.precision)[0]
               for name in (options.naive if options.naive is not None else (options.model,))}  # fmt: skip
-    engines, left_out = _engines(model, device, options, tell)
-    with tempfile.TemporaryDirectory() as folder:
-        scene = _make_scene(options, model.config.image_size, Path(folder))
+    engines, left_out = _engines(folder or model, device, options, tell)
+    with tempfile.TemporaryDirectory() as temporary:
+        scene = _make_scene(options, model.config.image_size, Path(temporary))
         precision = {v: k for k, v in PRECISIONS.items()}[model.compute_dtype]
         tell("measuring the fastest matrix product")
         peaks = {p: matrix_peak(device, PRECISIONS[p]) for p in dict.fromkeys(("float32", precision))}
         gflop = count_gflop(model, scene.pictures[0])
-        exact = _exact_engine(model)
+        exact = _exact_engine(model) if folder is None or trained else None
         figures = []
         for name, engine in engines.items():
             tell(f"measuring {name}")
             figures.append(_runtime(name, engine, scene, gflop, peaks, exact, options))
         compared = []
+        fast = Engine(model, options.batch_size) if folder is None else next(iter(engines.values()))
         for name, rival in rivals.items():
             tell(f"comparing with the naive way of {name}")
-            compared.append(_compare(name, rival, Engine(model, options.batch_size), scene, options))
+            compared.append(_compare(name, rival, fast, scene, options))
     return BenchReport(
         model=options.model,
-        trained=trained,
+        trained=trained or folder is not None,
         machine=_machine(device),
         threads=torch.get_num_threads(),
         torch=torch.__version__,
@@ -109,12 +114,21 @@ def measure(options: BenchOptions, tell: Tell = lambda _: None) -> BenchReport:
 
 
 def open_model(name: str, device: str, precision: str) -> tuple[DaGAN, bool]:
-    """A model and whether it is trained; a preset without weights comes freshly initialised, the same each time."""
-    if name in bundled() or name not in PRESETS:
+    """A model and whether it is trained; a preset without weights comes freshly initialised, the same each time.
+
+    Of an exported folder: the bundled model that it was made of, where it was; else a fresh one of its configuration.
+    """
+    config = PRESETS.get(name)
+    if is_exported(Path(name)):
+        note = read_note(Path(name))
+        if note.name in bundled() and weights_digest(model := load(note.name, device, "float32")) == note.weights:
+            return model, True
+        config = note.config
+    elif config is None or name in bundled():
         return load(name, device, precision), True
     target = choose_device(device)
     torch.manual_seed(0)
-    model = DaGAN(preset(name)).eval()
+    model = DaGAN(config).eval()
     if model.generator.attention is not None:
         torch.nn.init.constant_(model.generator.attention.gamma, 0.5)  # at 0, as it starts, no difference would show
     model.compute_dtype = choose_precision(precision, target)
@@ -170,9 +184,11 @@ def _exact_engine(model: DaGAN) -> Engine:
     return Engine(exact)
 
 
-def _engines(model: DaGAN, device: torch.device, options: BenchOptions, tell: Tell) -> tuple[dict[str, Runner], dict[str, str]]:
+def _engines(model: DaGAN | Path, device: torch.device, options: BenchOptions, tell: Tell) -> tuple[dict[str, Runner], dict[str, str]]:
     """An engine in each runtime, and why the others have none. Raises InputError where such a one is asked for."""
     names = options.runtimes or (available() if device.type == "cpu" else [TORCH])
+    if isinstance(model, Path) and not options.runtimes:
+        names = [name for name in READERS[read_note(model).kind] if name in available()]
     engines: dict[str, Runner] = {}
     left_out: dict[str, str] = {}
     for name in names:
@@ -182,6 +198,8 @@ def _engines(model: DaGAN, device: torch.device, options: BenchOptions, tell: Te
             if options.runtimes or name == TORCH:
                 raise
             left_out[name] = str(problem)
+    if not engines:
+        raise InputError(f"no runtime here can compute {options.model}: {' '.join(left_out.values()) or 'pip install dagan[export]'}")
     return engines, left_out
 
 
@@ -191,7 +209,7 @@ def _runtime(
     scene: _Scene,
     gflop: dict[str, float],
     peaks: dict[str, float],
-    exact: Engine,
+    exact: Engine | None,
     options: BenchOptions,
 ) -> RuntimeFigures:
     pictures = [scene.pictures[i % len(scene.pictures)] for i in range(engine.batch_size)]
@@ -213,14 +231,14 @@ def _runtime(
         peak = peaks.get(engine.precision)
         parts.append(Part(part, alone, batch_ms, gflop[part], gflop[part] / batch_ms * 1000 / peak if peak else None))
     latency = repeated(lambda: engine.render(source, engine.keypoints(pictures[:1])), options.seconds)
-    mean, largest = difference(engine, exact, scene.pictures[:50:10])
+    mean, largest = difference(engine, exact, scene.pictures[:50:10]) if exact is not None else (None, None)
     video_fps = None
     if scene.clip is not None:
         video_fps = options.frames / timed(partial(_video, engine, scene.clip, scene, options.crop))
     return RuntimeFigures(name, engine.device, engine.precision, engine.batch_size, parts, latency, mean, largest, video_fps)
 
 
-def _compare(name: str, rival: DaGAN, engine: Engine, scene: _Scene, options: BenchOptions) -> NaiveFigures:
+def _compare(name: str, rival: DaGAN, engine: Runner, scene: _Scene, options: BenchOptions) -> NaiveFigures:
     """Rounds of both ways in turn, so that whatever else the machine does meets both."""
     naive = Naive(rival, scene.pictures[0])
     count = options.naive_frames
@@ -244,7 +262,7 @@ def _naive_pictures(naive: Naive, pictures: list[np.ndarray]) -> None:
         naive.frame(picture)
 
 
-def _fast_pictures(engine: Engine, pictures: list[np.ndarray]) -> None:
+def _fast_pictures(engine: Runner, pictures: list[np.ndarray]) -> None:
     animator = Animator(engine)
     animator.set_source(pictures[0])
     for start in range(0, len(pictures), engine.batch_size):

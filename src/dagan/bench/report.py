@@ -22,7 +22,8 @@ class Part:
 
 @dataclass(frozen=True)
 class RuntimeFigures:
-    """One runtime. difference_mean, difference_max: of its pictures to PyTorch's in float32, in 255ths. latency: ms from a driving
+    """One runtime. difference_mean, difference_max: of its pictures to PyTorch's in float32, in 255ths; None for an exported
+    folder whose model is not here. latency: ms from a driving
     frame to its picture, one at a time. video_fps: read, cut out, compute and write a video; None without."""
 
     runtime: str
@@ -31,8 +32,8 @@ class RuntimeFigures:
     batch_size: int
     parts: list[Part]
     latency: Times
-    difference_mean: float
-    difference_max: float
+    difference_mean: float | None
+    difference_max: float | None
     video_fps: float | None
 
 

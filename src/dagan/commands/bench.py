@@ -55,7 +55,7 @@ def _print(report: BenchReport) -> None:
         whole.add_row(
             figures.runtime, figures.precision, str(figures.batch_size), f"{late.p50:.1f}", f"{late.p90:.1f}", f"{late.p99:.1f}",
             "" if figures.video_fps is None else f"{figures.video_fps:.1f}",
-            f"mean {figures.difference_mean:.3f}, at most {figures.difference_max:.0f}",
+            "" if figures.difference_mean is None else f"mean {figures.difference_mean:.3f}, at most {figures.difference_max:.0f}",
         )  # fmt: skip
     console.print(parts)
     console.print(whole)

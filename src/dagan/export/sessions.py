@@ -29,7 +29,7 @@ class Session(Protocol):
 def require(runtime: str) -> None:
     """Raises InputError, naming the extra, when `runtime` is unknown or not installed."""
     if runtime not in RUNTIMES:
-        raise InputError(f"runtime {runtime!r} is unknown: use torch, {' or '.join(RUNTIMES)}")
+        raise InputError(f"runtime {runtime!r} is unknown: use torch, {' or '.join(RUNTIMES)} (others run what dagan export writes)")
     if find_spec(runtime) is None:
         raise InputError(f"the runtime {runtime} is not installed: pip install 'dagan[export]'")
 
