@@ -46,7 +46,7 @@ DepthOption = Annotated[
 ]
 ModelOption = Annotated[str, typer.Option("--model", help="Bundled model's name, model file, exported folder, or hub id owner/repository.")]
 RunDeviceOption = Annotated[str, typer.Option("--device", help="Where to compute: auto, cpu, cuda, cuda:N or mps.")]
-PrecisionOption = Annotated[str, typer.Option("--precision", help="auto, float32, bfloat16 or float16.")]
+PrecisionOption = Annotated[str, typer.Option("--precision", help="auto, float32, bfloat16, float16, or int8 (lite models, CPU).")]
 BatchOption = Annotated[int | None, typer.Option("--batch-size", help="Frames computed at once.", show_default=False)]
 CropOption = Annotated[bool, typer.Option("--crop/--no-crop", help="Find and cut out the face; otherwise the middle is taken.")]
 RateOption = Annotated[str | None, typer.Option("--frame-rate", help="Of a folder of images. Default: 25.", show_default=False)]

@@ -18,7 +18,7 @@ def bench(
     ] = None,
     runtime: Annotated[list[str] | None, typer.Option(help="Runtime to measure; repeatable. Default: all.", show_default=False)] = None,
     device: Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16 or int8.")] = "auto",
     batch_size: Annotated[int | None, typer.Option(help="Frames computed at once.", show_default=False)] = None,
     frames: Annotated[int, typer.Option(help="Of the video; 0 leaves videos out.")] = 100,
     naive_frames: Annotated[int, typer.Option(help="Of the naive way's video.")] = 4,

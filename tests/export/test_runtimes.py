@@ -33,7 +33,7 @@ def test_all_runtimes_are_there():
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_an_engine_gives_what_torch_gives(onnx_folder, runtime):
     exact, engine = Engine(tiny_model()), open_engine(onnx_folder, runtime, precision="float32")
-    for member in ("name", "size", "keypoint_count", "has_depth", "depth_range", "batch_size", "precision", "detector_digest"):
+    for member in ("name", "size", "keypoint_count", "has_depth", "depth_range", "precision", "detector_digest"):
         assert getattr(engine, member) == getattr(exact, member), member
     assert engine.device == f"cpu ({runtime})"
     found, wanted = engine.keypoints(PICTURES), exact.keypoints(PICTURES)
@@ -224,7 +224,7 @@ def test_the_export_command(run, onnx_folder, monkeypatch):
         assert words in complaints
         assert complaints.count("\n") == 1
     assert run("animate", "photo.png", "clip.mp4", "-o", "x.mp4", "--model", onnx_folder, "--runtime", "torch")[0] == 2
-    for command in ("animate photo.png clip.mp4 -o x.mp4", "depth photo.png -o x.png", "bench"):
-        status, _, complaints = run(*command.split(), "--runtime", "tensorrt")
+    for words in ("animate photo.png clip.mp4 -o x.mp4", "depth photo.png -o x.png", "bench"):
+        status, _, complaints = run(*words.split(), "--runtime", "tensorrt")
         assert (status, complaints.count("\n")) == (2, 1)
         assert complaints.startswith("dagan: runtime 'tensorrt' is unknown: use torch, onnxruntime or openvino")

@@ -17,7 +17,7 @@ PICTURES = moving_pictures(3)
 def test_it_tells_what_the_model_is():
     engine = Engine(tiny_model())
     assert (engine.name, engine.size, engine.keypoint_count, engine.has_depth) == ("tiny-64", 64, 6, True)
-    assert (engine.device, engine.precision, engine.batch_size) == ("cpu", "float32", 4)
+    assert (engine.device, engine.precision, engine.batch_size) == ("cpu", "float32", 8)
     assert Engine(tiny_model(), 9).batch_size == 9
     half = tiny_model()
     half.compute_dtype = torch.bfloat16

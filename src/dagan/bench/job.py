@@ -86,7 +86,8 @@ def measure(options: BenchOptions, tell: Tell = lambda _: None) -> BenchReport:
         scene = _make_scene(options, model.config.image_size, Path(temporary))
         precision = {v: k for k, v in PRECISIONS.items()}[model.compute_dtype]
         tell("measuring the fastest matrix product")
-        peaks = {p: matrix_peak(device, PRECISIONS[p]) for p in dict.fromkeys(("float32", precision))}
+        products = dict.fromkeys(("float32", "bfloat16" if precision == "int8" else precision))
+        peaks = {p: matrix_peak(device, PRECISIONS[p]) for p in products}
         gflop = count_gflop(model, scene.pictures[0])
         exact = _exact_engine(model) if folder is None or trained else None
         figures = []

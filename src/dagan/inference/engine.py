@@ -16,13 +16,14 @@ from torch import Tensor
 
 from dagan.device import choose_batch_size, choose_workers
 from dagan.inference.fast import prepare
+from dagan.inference.quantised import Int8Pyramid
 from dagan.inference.replay import Replayed
 from dagan.inference.runner import EncodedSource, Runner, check_batch_size, to_bytes, to_images
 from dagan.models.dagan import DaGAN
 from dagan.models.keypoints import Keypoints
 from dagan.weights.digest import weights_digest
 
-_PRECISION_NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
+_PRECISION_NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16", torch.int8: "int8"}
 
 
 class Engine(Runner):
@@ -57,6 +58,10 @@ class Engine(Runner):
     def encode(self, picture: np.ndarray) -> EncodedSource:
         """See Runner."""
         source = self._model.encode_source(to_images(self._to_device([picture])))
+        decoder = self._model.generator.decoder
+        if isinstance(decoder, Int8Pyramid):  # widened by each source: those encoded before stay within
+            with decoder.watching():
+                self._model.drive(source, source.keypoints)
 
         def draw(value: Tensor, jacobian: Tensor) -> tuple[Tensor]:
             return (to_bytes(self._model.drive(source, Keypoints(value, jacobian)).image),)

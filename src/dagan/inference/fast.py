@@ -16,10 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dagan.errors import InputError
 from dagan.inference.fused import FUSED, FusedConv
 from dagan.inference.lookup import FastWarp
 from dagan.inference.motion import FastDown, FastMotion
 from dagan.inference.pyramid import FastPyramid
+from dagan.inference.quantised import Int8Pyramid
 from dagan.inference.spade import FastSpadeBlock
 from dagan.inference.upsampling import FastHourglass, PhasedUp
 from dagan.models.attention import CrossModalAttention
@@ -48,9 +50,15 @@ def prepare(model: DaGAN) -> DaGAN:
             fast.set_submodule(name, FastSpadeBlock(child))
     if device == "cpu":
         _rebuild(fast)
+    low = model.compute_dtype
+    if low == torch.int8:
+        if not isinstance(fast.generator.decoder, FastPyramid):
+            raise InputError(f"int8 is for the lite models' decoder, and {model.config.name!r} has another: use --precision auto")
+        fast.generator.set_submodule("decoder", Int8Pyramid(fast.generator.decoder))
+        low = torch.bfloat16
     exact = set(fast.keypoint_detector.modules())
     for module in list(fast.modules()):
-        dtype = torch.float32 if module in exact else model.compute_dtype
+        dtype = torch.float32 if module in exact else low
         if isinstance(module, (Hourglass, FastHourglass)):
             # Its last skip is its own input: converted once, not at the first convolution and again after the last.
             module.register_forward_pre_hook(_Convert(dtype))

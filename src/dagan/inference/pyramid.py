@@ -42,6 +42,10 @@ class FastPyramid(nn.Module):
         x = self.blocks(features[-1])
         for up, join, skip in zip(self.ups, self.joins, reversed(features[:-1]), strict=True):
             x = join(up(x, skip))
+        return self.finish(x, warped)
+
+    def finish(self, x: Tensor, warped: Tensor) -> Tensor:
+        """The head: the picture from the finest joined map, B x C x S/2 x S/2, and the warped source image."""
         out = _spread(self.final(torch.cat([x, _gathered(warped.to(x.dtype))], dim=1))).float().sigmoid_()
         return torch.lerp(out[:, :3], warped.float(), out[:, 3:])
 

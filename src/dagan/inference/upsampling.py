@@ -30,24 +30,31 @@ class PhasedUp(nn.Module):
         # Row sums: the upper place of a pixel sees the row above (kernel row 0) and its own (1, 2), the lower its own and the row below.
         split = torch.tensor([[[1.0, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]])  # place, small row, kernel row
         kernels = torch.einsum("pak,qbl,oikl->pqoiab", split, split, weight.float().cpu())
-        self.channels, into = weight.shape[:2]
-        self.conv = skip_init(nn.Conv2d, into, 4 * self.channels, 2, padding=1)
-        self.conv.weight = nn.Parameter(kernels.reshape(4 * self.channels, into, 2, 2).to(weight), requires_grad=False)
+        channels, into = weight.shape[:2]
+        self.conv = skip_init(nn.Conv2d, into, 4 * channels, 2, padding=1)
+        self.conv.weight = nn.Parameter(kernels.reshape(4 * channels, into, 2, 2).to(weight), requires_grad=False)
         self.conv.bias = nn.Parameter(bias.detach().repeat(4), requires_grad=False)
 
     def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
         """See UpBlock; with `skip`, B x C' x 2 h x 2 w, its channels follow as by `torch.cat`."""
-        batch, _, height, width = x.shape
-        four = self.conv(x)  # B 4C h+1 w+1: each place has its own offset in it
-        channels = self.channels + (0 if skip is None else skip.shape[1])
-        size = (batch, channels, 2 * height, 2 * width)
-        joined = torch.empty(size, dtype=four.dtype, device=four.device, memory_format=torch.channels_last)
-        for i, place in enumerate(four.split(self.channels, dim=1)):
-            row, column = divmod(i, 2)
-            joined[:, : self.channels, row::2, column::2] = place[:, :, row : row + height, column : column + width]
-        if skip is not None:
-            joined[:, self.channels :] = skip
-        return joined
+        return spread(self.conv(x), skip)
+
+
+def spread(four: Tensor, skip: Tensor | None = None) -> Tensor:
+    """B x C x 2 h x 2 w from B x 4 C x h + 1 x w + 1, what `PhasedUp.conv` gives: each place has its own offset in it.
+
+    With `skip`, its channels follow as by `torch.cat`.
+    """
+    batch, height, width = four.shape[0], four.shape[2] - 1, four.shape[3] - 1
+    channels = four.shape[1] // 4
+    size = (batch, channels + (0 if skip is None else skip.shape[1]), 2 * height, 2 * width)
+    joined = torch.empty(size, dtype=four.dtype, device=four.device, memory_format=torch.channels_last)
+    for i, place in enumerate(four.split(channels, dim=1)):
+        row, column = divmod(i, 2)
+        joined[:, :channels, row::2, column::2] = place[:, :, row : row + height, column : column + width]
+    if skip is not None:
+        joined[:, channels:] = skip
+    return joined
 
 
 class FastHourglass(nn.Module):

@@ -58,7 +58,8 @@ class DaGAN(nn.Module):
     """The model of one configuration, freshly initialised. `dagan.load` gives a trained one, in evaluation mode.
 
     `compute_dtype`: the precision of convolutions and attention in `depth`, `keypoints`, `encode_source` and `drive`;
-    coordinates always stay in float32. `forward` leaves precision to the training engine.
+    coordinates always stay in float32. int8 is for engines, which quantise what stands it; here it is bfloat16.
+    `forward` leaves precision to the training engine.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -142,7 +143,8 @@ class DaGAN(nn.Module):
         return Output(image, warped=warped, **{f.name: getattr(motion, f.name) for f in fields(motion)})
 
     def _precision(self, image: Tensor) -> AbstractContextManager[None]:
-        return torch.autocast(image.device.type, dtype=self.compute_dtype, enabled=self.compute_dtype != torch.float32)
+        dtype = torch.bfloat16 if self.compute_dtype == torch.int8 else self.compute_dtype
+        return torch.autocast(image.device.type, dtype=dtype, enabled=dtype != torch.float32)
 
     def _check(self, image: Tensor) -> None:
         size = self.config.image_size
