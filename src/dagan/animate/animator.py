@@ -105,19 +105,20 @@ class Animator:
         with open_video(path, rate) as reader:
             view, _ = view_video(reader, self._face_finder() if crop else None, to_stderr, silent, "")
             batches = batched((picture for _, picture in read_ahead(reader, view, self.engine.size)), self.engine.batch_size)
-            with (
-                closing(on_workers(self.engine, self.engine.keypoints, batches)) as found,
-                closing(on_workers(self.engine, self.drive, self._referred(found))) as drawn,
-            ):
+            # Both steps of a batch in one thread: a pool for each would take turns on the same cores and caches.
+            with closing(on_workers(self.engine, self._animated, self._referred(batches))) as drawn:
                 for results in drawn:
                     yield from results
 
-    def _referred(self, found: Iterator[Keypoints]) -> Iterator[Keypoints]:
-        """Keypoints of batches as they come; the very first frame is the reference where there is none, whichever is drawn first."""
-        for keypoints in found:
+    def _animated(self, batch: list[np.ndarray]) -> np.ndarray:
+        return self.drive(self.engine.keypoints(batch))
+
+    def _referred(self, batches: Iterator[list[np.ndarray]]) -> Iterator[list[np.ndarray]]:
+        """The batches; the very first frame is made the reference where there is none, whichever batch is drawn first."""
+        for batch in batches:
             if self._reference is None:
-                self._reference = keypoints[:1]
-            yield keypoints
+                self._reference = self.engine.keypoints(batch[:1])
+            yield batch
 
     def _face_finder(self) -> FaceFinder:
         if self._finder is None:
