@@ -14,7 +14,7 @@ from itertools import islice
 import torch
 
 from dagan.animate.animator import Animator
-from dagan.bench.job import open_model
+from dagan.bench.models import open_model
 from dagan.bench.naive import Naive
 from dagan.bench.scene import swaying
 from dagan.inference.allocator import keep_freed_memory

@@ -14,8 +14,9 @@ import torch
 
 from dagan import cli
 from dagan.animate.animator import Animator
-from dagan.bench import job
-from dagan.bench.job import BenchOptions, count_gflop, difference, measure, open_model
+from dagan.bench import job, models
+from dagan.bench.job import BenchOptions, count_gflop, difference, measure
+from dagan.bench.models import open_model
 from dagan.bench.naive import Naive
 from dagan.bench.timing import Times, matrix_peak, repeated
 from dagan.errors import InputError
@@ -151,8 +152,8 @@ def test_an_exported_folder_is_measured_in_what_runs_it(monkeypatch, tmp_path):
     assert all(figures.difference_mean is None for figures in report.runtimes)  # the graphs' own model is not here
     assert report.naive[0].fast_fps > 0
 
-    monkeypatch.setattr(job, "bundled", lambda: [model.config.name])
-    monkeypatch.setattr(job, "load", lambda name, device, precision: tiny_model())
+    monkeypatch.setattr(models, "bundled", lambda: [model.config.name])
+    monkeypatch.setattr(models, "load", lambda name, device, precision: tiny_model())
     (figures,) = measure(replace(options, naive=(), runtimes=("onnxruntime",))).runtimes
     assert figures.difference_mean < 0.1
     with pytest.raises(InputError, match="which --runtime torch cannot run"):

@@ -18,12 +18,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from dagan.animate.animator import Animator
-from dagan.bench.naive import Naive
+from dagan.bench.models import open_model
 from dagan.bench.report import BenchReport, NaiveFigures, Part, RuntimeFigures
+from dagan.bench.rival import Rival
 from dagan.bench.scene import RATE, swaying, write_clip
 from dagan.bench.timing import matrix_peak, repeated, timed
-from dagan.config import PRESETS
-from dagan.device import PRECISIONS, choose_device, choose_precision
+from dagan.device import PRECISIONS, choose_device
 from dagan.errors import InputError
 from dagan.export.note import is_exported, read_note
 from dagan.export.runtimes import TORCH, available, open_engine
@@ -32,9 +32,7 @@ from dagan.inference.engine import Engine
 from dagan.inference.runner import Runner
 from dagan.inference.usage import peak_device_memory_mb, peak_memory_mb
 from dagan.models.dagan import DaGAN
-from dagan.weights import fold, load
-from dagan.weights.digest import weights_digest
-from dagan.weights.load import bundled
+from dagan.weights import fold
 
 Tell = Callable[[str], None]
 
@@ -79,8 +77,9 @@ def measure(options: BenchOptions, tell: Tell = lambda _: None) -> BenchReport:
     device = choose_device(options.device)
     model, trained = open_model(options.model, options.device, options.precision)
     folder = Path(options.model) if is_exported(Path(options.model)) else None
-    rivals = {name: model if name == options.model else open_model(name, options.device, options.precision)[0]
-              for name in (options.naive if options.naive is not None else (options.model,))}  # fmt: skip
+    rivals = options.naive if options.naive is not None else (options.model,)
+    for name in rivals:
+        open_model(name, options.device, options.precision)  # refused before anything is measured
     engines, left_out = _engines(folder or model, device, options, tell)
     with tempfile.TemporaryDirectory() as temporary:
         scene = _make_scene(options, model.config.image_size, Path(temporary))
@@ -96,9 +95,9 @@ def measure(options: BenchOptions, tell: Tell = lambda _: None) -> BenchReport:
             figures.append(_runtime(name, engine, scene, gflop, peaks, exact, options))
         compared = []
         fast = Engine(model, options.batch_size) if folder is None else next(iter(engines.values()))
-        for name, rival in rivals.items():
+        for name in rivals:
             tell(f"comparing with the naive way of {name}")
-            compared.append(_compare(name, rival, fast, scene, options))
+            compared.append(_compare(name, fast, scene, options))
     return BenchReport(
         model=options.model,
         trained=trained or folder is not None,
@@ -112,28 +111,6 @@ def measure(options: BenchOptions, tell: Tell = lambda _: None) -> BenchReport:
         peak_memory_mb=peak_memory_mb(),
         device_memory_mb=peak_device_memory_mb(str(device)),
     )
-
-
-def open_model(name: str, device: str, precision: str) -> tuple[DaGAN, bool]:
-    """A model and whether it is trained; a preset without weights comes freshly initialised, the same each time.
-
-    Of an exported folder: the bundled model that it was made of, where it was; else a fresh one of its configuration.
-    """
-    config = PRESETS.get(name)
-    if is_exported(Path(name)):
-        note = read_note(Path(name))
-        if note.name in bundled() and weights_digest(model := load(note.name, device, "float32")) == note.weights:
-            return model, True
-        config = note.config
-    elif config is None or name in bundled():
-        return load(name, device, precision), True
-    target = choose_device(device)
-    torch.manual_seed(0)
-    model = DaGAN(config).eval()
-    if model.generator.attention is not None:
-        torch.nn.init.constant_(model.generator.attention.gamma, 0.5)  # at 0, as it starts, no difference would show
-    model.compute_dtype = choose_precision(precision, target)
-    return model.to(target), False
 
 
 def difference(engine: Runner, exact: Runner, pictures: list[np.ndarray]) -> tuple[float, float]:
@@ -239,28 +216,18 @@ def _runtime(
     return RuntimeFigures(name, engine.device, engine.precision, engine.batch_size, parts, latency, mean, largest, video_fps)
 
 
-def _compare(name: str, rival: DaGAN, engine: Runner, scene: _Scene, options: BenchOptions) -> NaiveFigures:
+def _compare(name: str, engine: Runner, scene: _Scene, options: BenchOptions) -> NaiveFigures:
     """Rounds of both ways in turn, so that whatever else the machine does meets both."""
-    naive = Naive(rival, scene.pictures[0])
     count = options.naive_frames
-    if scene.clip is not None and scene.short is not None:
-        slow: Callable[[], object] = partial(naive.video, scene.short, scene.folder / "naive.mp4")
-        fast: Callable[[], object] = partial(_video, engine, scene.clip, scene, False)
-        fast_count = options.frames
-    else:
-        fast_count = len(scene.pictures)
-        slow = partial(_naive_pictures, naive, scene.pictures[:count])
-        fast = partial(_fast_pictures, engine, scene.pictures)
-    naive.frame(scene.pictures[0])  # both warm
-    engine.render(engine.encode(scene.pictures[0]), engine.keypoints(scene.pictures[: engine.batch_size]))
-    rounds = [(count / timed(slow), fast_count / timed(fast)) for _ in range(options.rounds)]
+    fast: Callable[[], object] = partial(_fast_pictures, engine, scene.pictures)
+    fast_count = len(scene.pictures)
+    if scene.clip is not None:
+        fast, fast_count = partial(_video, engine, scene.clip, scene, False), options.frames
+    engine.render(engine.encode(scene.pictures[0]), engine.keypoints(scene.pictures[: engine.batch_size]))  # warm
+    with Rival(name, options.device, options.precision, scene.pictures[:count]) as rival:
+        rounds = [(count / rival.seconds(scene.short, scene.folder / "naive.mp4"), fast_count / timed(fast)) for _ in range(options.rounds)]
     ratios = [quick / plain for plain, quick in rounds]
     return NaiveFigures(name, median(r[0] for r in rounds), median(r[1] for r in rounds), ratios, median(ratios))
-
-
-def _naive_pictures(naive: Naive, pictures: list[np.ndarray]) -> None:
-    for picture in pictures:
-        naive.frame(picture)
 
 
 def _fast_pictures(engine: Runner, pictures: list[np.ndarray]) -> None:
