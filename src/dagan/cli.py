@@ -88,6 +88,9 @@ def animate(
     report: Annotated[Path | None, typer.Option("--json", help="Report to write too (.json).", show_default=False)] = None,
     frame_rate: RateOption = None,
     landmarker: LandmarkerOption = None,
+    encoder: Annotated[
+        str | None, typer.Option("--encoder", help="hardware (where there is one), or an encoder's name.", show_default=False)
+    ] = None,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Animate a photo with the motion of a video."""
@@ -108,6 +111,7 @@ def animate(
         report=report,
         frame_rate=parse_rate(frame_rate),
         landmarker=landmarker,
+        encoder=encoder,
         overwrite=overwrite,
     )
     animate_file(source, driving, output, options, runtime)

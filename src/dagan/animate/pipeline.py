@@ -54,8 +54,8 @@ class AnimateOptions:
     middle is taken. relative, adapt_scale: see `Animator`. reference: auto (the driving frame whose pose is most like the
     source's), first, or a frame number; None is auto, for a motion file the frame stored in it. side_by_side, paste_back: see
     `dagan.animate.layout`. save_motion, report: files to write too. frame_rate: of a folder of images (25 where None).
-    landmarker: the face landmarker bundle, where it is not to be looked for. engine: opens what computes, in place of PyTorch with the
-    first four.
+    landmarker: the face landmarker bundle, where it is not to be looked for. encoder: see `VideoWriter`'s codec. engine: opens
+    what computes, in place of PyTorch with the first four.
     """
 
     model: str = "lite-256"
@@ -73,6 +73,7 @@ class AnimateOptions:
     overwrite: bool = False
     frame_rate: Fraction | None = None
     landmarker: Path | None = None
+    encoder: str | None = None
     engine: Callable[[], Runner] | None = None
 
 
@@ -133,7 +134,7 @@ def animate(
             layout = PasteBack(image, framing)
         animator = Animator(engine, options.relative, options.adapt_scale)
         animator.set_source(face)
-        _draw(output, animator, driven, layout, options.overwrite, progress, notices)
+        _draw(output, animator, driven, layout, options, progress, notices)
     if options.save_motion is not None:
         save_motion(options.save_motion, driven.motion, options.overwrite)
     report = _report(source, driving, output, driven, animator, time.monotonic() - began, notices.messages)
@@ -182,6 +183,8 @@ def _check(source: Path, driving: Path, output: Path, options: AnimateOptions) -
         check_destination(options.report, "a report", (".json",), options.overwrite)
     if options.reference is not None:
         parse_reference(options.reference)
+    if options.encoder is not None:
+        VideoWriter(output, 256, 256, codec=options.encoder, warn=lambda _: None)  # refuses a name that is none
     if options.side_by_side and options.paste_back:
         raise InputError("--side-by-side and --paste-back give different pictures: choose one")
     if source.suffix.lower() in VIDEO_SUFFIXES and source.suffix.lower() != ".gif":
@@ -236,7 +239,7 @@ def _motion(
 
 
 def _draw(
-    output: Path, animator: Animator, driven: _Driving, layout: Layout, overwrite: bool, progress: Progress, warn: Warn
+    output: Path, animator: Animator, driven: _Driving, layout: Layout, options: AnimateOptions, progress: Progress, warn: Warn
 ) -> None:  # fmt: skip
     """Computes and writes every frame."""
     motion, reader = driven.motion, driven.reader
@@ -250,7 +253,8 @@ def _draw(
             rate=motion.rate,
             time_base=motion.time_base,
             audio_from=reader.path if reader is not None and reader.has_audio else None,
-            overwrite=overwrite,
+            overwrite=options.overwrite,
+            codec=options.encoder,
             warn=warn,
         ) as writer,
     ):

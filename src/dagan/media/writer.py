@@ -14,6 +14,7 @@ from dagan.errors import InputError
 from dagan.media.colour import from_rgb, tag_stream
 from dagan.media.container import open_container, start_time
 from dagan.media.gif import GifPalette
+from dagan.media.hardware import HARDWARE, SUFFIXES, HardwareEncoder, find_hardware_encoder
 from dagan.media.notices import Warn, to_stderr
 from dagan.media.output import atomic_output
 from dagan.media.sound import SOUND_SUFFIXES, SoundTrack
@@ -49,9 +50,10 @@ class VideoWriter:
     width, height: of the frames; an odd last row or column is doubled, because the pixel format pairs them.
     rate: average frames a second. time_base: clock tick for frame times (the driving video's, to keep them exact); WebM and
     MKV round times to 1/1000 s, GIF to 1/100 s. audio_from: file whose sound, if any, goes along from `audio_start` seconds
-    after its first frame on, until the last frame's end. codec, crf: encoder and quality (lower is better) instead of the format's.
-    warn: hears of sound that a format cannot hold. Raises InputError for a suffix or codec that cannot be written, an
-    existing file without `overwrite`, a full disk, and when no frame was written.
+    after its first frame on, until the last frame's end. codec, crf: encoder and quality (lower is better) instead of the format's; codec
+    "hardware": one of the machine's where there is one. warn: hears where there is none, and of sound that a format cannot hold.
+    Raises InputError for a suffix or codec that cannot be written, an existing file without `overwrite`, a full disk, and when no
+    frame was written.
     """
 
     def __init__(
@@ -76,13 +78,21 @@ class VideoWriter:
             raise InputError(f"{path}: the suffix {self.path.suffix!r} is none of the video formats {', '.join(VIDEO_SUFFIXES)}")
         self.width, self.height = width, height
         self._rate = Fraction(rate).limit_denominator(100_000)
-        self._codec = self._pick_codec(codec)
+        self._warn = warn
+        self._hardware: HardwareEncoder | None = None
+        if codec == HARDWARE and self._suffix in SUFFIXES:
+            self._hardware = find_hardware_encoder(width + width % 2, height + height % 2)
+        if self._hardware is not None:
+            self._codec, pix_fmt = self._hardware.name, self._hardware.pixel_format
+        else:
+            self._codec = self._pick_codec(None if codec == HARDWARE else codec)
+            if codec == HARDWARE:
+                warn(f"no hardware encoder for {self._suffix} files opens here: {self._codec} is used")
         self._crf = _CRF.get(self._codec) if crf is None else crf
         self._time_base = self._clock(time_base)
         self._audio_from = Path(audio_from) if audio_from is not None else None
         self._audio_start = Fraction(audio_start)
         self._overwrite = overwrite
-        self._warn = warn
         self._palette = GifPalette() if self._suffix == ".gif" else None
         self._pix_fmt = "pal8" if self._palette else pix_fmt
         self._frame_format = "rgb24" if self._palette else pix_fmt
@@ -153,7 +163,7 @@ class VideoWriter:
         try:
             packets = self._stream.encode(frame)
         except av.FFmpegError as error:
-            if isinstance(error, OSError):
+            if isinstance(error, OSError) and self.frames_written > 1:  # the first frame opens the encoder, which may lack its device
                 raise
             size = f"{self.width} x {self.height}"
             raise InputError(f"{self.path}: the encoder {self._codec} refuses {size} frames ({error.strerror})") from error
@@ -180,7 +190,7 @@ class VideoWriter:
     def _open_video(self) -> None:
         import av
 
-        options = dict(_OPTIONS.get(self._codec, {}))
+        options = dict(_OPTIONS.get(self._codec, {}) if self._hardware is None else self._hardware.options)
         if self._crf is not None:
             options["crf"] = str(self._crf)
         try:
