@@ -56,7 +56,7 @@ class Contender:
 def open_all(model: str, folders: list[Path], batch: int) -> list[tuple[str, Runner]]:
     """Every runtime with every precision that this machine has, PyTorch in float32 first; then exported folders in what runs them."""
     engines: list[tuple[str, Runner]] = []
-    wanted = [(model, runtime, precision) for runtime in available() for precision in ("float32", "bfloat16")]
+    wanted = [(model, runtime, precision) for runtime in available() for precision in ("float32", "bfloat16", "int8")]
     wanted += [(str(folder), runtime, "auto") for folder in folders for runtime in available()[1:]]
     for where, runtime, precision in wanted:
         try:

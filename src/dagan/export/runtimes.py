@@ -48,7 +48,7 @@ def open_engine(
 
     model: a model, what `dagan.load` takes, or a folder that `dagan export` wrote. runtime: torch, onnxruntime or openvino; None is
     torch, for an exported folder a runtime that reads it. Where a runtime needs graphs and `model` is no folder of them, they are
-    exported once into the user's cache, which `warn` hears. precision: auto, float32, or bfloat16 (torch and openvino).
+    exported once into the user's cache, which `warn` hears. precision: auto, float32, bfloat16 (torch and openvino), or int8 (torch).
     Raises InputError when there is no such model or runtime, or when they do not go together.
     """
     folder = None if isinstance(model, DaGAN) or not is_exported(Path(model)) else Path(model)
