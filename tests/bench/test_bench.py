@@ -18,6 +18,7 @@ from dagan.bench import job, models
 from dagan.bench.job import BenchOptions, count_gflop, difference, measure
 from dagan.bench.models import open_model
 from dagan.bench.naive import Naive
+from dagan.bench.rival import Rival
 from dagan.bench.timing import Times, matrix_peak, repeated
 from dagan.errors import InputError
 from dagan.export import runtimes
@@ -99,6 +100,19 @@ def test_a_whole_run_and_its_report(monkeypatch, capsys, tmp_path, model_file):
     printed = capsys.readouterr().out
     for word in ("keypoints", "naive", "peak memory", "difference"):
         assert word in printed
+
+
+def test_the_naive_process_ends_whatever_happens(model_file):
+    with Rival(str(model_file), "cpu", "float32", PICTURES[:1]) as rival:
+        assert 0 < rival.seconds(None, Path("unused.mp4")) < 60
+    assert rival._process.exitcode == 0
+    with pytest.raises(KeyboardInterrupt), Rival(str(model_file), "cpu", "float32", PICTURES[:1]) as rival:
+        raise KeyboardInterrupt
+    assert not rival._process.is_alive()
+    with Rival(str(model_file), "cpu", "float32", PICTURES[:1]) as rival:
+        rival._process.kill()
+        with pytest.raises(InputError, match="its process ended"):
+            rival.seconds(None, Path("unused.mp4"))
 
 
 def test_without_videos_and_comparison(model_file):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import signal
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -43,20 +44,21 @@ class Rival:
 
     def seconds(self, driving: Path | None, output: Path) -> float:
         """Of one run: a video read, computed and written, or the pictures computed."""
-        self._connection.send((driving, output))
+        with suppress(OSError):  # where nobody listens, nobody answers either
+            self._connection.send((driving, output))
         return self._receive()
 
     def _receive(self) -> float:
         try:
             return float(self._connection.recv())
-        except EOFError:
+        except (EOFError, OSError):
             raise InputError(f"the naive way of {self._name} could not be measured: its process ended") from None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._connection.close()
-        self._process.join(5)
-        if self._process.is_alive():
-            self._process.kill()
+        if error is not None:
+            self._process.kill()  # in the middle of a video, which nobody waits for
+        self._process.join()
 
 
 def _serve(connection: Connection, name: str, device: str, precision: str, pictures: list[np.ndarray], threads: int) -> None:
@@ -65,12 +67,10 @@ def _serve(connection: Connection, name: str, device: str, precision: str, pictu
     torch.set_num_threads(threads)
     naive = Naive(open_model(name, device, precision)[0], pictures[0])
     connection.send(timed(partial(naive.frame, pictures[0])))
-    while True:
-        try:
+    with suppress(EOFError, OSError):  # nobody asks any more
+        while True:
             driving, output = connection.recv()
-        except EOFError:
-            return
-        connection.send(timed(partial(naive.video, driving, output) if driving else partial(_pictures, naive, pictures)))
+            connection.send(timed(partial(naive.video, driving, output) if driving else partial(_pictures, naive, pictures)))
 
 
 def _pictures(naive: Naive, pictures: list[np.ndarray]) -> None:

@@ -35,13 +35,14 @@ class FusedConv(nn.Module):
             out = F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
             out = out if add is None else out.add_(add)
             return F.relu_(out) if self.relu else out
-        if not self.weight.is_mkldnn:  # the first input's size tells how; others are computed with it as well
-            self.weight = torch.ops.mkldnn._reorder_convolution_weight(self.weight, *geometry, list(x.shape))
+        weight = self.weight  # read once: other threads may pack it meanwhile
+        if not weight.is_mkldnn:  # the first input's size tells how; others are computed with it as well
+            weight = self.weight = torch.ops.mkldnn._reorder_convolution_weight(weight, *geometry, list(x.shape))
         relu = "relu" if self.relu else None
         if add is None:
-            return torch.ops.mkldnn._convolution_pointwise(x, self.weight, self.bias, *geometry, relu or "none", [], "")
+            return torch.ops.mkldnn._convolution_pointwise(x, weight, self.bias, *geometry, relu or "none", [], "")
         add = self._brought(add)
-        return torch.ops.mkldnn._convolution_pointwise.binary(x, add, self.weight, self.bias, *geometry, "add", 1.0, relu, [], "")
+        return torch.ops.mkldnn._convolution_pointwise.binary(x, add, weight, self.bias, *geometry, "add", 1.0, relu, [], "")
 
     def _brought(self, x: Tensor) -> Tensor:
         return x.to(dtype=self._dtype).contiguous(memory_format=torch.channels_last)
