@@ -45,7 +45,7 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     if name not in PRECISIONS:
         raise InputError(f"precision {name!r} is unknown: use auto, {', '.join(PRECISIONS)}")
     if name == "int8" and (device.type != "cpu" or not _cpu_multiplies_int8()):
-        raise InputError("precision int8 needs a CPU that multiplies bytes (AVX-512 with VNNI): use --precision auto")
+        raise InputError("precision int8 needs a CPU that multiplies bytes (AVX-512 with VNNI and bfloat16): use --precision auto")
     return PRECISIONS[name]
 
 
