@@ -1,7 +1,7 @@
 import torch
 from torch import Tensor
 
-from dagan.train.alignment import align
+from dagan.train.alignment import align, head_level
 from relief_scene import DISTANCE, Scene, render
 
 CAMERA = (torch.full((8, 2), 1.5), torch.full((8, 2), 0.5))
@@ -34,10 +34,25 @@ def test_true_depth_gives_the_true_turn() -> None:
     assert (rotation - truth).norm(dim=1).mean() < 0.5 * truth.norm(dim=1).mean()
 
 
+def test_a_wall_behind_the_head_does_not_disturb_the_turn() -> None:
+    made = scene()
+    rotation, _ = aligned(made, 1 / torch.where(made.head, made.depth, 3 * made.depth[made.head].max()))
+    truth = made.motion.rotation[8:]
+    assert agreement(rotation, truth).min() > 0.8
+    assert (rotation - truth).norm(dim=1).mean() < 0.5 * truth.norm(dim=1).mean()
+
+
+def test_distance_is_the_heads_whatever_stands_behind() -> None:
+    made = scene()
+    walls = [1 / torch.where(made.head, made.depth, far * made.depth[made.head].max()) for far in (1.5, 6)]
+    near, far = (head_level(wall).flatten() for wall in walls)
+    torch.testing.assert_close(near, far, rtol=0.02, atol=0)
+
+
 def test_shift_is_found_in_units_of_the_distance() -> None:
     made = scene(degrees=0.0)
-    # The distance is that of the middle of the frame, nearer than the scene's unit.
-    distance = 1 / head_disparity(made)[..., 24:72, 24:72].mean((1, 2, 3))
+    # The distance is the head's own, nearer than the scene's unit.
+    distance = 1 / head_level(head_disparity(made))[:, 0, 0, 0]
     rotation, translation = aligned(made, head_disparity(made))
     truth = made.motion.translation[8:] * DISTANCE / distance[:, None]
     assert (translation - truth)[:, :2].abs().max() < 0.004

@@ -14,6 +14,7 @@ from dagan.losses.photometric import photometric_error
 from dagan.losses.relief import bulge_difference, match_shapes, start_bulge
 from dagan.models.depth import DepthNetwork
 from dagan.models.egomotion import Egomotion, EgomotionConfig, EgomotionNetwork
+from dagan.train.alignment import head_level
 from dagan.train.depth import DepthBatch, DepthLossConfig, DepthObjective
 from relief_scene import DISTANCE, WALL, Scene, render
 
@@ -117,8 +118,8 @@ def test_time_order_matters(scene: Scene) -> None:
 
 def test_pivot_states_the_same_motion_and_forgets_the_depth_scale(scene: Scene) -> None:
     reference, _ = known(scene.depth, about_camera(scene.motion))(batch_of(scene))
-    distance = 1 / (1 / scene.depth[..., 24:72, 24:72]).mean((1, 2, 3)).repeat(2)
-    # From the scene's pivot to the objective's, which lies at the mean depth of the middle: via the camera's centre.
+    distance = 1 / head_level(1 / scene.depth)[:, 0, 0, 0].repeat(2)
+    # From the scene's pivot to the objective's, which lies at the distance of the head: via the camera's centre.
     centred = about_camera(scene.motion)
     back = about_camera(replace(centred, translation=torch.zeros_like(centred.translation)), distance).translation
     pivoted = replace(centred, translation=(centred.translation - back) / distance[:, None])

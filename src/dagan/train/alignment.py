@@ -15,13 +15,16 @@ from dagan.geometry import coordinate_grid
 from dagan.geometry.camera import back_project, intrinsics, invert_intrinsics, project, rigid_motion
 from dagan.losses.photometric import warp
 
-# Coarse to fine: a shift of a tenth of the image is two pixels at the first side. What the figures below were chosen by: on pairs of
-# synthetic heads that turn by 5.6 degrees on average, with the true depth, the turn is found to 1.4 degrees; 2.8 without the window;
-# with the window, 2.0 where the finest side is 32. A side of 128 would gain another 0.1 at three times the cost.
-SIDES = (16, 32, 64)
-STEPS = 4
-# Standard deviation of the window in coordinates of [-1, 1]: neck, shoulders and loose hair move too, but not as the head does.
-WINDOW = 0.45
+# Coarse to fine, (side, steps): a shift of a tenth of the image is two pixels at the first side. Measured on pairs of synthetic heads that
+# turn by 5 to 10 degrees, with the true depth: the turn is found to 0.7 degrees; 1.5 where the finest side is 64; 6.0 where the wall
+# behind the head takes part, because beside a head's outline a small turn would move the wall far.
+SIDES = ((16, 4), (32, 4), (64, 4), (128, 2))
+# Standard deviations, in coordinates of [-1, 1], of the window in which frames are compared (neck, shoulders and loose hair move too, but
+# not as the head does), and of the one in which the head's distance is measured.
+WINDOW, FACE_WINDOW = 0.4, 0.3
+# Inverse depth over the head's own: below the first a place counts as behind the head, with the softness of the third; places behind
+# are put no farther away than the second.
+NEAR, FARTHEST, SOFTNESS = 0.85, 0.75, 0.03
 # Colour differences: below the first a pixel counts as static; beyond the second it weighs little (mouths, hair, hidden parts).
 STATIC, OUTLIER = 0.02, 0.05
 # Pull of the six numbers towards zero, per pixel: decides what images leave open, as in frames without texture.
@@ -41,28 +44,40 @@ def align(first: Tensor, second: Tensor, disparity: Tensor, focal: Tensor, princ
 
     Returns:
         rotation (P x 3, axis-angle about the point in the middle of the frame at distance 1) and translation (P x 3, in units of
-        that distance, at which `disparity` has its mean over the middle of the frame).
+        that distance, the head's: where `disparity` is at its `head_level`).
     """
     count = len(first)
-    middle = disparity[..., disparity.shape[-2] // 4 : -(disparity.shape[-2] // 4), disparity.shape[-1] // 4 : -(disparity.shape[-1] // 4)]
-    depth = middle.mean((2, 3), keepdim=True) / disparity
+    inverse = (disparity.float() / head_level(disparity)).clamp(min=FARTHEST)
     pose = first.new_zeros(count, 6, dtype=torch.float32)
-    for side in SIDES:
-        near, far, shape = (F.adaptive_avg_pool2d(x.float(), side) for x in (first, second, depth))
-        pose = _refine(pose, near, far, shape.expand(count, 1, side, side), intrinsics(focal, principal, (side, side)))
+    for side, steps in SIDES:
+        if side > max(first.shape[-2:]):
+            break
+        near, far, shape = (F.adaptive_avg_pool2d(x.float(), side) for x in (first, second, inverse))
+        pose = _refine(pose, near, far, shape.expand(count, 1, side, side), intrinsics(focal, principal, (side, side)), steps)
     return pose[:, :3], pose[:, 3:]
 
 
-def _refine(pose: Tensor, first: Tensor, second: Tensor, depth: Tensor, camera: Tensor) -> Tensor:
+def head_level(disparity: Tensor) -> Tensor:
+    """B x 1 x 1 x 1: mean of inverse depth (B x 1 x H x W) over the near part of the middle of the frame, where the head is.
+
+    A wall seen beside the head does not count: it would put the point about which the head is thought to turn behind the head.
+    """
+    window = _window(disparity, FACE_WINDOW)
+    level = (window * disparity).sum((2, 3), keepdim=True) / window.sum()
+    weight = window * torch.sigmoid((disparity.detach() / level.detach() - 0.9) / SOFTNESS)
+    return (weight * disparity).sum((2, 3), keepdim=True) / weight.sum((2, 3), keepdim=True)
+
+
+def _refine(pose: Tensor, first: Tensor, second: Tensor, inverse: Tensor, camera: Tensor, steps: int) -> Tensor:
     count, _, side, _ = first.shape
-    points = back_project(depth, invert_intrinsics(camera))
+    points = back_project(1 / inverse, invert_intrinsics(camera))
     pivot = pose.new_tensor([0.0, 0.0, 1.0]).expand(count, 3)
     flow_x, flow_y = _flow_per_motion(points, pivot, camera)
     slope = _slopes(first)
     still = (first - second).abs().mean(1, keepdim=True)
-    moving = torch.sigmoid((still - STATIC) / (STATIC / 2)) * _window(first)
+    moving = torch.sigmoid((still - STATIC) / (STATIC / 2)) * _window(first, WINDOW) * torch.sigmoid((inverse - NEAR) / SOFTNESS)
     damping = pose.new_full((6,), DAMPING * side * side)
-    for _ in range(STEPS):
+    for _ in range(steps):
         motion = rigid_motion(pose[:, :3], pose[:, 3:], pivot=pivot)
         seen = warp(second, project(points, camera, motion))
         residual = first - seen
@@ -78,10 +93,10 @@ def _refine(pose: Tensor, first: Tensor, second: Tensor, depth: Tensor, camera: 
     return pose
 
 
-def _window(image: Tensor) -> Tensor:
-    """1 x 1 x S x S: 1 in the middle, where the face is, and less around."""
+def _window(image: Tensor, deviation: float) -> Tensor:
+    """1 x 1 x H x W: 1 in the middle, where the face is, and less around."""
     grid = coordinate_grid(image.shape[-2], image.shape[-1], device=image.device)
-    return torch.exp(-grid.square().sum(-1) / (2 * WINDOW**2))[None, None]
+    return torch.exp(-grid.square().sum(-1) / (2 * deviation**2))[None, None]
 
 
 def _flow_per_motion(points: Tensor, pivot: Tensor, camera: Tensor) -> tuple[Tensor, Tensor]:

@@ -21,7 +21,7 @@ from dagan.losses.photometric import edge_aware_smoothness, masked_photometric, 
 from dagan.losses.relief import bulge_difference, match_shapes, start_bulge
 from dagan.models.depth import DepthNetwork, disparity_to_depth
 from dagan.models.egomotion import Egomotion, EgomotionNetwork
-from dagan.train.alignment import align
+from dagan.train.alignment import align, head_level
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,10 +33,11 @@ class DepthLossConfig:
         which direction only where pictures are that coarse. METHOD has the full size alone.
     smoothness: weight at scale 0; halved with every further scale.
     automask: ignore pixels that the unwarped frames explain as well.
-    pivot: turn the head about the point in the middle of the frame at the mean depth there, and measure translation in
-        that depth. A turn then leaves the head in place and shows as relief alone, and the loss does not depend on the depth's
-        scale. False: turn about the camera's centre, where small turns and shifts look alike and only shifts show depth.
-    intrinsics_prior: weight of the squared logarithm of focal length over its starting value.
+    pivot: turn the head about the point in the middle of the frame at the head's own distance (`alignment.head_level`), and measure
+        translation in that distance. A turn then leaves the head in place and shows as relief alone, and the loss does not depend
+        on the depth's scale. False: turn about the camera's centre, where small turns and shifts look alike and only shifts show depth.
+    intrinsics_prior: weight of the squared logarithm of focal length over its starting value. Consistency draws the focal length
+        up, as flat heads agree: 0.1 holds it near the start against a consistency of 0.01, where 0.01 let it grow by two thirds.
     flip_consistency: weight of |disparity - unflipped disparity of the mirrored frame|.
     consistency: weight of the difference between the next frame's relief and this frame's, moved there (`losses.relief`). A head
         that turned must be seen turned: how far a face is tilted in a single picture shows little in the photometric error. The
@@ -152,8 +153,7 @@ class DepthObjective(nn.Module):
         following, mirrored = disparities[0][count : 2 * count], disparities[0][-count:]
         disparities = [d[:count] for d in disparities]
         depths = [self._depth(resize(d, size)) for d in disparities[: config.scales]]
-        # Of inverse depth: a far wall beside the head would draw the mean of depth behind the head.
-        distance = 1 / _middle(1 / depths[0]).mean((1, 2, 3))
+        distance = 1 / head_level(1 / depths[0])[:, 0, 0, 0]
         # One camera filmed the three frames.
         camera = (_of_sample(pairs.focal), _of_sample(pairs.principal))
         pull = max(0.0, 1 - progress / config.start_share) if config.start_share and config.start_relief else 0.0
