@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import av
 import numpy as np
 import pytest
 from PIL import Image
+
+from dagan.cli import main
 
 
 def moving_blob(seed: int, frames: int, size: int = 64) -> list[np.ndarray]:
@@ -63,3 +66,20 @@ def portraits_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         picture = np.pad(moving_blob(40 + i, 1)[0], ((4, 4), (0, 0), (0, 0)), mode="edge")
         Image.fromarray(picture).save(folder / f"id{10000 + i}#portrait.png")
     return folder
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """command(*arguments) runs `dagan ...` -> (status, what was printed, what was complained of)."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["dagan", *map(str, arguments)])
+        status = 0
+        try:
+            main()
+        except SystemExit as leave:
+            status = int(leave.code or 0)
+        printed = capsys.readouterr()
+        return status, printed.out, printed.err
+
+    return call

@@ -17,7 +17,6 @@ from PIL import Image
 from dagan.animate.animator import Animator
 from dagan.animate.motion import read_motion, save_motion
 from dagan.animate.pipeline import AnimateOptions, animate
-from dagan.cli import main
 from dagan.errors import InputError
 from dagan.media.video import VideoWriter, open_video
 from dagan.weights import read_model
@@ -37,23 +36,16 @@ def files(tmp_path_factory):
 
 
 @pytest.fixture
-def run(files, tmp_path, monkeypatch, capsys):
+def run(files, tmp_path, monkeypatch, command):
     """run(*arguments, source=, driving=, output=) -> (status, what was printed, what was complained of)."""
     monkeypatch.chdir(tmp_path)
 
     clip, weights = files / "clip.mp4", files / "model.safetensors"
 
     def call(*arguments, source=files / "portrait.png", driving=clip, output="out.mp4", model=weights, crop=False):
-        line = ["dagan", "animate", source, driving, "-o", output, "--model", model, "--device", "cpu", "--precision", "float32"]
+        line = ["animate", source, driving, "-o", output, "--model", model, "--device", "cpu", "--precision", "float32"]
         line += arguments if crop else (*arguments, "--no-crop")
-        monkeypatch.setattr(sys, "argv", [str(part) for part in line])
-        status = 0
-        try:
-            main()
-        except SystemExit as leave:
-            status = leave.code or 0
-        printed = capsys.readouterr()
-        return status, printed.out, printed.err
+        return command(*line)
 
     return call
 

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dagan.cli import main
 from dagan.depth.point_cloud import point_cloud
 from dagan.inference.colours import colour_table, colourise, robust_range
 from dagan.inference.engine import Engine
@@ -38,20 +37,13 @@ def files(tmp_path_factory):
 
 
 @pytest.fixture
-def run(files, tmp_path, monkeypatch, capsys):
+def run(files, tmp_path, monkeypatch, command):
     """run(input, output, *arguments) -> (status, what was printed, what was complained of)."""
     monkeypatch.chdir(tmp_path)
 
     def call(source, output, *arguments, model=files / "model.safetensors", crop=False):
-        line = ["dagan", "depth", source, "-o", output, "--model", model, "--device", "cpu", "--precision", "float32", *arguments]
-        monkeypatch.setattr(sys, "argv", [str(part) for part in line] + ([] if crop else ["--no-crop"]))
-        status = 0
-        try:
-            main()
-        except SystemExit as leave:
-            status = leave.code or 0
-        printed = capsys.readouterr()
-        return status, printed.out, printed.err
+        line = ["depth", source, "-o", output, "--model", model, "--device", "cpu", "--precision", "float32", *arguments]
+        return command(*line, *([] if crop else ["--no-crop"]))
 
     return call
 

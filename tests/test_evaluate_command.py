@@ -1,7 +1,6 @@
 """`dagan evaluate` as users run it."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import torch
 from PIL import Image
 
 from conftest import moving_blob
-from dagan.cli import main
 from dagan.evaluate.archive import load
 from dagan.models.dagan import DaGAN
 from dagan.weights import save_model
@@ -36,17 +34,13 @@ def clips(tmp_path: Path, write_clip: Callable[[Path, list[np.ndarray]], None]) 
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+def run(monkeypatch: pytest.MonkeyPatch, command: Callable[..., tuple[int, str, str]]) -> Callable[..., tuple[int, str, str]]:
     """Runs `dagan evaluate ...`: status, standard output, error stream."""
     monkeypatch.setattr("dagan.commands.evaluate.find_landmarker_file", lambda path: path)
     monkeypatch.setenv("COLUMNS", "200")
 
     def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["dagan", "evaluate", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        out, err = capsys.readouterr()
-        return int(end.value.code or 0), out, err
+        return command("evaluate", *arguments)
 
     return call
 

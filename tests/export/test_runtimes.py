@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +11,6 @@ import pytest
 from PIL import Image
 
 import dagan
-from dagan.cli import main
 from dagan.errors import InputError
 from dagan.export import runtimes, sessions
 from dagan.export.job import ExportOptions
@@ -145,23 +143,12 @@ def test_damaged_graphs(onnx_folder, tmp_path):
 
 
 @pytest.fixture
-def run(onnx_folder, tmp_path, monkeypatch, capsys):
+def run(onnx_folder, tmp_path, monkeypatch, command):
     """run(command, *arguments) -> (status, what was printed, what was complained of), in a folder with photo.png and clip.mp4."""
     monkeypatch.chdir(tmp_path)
     Image.fromarray(PICTURES[0]).save("photo.png")
     write_clip(tmp_path / "clip.mp4", moving_pictures(5), sound=True)
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["dagan", *map(str, arguments)])
-        status = 0
-        try:
-            main()
-        except SystemExit as leave:
-            status = leave.code or 0
-        printed = capsys.readouterr()
-        return status, printed.out, printed.err
-
-    return call
+    return command
 
 
 def test_animate_with_every_runtime(run, onnx_folder, tmp_path, monkeypatch):

@@ -23,7 +23,7 @@ from dagan.inference.motion import FastDown, FastMotion
 from dagan.inference.pyramid import FastPyramid
 from dagan.inference.quantised import Int8Pyramid
 from dagan.inference.spade import FastSpadeBlock
-from dagan.inference.upsampling import FastHourglass, PhasedUp
+from dagan.inference.upsampling import PhasedUp
 from dagan.models.attention import CrossModalAttention
 from dagan.models.blocks import Hourglass, SpadeBlock, UpBlock
 from dagan.models.dagan import DaGAN
@@ -59,7 +59,7 @@ def prepare(model: DaGAN) -> DaGAN:
     exact = set(fast.keypoint_detector.modules())
     for module in list(fast.modules()):
         dtype = torch.float32 if module in exact else low
-        if isinstance(module, (Hourglass, FastHourglass)):
+        if isinstance(module, Hourglass):
             # Its last skip is its own input: converted once, not at the first convolution and again after the last.
             module.register_forward_pre_hook(_Convert(dtype))
         for name, child in list(module.named_children()):
@@ -82,8 +82,6 @@ def _rebuild(model: DaGAN) -> None:
             model.set_submodule(name, ChunkedAttention(child))
         elif isinstance(child, PyramidDecoder):
             model.set_submodule(name, FastPyramid(child))
-        elif isinstance(child, Hourglass):
-            model.set_submodule(name, FastHourglass(child))
     model.keypoint_detector.down = FastDown(model.keypoint_detector.down, model.config.image_size)
     for name, child in list(model.named_modules()):
         if isinstance(child, UpBlock):

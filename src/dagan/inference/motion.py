@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
-from dagan.inference.upsampling import FastHourglass
 from dagan.models.blocks import BandLimitedDown, DownBlock
 from dagan.models.motion import DenseMotion
 
@@ -51,7 +50,7 @@ class FastMotion(DenseMotion):
         by_plane = torch.arange(4 * count).view(count, 4).T.reshape(-1)  # 4 k + plane -> k + plane (K + 1)
         first = cast(DownBlock, motion.hourglass.downs[0]).conv
         first.weight = nn.Parameter(first.weight.detach()[:, by_plane], requires_grad=False)
-        self.add_module("hourglass", FastHourglass(motion.hourglass))
+        self.add_module("hourglass", motion.hourglass)
         self.heads = _joined(motion.mask, motion.occlusion)
         weight = self.heads.weight.detach()
         skipped = weight.shape[1] - 4 * count

@@ -1,17 +1,15 @@
-"""Up blocks that never form the doubled picture of their input, and what is built of them: hourglass and pyramid decoder.
+"""Up blocks that never form the doubled picture of their input.
 
 Legend: B batch, C channels, h w the small picture.
 """
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
-from dagan.models.blocks import Hourglass, UpBlock
+from dagan.models.blocks import UpBlock
 
 
 class PhasedUp(nn.Module):
@@ -55,22 +53,3 @@ def spread(four: Tensor, skip: Tensor | None = None) -> Tensor:
     if skip is not None:
         joined[:, channels:] = skip
     return joined
-
-
-class FastHourglass(nn.Module):
-    """`Hourglass`; `ups` are `PhasedUp`."""
-
-    def __init__(self, hourglass: Hourglass) -> None:
-        super().__init__()
-        self.downs, self.channels = hourglass.downs, hourglass.channels
-        self.ups = nn.ModuleList(PhasedUp(cast(UpBlock, up)) for up in hourglass.ups)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """See Hourglass."""
-        skips = [x]
-        for down in self.downs:
-            skips.append(down(skips[-1]))
-        out = skips.pop()
-        for up in self.ups:
-            out = up(out, skips.pop())
-        return out

@@ -33,8 +33,10 @@ class DownBlock(SameBlock):
 class UpBlock(SameBlock):
     """Nearest x2, then a same block."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(F.interpolate(x, scale_factor=2, mode="nearest"))
+    def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
+        """B x C x 2 h x 2 w from h x w; the channels of `skip`, of that size, follow."""
+        up = super().forward(F.interpolate(x, scale_factor=2, mode="nearest"))
+        return up if skip is None else torch.cat([up, skip], dim=1)
 
 
 class ResidualBlock(nn.Module):
@@ -79,7 +81,7 @@ class Hourglass(nn.Module):
             skips.append(down(skips[-1]))
         out = skips.pop()
         for up in self.ups:
-            out = torch.cat([up(out), skips.pop()], dim=1)
+            out = up(out, skips.pop())
         return out
 
 

@@ -99,7 +99,7 @@ class PyramidDecoder(nn.Module):
     def forward(self, features: list[Tensor], warped: Tensor) -> Tensor:
         x = self.blocks(features[-1])
         for up, join, skip in zip(self.ups, self.joins, reversed(features[:-1]), strict=True):
-            x = join(torch.cat([up(x), skip], dim=1))
+            x = join(up(x, skip))
         x = torch.cat([x, F.pixel_unshuffle(warped, 2).to(x.dtype)], dim=1)
         out = F.pixel_shuffle(self.final(x), 2).float()
         blend = torch.sigmoid(out[:, 3:])

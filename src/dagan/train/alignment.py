@@ -25,6 +25,8 @@ WINDOW, FACE_WINDOW = 0.4, 0.3
 # Inverse depth over the head's own: below the first a place counts as behind the head, with the softness of the third; places behind
 # are put no farther away than the second.
 NEAR, FARTHEST, SOFTNESS = 0.85, 0.75, 0.03
+# The same bound, over the mean of the window, by which the head's own inverse depth is found; that mean is lower where a wall shows.
+NEAR_MEAN = 0.9
 # Colour differences: below the first a pixel counts as static; beyond the second it weighs little (mouths, hair, hidden parts).
 STATIC, OUTLIER = 0.02, 0.05
 # Pull of the six numbers towards zero, per pixel: decides what images leave open, as in frames without texture.
@@ -64,7 +66,7 @@ def head_level(disparity: Tensor) -> Tensor:
     """
     window = _window(disparity, FACE_WINDOW)
     level = (window * disparity).sum((2, 3), keepdim=True) / window.sum()
-    weight = window * torch.sigmoid((disparity.detach() / level.detach() - 0.9) / SOFTNESS)
+    weight = window * torch.sigmoid((disparity.detach() / level.detach() - NEAR_MEAN) / SOFTNESS)
     return (weight * disparity).sum((2, 3), keepdim=True) / weight.sum((2, 3), keepdim=True)
 
 
