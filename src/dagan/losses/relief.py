@@ -17,6 +17,10 @@ from dagan.geometry.camera import NEAREST, back_project, invert_intrinsics, proj
 BULGE_WIDTH = 0.45
 # Standard deviation of the window in which reliefs are compared: mostly the face.
 SHAPE_WINDOW = 0.3
+# The same of the window in which depth is learnt from labels: the whole head.
+LABEL_WINDOW = 0.45
+# Inverse depth, relative to the head's, from which on a place counts as head, with its softness.
+HEAD, HEAD_SOFTNESS = 0.88, 0.02
 # Relief below this share of the distance is measured as if it were this: flat maps would divide by nothing.
 LEAST_RELIEF = 0.01
 
@@ -65,3 +69,15 @@ def match_shapes(depth: Tensor, other: Tensor, motion: Tensor, camera: Tensor) -
     difference = (window * (mine - theirs).abs()).sum((1, 2, 3))
     scale = (means[1] / means[0]).detach()[:, 0, 0, 0]
     return ShapeMatch((difference / relief.detach().clamp(min=LEAST_RELIEF)).mean(), scale)
+
+
+def label_difference(inverse: Tensor, label: Tensor) -> Tensor:
+    """Scalar: mean |inverse depth - label| (B x 1 x H x W, the label relative to the head's) on the head in the middle of the frame.
+
+    The inverse depth is of any scale: both are compared relative to their means there.
+    """
+    grid = coordinate_grid(label.shape[-2], label.shape[-1], device=label.device)
+    weight = torch.exp(-grid.square().sum(-1) / (2 * LABEL_WINDOW**2)) * torch.sigmoid((label - HEAD) / HEAD_SOFTNESS)
+    weight = weight / weight.sum((2, 3), keepdim=True)
+    mine, theirs = (x / (weight * x).sum((2, 3), keepdim=True) for x in (inverse, label))
+    return (weight * (mine - theirs).abs()).sum((1, 2, 3)).mean()

@@ -7,6 +7,8 @@ Legend: P pairs, S side of the reduced frames, N = 3 S S residuals.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -36,13 +38,17 @@ LONGEST_STEP = 0.1
 
 
 @torch.no_grad()
-def align(first: Tensor, second: Tensor, disparity: Tensor, focal: Tensor, principal: Tensor) -> tuple[Tensor, Tensor]:
+def align(
+    first: Tensor, second: Tensor, disparity: Tensor, focal: Tensor, principal: Tensor,
+    start: Tensor | None = None, sides: Sequence[tuple[int, int]] = SIDES,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Rigid motion of what moved from the first frame to the second.
 
     Args:
         first, second: P x 3 x H x W in [0, 1].
         disparity: 1 or P x 1 x H x W, inverse depth in the first frame, of any scale.
         focal, principal: P x 2, the normalised camera of `geometry.camera`.
+        start: P x 6, rotation and translation to begin with; None begins at rest. sides: see SIDES.
 
     Returns:
         rotation (P x 3, axis-angle about the point in the middle of the frame at distance 1) and translation (P x 3, in units of
@@ -50,8 +56,8 @@ def align(first: Tensor, second: Tensor, disparity: Tensor, focal: Tensor, princ
     """
     count = len(first)
     inverse = (disparity.float() / head_level(disparity)).clamp(min=FARTHEST)
-    pose = first.new_zeros(count, 6, dtype=torch.float32)
-    for side, steps in SIDES:
+    pose = first.new_zeros(count, 6, dtype=torch.float32) if start is None else start
+    for side, steps in sides:
         if side > max(first.shape[-2:]):
             break
         near, far, shape = (F.adaptive_avg_pool2d(x.float(), side) for x in (first, second, inverse))
@@ -64,7 +70,7 @@ def head_level(disparity: Tensor) -> Tensor:
 
     A wall seen beside the head does not count: it would put the point about which the head is thought to turn behind the head.
     """
-    window = _window(disparity, FACE_WINDOW)
+    window = window_of(disparity, FACE_WINDOW)
     level = (window * disparity).sum((2, 3), keepdim=True) / window.sum()
     weight = window * torch.sigmoid((disparity.detach() / level.detach() - NEAR_MEAN) / SOFTNESS)
     return (weight * disparity).sum((2, 3), keepdim=True) / weight.sum((2, 3), keepdim=True)
@@ -74,20 +80,19 @@ def _refine(pose: Tensor, first: Tensor, second: Tensor, inverse: Tensor, camera
     count, _, side, _ = first.shape
     points = back_project(1 / inverse, invert_intrinsics(camera))
     pivot = pose.new_tensor([0.0, 0.0, 1.0]).expand(count, 3)
-    flow_x, flow_y = _flow_per_motion(points, pivot, camera)
-    slope = _slopes(first)
-    still = (first - second).abs().mean(1, keepdim=True)
-    moving = torch.sigmoid((still - STATIC) / (STATIC / 2)) * _window(first, WINDOW) * torch.sigmoid((inverse - NEAR) / SOFTNESS)
+    flow_x, flow_y = flow_per_motion(points, pivot, camera)
+    slope = slopes(first)
+    moving = moving_head(first, second, inverse)
     damping = pose.new_full((6,), DAMPING * side * side)
     for _ in range(steps):
         motion = rigid_motion(pose[:, :3], pose[:, 3:], pivot=pivot)
         seen = warp(second, project(points, camera, motion))
         residual = first - seen
         # The mean of both images' slopes: second-order convergence, as in ESM tracking.
-        slope_x, slope_y = ((a + b) / 2 for a, b in zip(slope, _slopes(seen), strict=True))
+        slope_x, slope_y = ((a + b) / 2 for a, b in zip(slope, slopes(seen), strict=True))
         jacobian = slope_x[:, :, None] * flow_x[:, None] + slope_y[:, :, None] * flow_y[:, None]  # P 3 6 S S
         jacobian = jacobian.movedim(2, -1).reshape(count, -1, 6)
-        weight = moving / (1 + (residual.abs().mean(1, keepdim=True) / OUTLIER).square())
+        weight = moving * trust(residual)
         weighted = jacobian * weight.expand(-1, 3, -1, -1).reshape(count, -1, 1)
         normal = weighted.transpose(1, 2) @ jacobian + torch.diag(damping)
         right = weighted.transpose(1, 2) @ residual.reshape(count, -1, 1) - (damping * pose)[:, :, None]
@@ -95,13 +100,24 @@ def _refine(pose: Tensor, first: Tensor, second: Tensor, inverse: Tensor, camera
     return pose
 
 
-def _window(image: Tensor, deviation: float) -> Tensor:
+def moving_head(first: Tensor, second: Tensor, inverse: Tensor) -> Tensor:
+    """P x 1 x S x S weights: what changes between the frames, near the middle, and not behind the head."""
+    still = (first - second).abs().mean(1, keepdim=True)
+    return torch.sigmoid((still - STATIC) / (STATIC / 2)) * window_of(first, WINDOW) * torch.sigmoid((inverse - NEAR) / SOFTNESS)
+
+
+def trust(residual: Tensor) -> Tensor:
+    """P x 1 x S x S from colour differences P x 3 x S x S: 1 where they agree, little where they are outliers."""
+    return 1 / (1 + (residual.abs().mean(1, keepdim=True) / OUTLIER).square())
+
+
+def window_of(image: Tensor, deviation: float) -> Tensor:
     """1 x 1 x H x W: 1 in the middle, where the face is, and less around."""
     grid = coordinate_grid(image.shape[-2], image.shape[-1], device=image.device)
     return torch.exp(-grid.square().sum(-1) / (2 * deviation**2))[None, None]
 
 
-def _flow_per_motion(points: Tensor, pivot: Tensor, camera: Tensor) -> tuple[Tensor, Tensor]:
+def flow_per_motion(points: Tensor, pivot: Tensor, camera: Tensor) -> tuple[Tensor, Tensor]:
     """Pixels that each point (P 3 S S) moves per unit of the six motion numbers, in x and y: two P x 6 x S x S."""
     arm_x, arm_y, arm_z = (points - pivot[:, :, None, None]).split(1, dim=1)
     zero, one = torch.zeros_like(arm_x), torch.ones_like(arm_x)
@@ -114,7 +130,7 @@ def _flow_per_motion(points: Tensor, pivot: Tensor, camera: Tensor) -> tuple[Ten
     return focal_x / z * (dx - x / z * dz), focal_y / z * (dy - y / z * dz)
 
 
-def _slopes(image: Tensor) -> tuple[Tensor, Tensor]:
+def slopes(image: Tensor) -> tuple[Tensor, Tensor]:
     """Central differences in x and y, per pixel; the border repeats."""
     padded = F.pad(image, (1, 1, 1, 1), mode="replicate")
     return (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) / 2, (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]) / 2

@@ -18,7 +18,7 @@ from dagan.errors import InputError
 from dagan.geometry import resize
 from dagan.geometry.camera import axis_angle_to_rotation, back_project, intrinsics, invert_intrinsics, invert_motion, project, rigid_motion
 from dagan.losses.photometric import edge_aware_smoothness, masked_photometric, minimum_error, warp
-from dagan.losses.relief import bulge_difference, match_shapes, start_bulge
+from dagan.losses.relief import bulge_difference, label_difference, match_shapes, start_bulge
 from dagan.models.depth import DepthNetwork, disparity_to_depth
 from dagan.models.egomotion import Egomotion, EgomotionNetwork
 from dagan.train.alignment import align, head_level
@@ -95,6 +95,17 @@ class DepthBatch:
 
 
 @dataclass(frozen=True)
+class LabelledBatch:
+    """Frames whose depth was found from many frames of their clips (`train.labels`).
+
+    frame: what the network sees, B x 3 x H x W. inverse: relative inverse depth (`train.views`), B x 1 x H x W.
+    """
+
+    frame: Tensor
+    inverse: Tensor
+
+
+@dataclass(frozen=True)
 class DepthPreviews:
     """Detached pictures of one step: frame and warped (B 3 H W), disparity (B 1 H W), kept (B 1 H W bool, not auto-masked)."""
 
@@ -130,8 +141,10 @@ class DepthObjective(nn.Module):
         self.egomotion = egomotion
         self.config = config or DepthLossConfig()
 
-    def forward(self, batch: DepthBatch, progress: float = 1.0) -> tuple[dict[str, Tensor], DepthPreviews]:
-        """progress: share of training done, in [0, 1]; only what `start_share` governs depends on it."""
+    def forward(self, batch: DepthBatch | LabelledBatch, progress: float = 1.0) -> tuple[dict[str, Tensor], DepthPreviews | None]:
+        """progress: share of training done, in [0, 1]; only what `start_share` governs depends on it. No previews of labelled batches."""
+        if isinstance(batch, LabelledBatch):
+            return self._taught(batch), None
         seen = [batch.frame_in]
         if self.config.consistency:
             seen.append(batch.next_in)
@@ -142,6 +155,29 @@ class DepthObjective(nn.Module):
         pairs = self.egomotion(torch.cat([batch.previous_in, batch.frame_in]), torch.cat([batch.frame_in, batch.next_in]))
         with torch.autocast(batch.frame.device.type, enabled=False):
             return self._losses(batch, [d.float() for d in disparities], pairs, progress)
+
+    @torch.no_grad()
+    def guess(self, frame: Tensor, other: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Inverse depth (B x 1 x H x W) of frames, and the focal lengths and principal points (B x 2) of the camera that filmed both."""
+        disparity = resize(self.depth_network(frame)[0].float(), (frame.shape[-2], frame.shape[-1]))
+        camera = self.egomotion(frame, other)
+        return 1 / self._depth(disparity), camera.focal.float(), camera.principal.float()
+
+    def _taught(self, batch: LabelledBatch) -> dict[str, Tensor]:
+        """The difference between full-size inverse depth and the labels, both relative to their means where the head is."""
+        disparities = self.depth_network(batch.frame)
+        with torch.autocast(batch.frame.device.type, enabled=False):
+            size = (batch.inverse.shape[-2], batch.inverse.shape[-1])
+            disparity = resize(disparities[0].float(), size)
+            terms = {"views": label_difference(1 / self._depth(disparity), batch.inverse)}
+            terms["level"] = self._level(disparity)
+            # Data-parallel training wants every parameter in the graph.
+            unused = sum((0 * d.float().mean() for d in disparities[1:]), disparity.new_zeros(()))
+            unused = sum((0 * p.sum() for p in self.egomotion.parameters()), unused)
+            return {"total": sum(terms.values(), unused)} | {name: value.detach() for name, value in terms.items()}
+
+    def _level(self, disparity: Tensor) -> Tensor:
+        return self.config.level * (_middle(disparity).mean((1, 2, 3)) - 0.5).square().mean()
 
     def _losses(
         self, batch: DepthBatch, disparities: list[Tensor], pairs: Egomotion, progress: float
@@ -178,7 +214,7 @@ class DepthObjective(nn.Module):
 
         terms = {"photometric": (1 - pull) * photometric}
         terms["smoothness"] = config.smoothness * _smoothness(disparities[: config.scales], batch.frame.float())
-        terms["level"] = config.level * (_middle(disparities[0]).mean((1, 2, 3)) - 0.5).square().mean()
+        terms["level"] = self._level(disparities[0])
         if self.egomotion.config.learn_camera:
             terms["intrinsics"] = config.intrinsics_prior * torch.log(camera[0] / self.egomotion.config.focal).square().mean()
         if config.flip_consistency:

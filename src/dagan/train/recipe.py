@@ -15,6 +15,7 @@ from dagan.errors import InputError
 from dagan.models.egomotion import EgomotionConfig
 from dagan.train.depth import DepthLossConfig
 from dagan.train.gan import GanLossConfig
+from dagan.train.labels import ViewsConfig
 
 R = TypeVar("R", bound="Recipe")
 
@@ -96,12 +97,13 @@ class Recipe:
 
 @dataclass(frozen=True, kw_only=True)
 class DepthRecipe(Recipe):
-    """Stage 1: the face depth network from plain videos (METHOD section 2)."""
+    """Stage 1: the face depth network from plain videos (METHOD section 2), at last from what many frames agree on (`views`)."""
 
     model: DepthConfig = field(default_factory=DepthConfig)
     egomotion: EgomotionConfig = field(default_factory=EgomotionConfig)
     loss: DepthLossConfig = field(default_factory=DepthLossConfig)
     sampling: TripletConfig = field(default_factory=TripletConfig)
+    views: ViewsConfig = field(default_factory=ViewsConfig)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -53,6 +53,10 @@ class Stage(Protocol):
         """Ends what `open_data` began."""
         ...
 
+    def prepare(self, step: int, averaged: nn.Module, say: Callable[[str], None]) -> None:
+        """Called before each step, with the moving average so far; `say` tells the user of what takes long."""
+        ...
+
     def updates(self, objectives: Objectives, batch: int, step: int) -> Iterator[Update]:
         """Losses of batch number `batch` in optimisation step `step`, one at a time.
 

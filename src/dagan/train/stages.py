@@ -5,7 +5,7 @@ Legend: n samples, S side.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dagan.data.batches import Batch, BatchSource, Sampler
 from dagan.data.config import NO_AUGMENT, PairConfig
-from dagan.data.sampling import PairSampler, TripletSampler
+from dagan.data.sampling import ClipChooser, PairSampler, TripletSampler
 from dagan.data.store import ClipDataset, open_dataset
 from dagan.errors import InputError
 from dagan.losses.photometric import ssim_map
@@ -24,11 +24,13 @@ from dagan.models.depth import DepthNetwork
 from dagan.models.discriminator import Discriminator
 from dagan.models.egomotion import EgomotionNetwork
 from dagan.train import preview
-from dagan.train.depth import DepthBatch, DepthObjective
+from dagan.train.depth import DepthBatch, DepthObjective, LabelledBatch
 from dagan.train.depth_file import load_depth, save_depth
 from dagan.train.gan import DiscriminatorObjective, GanObjective
+from dagan.train.labels import Labels, find_labels, labelled_batch
 from dagan.train.recipe import DepthRecipe, GanRecipe, OptimiserConfig, Recipe
 from dagan.train.stage import Objectives, Update
+from dagan.train.views import LEAST_VIEWS
 from dagan.weights.convert import load_discriminator
 from dagan.weights.files import load_weights, read_tensors, save_model
 
@@ -83,6 +85,7 @@ class DepthStage:
         self.objectives: Mapping[str, nn.Module] = {"depth": self.objective}
         self.modules: Mapping[str, nn.Module] = {"objective": self.objective}
         self.averaged: nn.Module = self.objective
+        self.labels: Labels | None = None
 
     def optimiser(self, objective: str) -> OptimiserConfig:
         """The recipe's only one."""
@@ -91,7 +94,7 @@ class DepthStage:
     def open_data(self) -> None:
         """Decodes the clips."""
         recipe = self.recipe
-        dataset = open_dataset(recipe.data, self.fabric.device)
+        self.dataset = dataset = open_dataset(recipe.data, self.fabric.device)
 
         def sampler(split: str) -> TripletSampler:
             return TripletSampler(dataset, split, recipe.data.balance, recipe.sampling)
@@ -105,10 +108,40 @@ class DepthStage:
         """Ends reading ahead."""
         self.feeds.close()
 
+    def prepare(self, step: int, averaged: nn.Module, say: Callable[[str], None]) -> None:
+        """Finds labels at the start of each round of `recipe.views`; a run that is resumed within a round reads its own again."""
+        recipe = self.recipe
+        if not recipe.views.rounds:
+            return
+        current, starts = recipe.views.round_of(step, recipe.max_steps)
+        if current < 0 or (not starts and self.labels is not None):
+            return
+        path = recipe.output / f"labels-{self.fabric.global_rank}.npz"
+        self.labels = None if starts else Labels.load(path)
+        if self.labels is None or self.labels.round != current:
+            say(f"round {current + 1} of {recipe.views.rounds}: finding the depth of {recipe.views.frames} frames from their clips")
+            chooser = ClipChooser(self.dataset, "train", recipe.data.balance, LEAST_VIEWS + 1)
+            objective = cast(DepthObjective, averaged)
+            self.labels = find_labels(
+                self.dataset, chooser, recipe.views, current, objective.guess,
+                seed=recipe.seed, rank=self.fabric.global_rank, device=self.fabric.device,
+            )  # fmt: skip
+            self.labels.save(path)
+            say(f"{len(self.labels.numbers)} of them are in clips that turn enough")
+
     def updates(self, objectives: Objectives, batch: int, step: int) -> Iterator[Update]:
         """The one objective."""
-        losses, _ = objectives["depth"](_triplet(self.feeds.training.at(batch)), step / self.recipe.max_steps)
+        losses, _ = objectives["depth"](self._batch(batch), step / self.recipe.max_steps)
         yield Update("depth", losses["total"], {k: v.detach() for k, v in losses.items()})
+
+    def _batch(self, batch: int) -> DepthBatch | LabelledBatch:
+        recipe = self.recipe
+        if self.labels is None:
+            return _triplet(self.feeds.training.at(batch))
+        return labelled_batch(
+            self.labels, self.dataset, recipe.augment, recipe.batch_size,
+            seed=recipe.seed, step=batch, rank=self.fabric.global_rank, device=self.fabric.device,
+        )  # fmt: skip
 
     def pictures(self, averaged: nn.Module) -> dict[str, Tensor]:
         """frame, warped neighbour, depth, pixels that were kept; one sample per row."""
@@ -180,6 +213,9 @@ class GanStage:
     def close(self) -> None:
         """Ends reading ahead."""
         self.feeds.close()
+
+    def prepare(self, step: int, averaged: nn.Module, say: Callable[[str], None]) -> None:
+        """Nothing."""
 
     def updates(self, objectives: Objectives, batch: int, step: int) -> Iterator[Update]:
         """The generator's side, then the discriminator's on the same pictures."""

@@ -1,0 +1,114 @@
+"""The second part of stage 1: rounds of learning from labels, through the real loop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+
+from dagan.data.config import AugmentConfig
+from dagan.data.store import ClipDataset, MemoryStore
+from dagan.data.synthetic.clip import synthesise
+from dagan.errors import InputError
+from dagan.losses.relief import label_difference
+from dagan.train.labels import Labels, ViewsConfig, labelled_batch
+from dagan.train.loop import train
+from dagan.train.recipe import DepthRecipe, read_recipe
+from dagan.train.stage import Objectives, Update
+from dagan.train.stages import DepthStage
+from run_files import assert_same, lines, trained_parts
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "tiny-depth.yaml"
+
+
+@pytest.fixture(scope="module")
+def turning(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of clips in which heads turn."""
+    folder = tmp_path_factory.mktemp("turning")
+    synthesise(folder, 4, 64, seed=61, frames=40)
+    return folder
+
+
+def recipe(clips: Path, output: Path, *settings: str) -> DepthRecipe:
+    rounds = ("views.rounds=2", "views.start=0.25", "views.frames=12", "views.reach=8", "data.hold_out=0", "max_steps=8")
+    return read_recipe(DepthRecipe, RECIPE, [f"data.train={clips}", f"output={output}", *rounds, *settings])
+
+
+def test_rounds_come_evenly_after_the_start() -> None:
+    config = ViewsConfig(rounds=3, start=0.4)
+    assert [config.round_of(step, 10) for step in range(10)] == [
+        (-1, False), (-1, False), (-1, False), (-1, False), (0, True), (0, False), (1, True), (1, False), (2, True), (2, False),
+    ]  # fmt: skip
+    assert ViewsConfig(rounds=1, start=0).round_of(0, 10) == (0, True)
+
+
+@pytest.mark.parametrize("setting", ["rounds=-1", "start=1", "start=-0.1", "frames=0", "step=0", "reach=0"])
+def test_settings_out_of_range_are_refused(setting: str, tmp_path: Path) -> None:
+    name = setting.partition("=")[0]
+    with pytest.raises(InputError, match=f"views {name} is"):
+        recipe(tmp_path, tmp_path, f"views.{setting}")
+
+
+def test_losses_change_with_the_rounds(turning: Path, tmp_path: Path) -> None:
+    train(recipe(turning, tmp_path, "log_every=1"), DepthStage, console=Console(quiet=True))
+    learnt = {line["step"]: ("depth/views" in line, "depth/photometric" in line) for line in lines(tmp_path) if "minutes" in line}
+    assert learnt == {step: (step > 2, step <= 2) for step in range(1, 9)}
+    kept = Labels.load(tmp_path / "labels-0.npz")
+    assert kept is not None
+    assert kept.round == 1
+    assert 0 < len(kept.numbers) <= 12
+    assert kept.inverse.shape == (len(kept.numbers), 1, 64, 64)
+
+
+class Interrupted(DepthStage):
+    """Ends the run within a step."""
+
+    at = 6
+
+    def updates(self, objectives: Objectives, batch: int, step: int) -> Iterator[Update]:
+        if step == self.at:
+            raise RuntimeError("power cut")
+        return super().updates(objectives, batch, step)
+
+
+def test_run_resumed_within_a_round_is_the_uninterrupted_one(turning: Path, tmp_path: Path) -> None:
+    quiet = Console(quiet=True)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(recipe(turning, whole, "checkpoint_minutes=0"), DepthStage, console=quiet)
+    with pytest.raises(RuntimeError, match="power cut"):
+        train(recipe(turning, parts, "checkpoint_minutes=0"), Interrupted, console=quiet)
+    train(recipe(turning, parts, "checkpoint_minutes=0"), DepthStage, console=quiet)
+    assert_same(trained_parts(whole), trained_parts(parts))
+    assert_same(load_file(whole / "depth.safetensors"), load_file(parts / "depth.safetensors"))
+
+
+def test_clips_in_which_nobody_turns_are_named(clips_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no training clip has 4 frames .* set views.rounds to 0"):
+        train(recipe(clips_folder, tmp_path, "views.start=0"), DepthStage, console=Console(quiet=True))
+
+
+def test_label_goes_where_its_picture_goes() -> None:
+    frames = np.random.default_rng(0).integers(0, 255, (3, 3, 16, 16), np.uint8)
+    none = np.zeros(1, np.int64)
+    dataset = ClipDataset((), none, none + 3, np.ones(1), frozenset(), MemoryStore(frames), None)
+    # The label of a frame is its first channel: it still must be after mirroring.
+    labels = Labels(0, np.arange(3), torch.from_numpy(frames[:, :1]).half() / 255)
+    batch = labelled_batch(labels, dataset, AugmentConfig(flip=0.5), 24, seed=0, step=0, rank=0, device=torch.device("cpu"))
+    torch.testing.assert_close(batch.frame[:, :1], batch.inverse, atol=1e-3, rtol=0)
+    mirrored = {bool(torch.allclose(frame.flip(-1) * 255, torch.from_numpy(f).float())) for frame in batch.frame for f in frames}
+    assert mirrored == {True, False}
+
+
+def test_label_difference_ignores_scale_and_what_is_behind_the_head() -> None:
+    generator = torch.Generator().manual_seed(1)
+    label = 1 + 0.05 * torch.rand(2, 1, 32, 32, generator=generator)
+    label[..., :6] = 0.3
+    behind = label.clone()
+    behind[..., :6] = 0.8
+    assert label_difference(5 * behind, label) < 1e-4
+    assert label_difference(label.flip(-2), label) > 0.01
