@@ -13,6 +13,8 @@ from dagan.config import DepthConfig, GeneratorConfig, HourglassConfig, Keypoint
 from dagan.models.dagan import DaGAN
 from dagan.weights import save_model
 
+FRAMES = 11  # of the driving clip: not a multiple of the batch sizes used
+
 TINY = ModelConfig(
     name="tiny-64",
     image_size=64,
