@@ -65,6 +65,11 @@ def test_losses_change_with_the_rounds(turning: Path, tmp_path: Path) -> None:
     assert kept.inverse.shape == (len(kept.numbers), 1, 64, 64)
 
 
+def test_rounds_run_in_mixed_precision(turning: Path, tmp_path: Path) -> None:
+    train(recipe(turning, tmp_path, "precision=bf16-mixed", "log_every=1"), DepthStage, console=Console(quiet=True))
+    assert lines(tmp_path)[-1]["depth/views"] > 0
+
+
 class Interrupted(DepthStage):
     """Ends the run within a step."""
 

@@ -140,7 +140,7 @@ class _Run:
         saved = since = time.monotonic()
         since_step = self.step
         while self.step < recipe.max_steps and not self._should_stop():
-            self._evaluating(lambda averaged: self.stage.prepare(self.step, averaged, self._say(log)))
+            self.stage.prepare(self.step, self.ema.module, log.say if log is not None else lambda text: None)
             sums.add(self._one_step())
             self.step += 1
             if log is None:
@@ -160,9 +160,6 @@ class _Run:
             if time.monotonic() - saved >= 60 * recipe.checkpoint_minutes:
                 self._save()
                 saved = time.monotonic()
-
-    def _say(self, log: RunLog | None) -> Callable[[str], None]:
-        return log.say if log is not None else lambda text: None
 
     def _one_step(self) -> dict[str, Tensor]:
         recipe = self.recipe

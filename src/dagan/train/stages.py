@@ -122,6 +122,7 @@ class DepthStage:
             say(f"round {current + 1} of {recipe.views.rounds}: finding the depth of {recipe.views.frames} frames from their clips")
             chooser = ClipChooser(self.dataset, "train", recipe.data.balance, LEAST_VIEWS + 1)
             objective = cast(DepthObjective, averaged)
+            # Whatever precision training has: bfloat16 knows relief, a few hundredths of the distance, in steps of half a hundredth.
             self.labels = find_labels(
                 self.dataset, chooser, recipe.views, current, objective.guess,
                 seed=recipe.seed, rank=self.fabric.global_rank, device=self.fabric.device,
