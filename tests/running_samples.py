@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -104,3 +105,20 @@ def decoded(path: Path) -> np.ndarray:
     """N x H x W x 3 uint8: all frames, with plain PyAV."""
     with av.open(str(path)) as container:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+def assert_refused(call: Callable[[], tuple[int, str, str]], words: str, folders: Sequence[Path], told: object) -> None:
+    """`call` runs a command: it must end with status 2 and one line with `words`, and leave every file in the folders as it is."""
+    kept = _contents(folders)
+    status, printed, complaints = call()
+    shown = (told, complaints)
+    assert status == 2, shown
+    assert printed == "", shown
+    assert complaints.count("\n") == 1, shown
+    assert complaints.startswith("dagan: "), shown
+    assert words in complaints, shown
+    assert _contents(folders) == kept, shown
+
+
+def _contents(folders: Sequence[Path]) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for folder in folders for path in folder.rglob("*") if path.is_file()}

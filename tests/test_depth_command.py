@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from dagan.inference.colours import colour_table, colourise, robust_range
 from dagan.inference.engine import Engine
 from dagan.media.video import open_video
 from dagan.weights import read_model
-from running_samples import TINY, decoded, frame_times, moving_pictures, save_tiny_model, sound_packets, write_clip
+from running_samples import TINY, assert_refused, decoded, frame_times, moving_pictures, save_tiny_model, sound_packets, write_clip
 
 FRAMES = 7
 
@@ -134,15 +135,6 @@ def test_a_folder_of_images(files, run, tmp_path, output):
             assert loaded["times"].tolist() == [0, 0.1, 0.2]
 
 
-@pytest.fixture
-def cascade(monkeypatch, tmp_path):
-    """Faces are found with the method that needs no download."""
-    monkeypatch.setenv("DAGAN_OFFLINE", "1")
-    monkeypatch.delenv("DAGAN_FACE_LANDMARKER", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-
-
 @pytest.mark.usefixtures("cascade")
 def test_the_face_is_cropped_by_default(run, tmp_path):
     from skimage.data import astronaut
@@ -202,16 +194,7 @@ def test_bad_input_ends_with_one_line_and_leaves_nothing(files, run, tmp_path):
     inputs = tmp_path / "inputs"
     inputs.mkdir()
     for source, output, arguments, words in bad_inputs(files, inputs):
-        kept = {path: path.read_bytes() for folder in (tmp_path, files) for path in folder.rglob("*") if path.is_file()}
-        status, printed, complaints = run(source, output, *arguments)
-        told = (source, output, arguments, complaints)
-        assert status == 2, told
-        assert printed == "", told
-        assert complaints.count("\n") == 1, told
-        assert complaints.startswith("dagan: "), told
-        assert words in complaints, told
-        after = {path: path.read_bytes() for folder in (tmp_path, files) for path in folder.rglob("*") if path.is_file()}
-        assert after == kept, told
+        assert_refused(partial(run, source, output, *arguments), words, (tmp_path, files), (source, output, arguments))
 
 
 def test_a_model_without_depth_is_refused(files, run, tmp_path):

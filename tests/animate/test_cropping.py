@@ -18,15 +18,6 @@ def astronaut():
     return picture()
 
 
-@pytest.fixture
-def cascade(monkeypatch, tmp_path):
-    """Faces are found with the method that needs no download."""
-    monkeypatch.setenv("DAGAN_OFFLINE", "1")
-    monkeypatch.delenv("DAGAN_FACE_LANDMARKER", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-
-
 def swaying(picture, count):
     """The picture moved about by a few pixels."""
     return [np.roll(picture, (int(6 * np.sin(i)), int(8 * np.cos(i))), (0, 1))[8:-8, 8:-8] for i in range(count)]
@@ -100,4 +91,5 @@ def test_the_interface_crops_as_the_command_does(files, run, written, tmp_path, 
     animator = Animator(read_model(files / "model.safetensors"), batch_size=4)
     animator.set_source(astronaut, crop=True)
     wanted = np.stack(list(animator.video(clip, crop=True)))
-    assert (np.stack(written) == wanted).all()
+    # The last bits may differ: threads share sums as they are free.
+    assert np.abs(np.stack(written).astype(int) - wanted).max() <= 1

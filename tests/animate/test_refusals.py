@@ -3,13 +3,14 @@
 import os
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 from PIL import Image
 
 from dagan.animate.pipeline import AnimateOptions, animate
 from dagan.errors import InputError
-from running_samples import moving_pictures, write_clip
+from running_samples import assert_refused, moving_pictures, write_clip
 
 
 def bad_inputs(files, folder):
@@ -67,16 +68,7 @@ def test_bad_input_ends_with_one_line_and_leaves_nothing(files, run, tmp_path):
     inputs = tmp_path / "inputs"
     inputs.mkdir()
     for arguments, options, words in bad_inputs(files, inputs):
-        kept = {path: path.read_bytes() for folder in (tmp_path, files) for path in folder.rglob("*") if path.is_file()}
-        status, printed, complaints = run(*arguments, **options)
-        told = (arguments, options, complaints)
-        assert status == 2, told
-        assert printed == "", told
-        assert complaints.count("\n") == 1, told
-        assert complaints.startswith("dagan: "), told
-        assert words in complaints, told
-        after = {path: path.read_bytes() for folder in (tmp_path, files) for path in folder.rglob("*") if path.is_file()}
-        assert after == kept, told
+        assert_refused(partial(run, *arguments, **options), words, (tmp_path, files), (arguments, options))
 
 
 def test_motion_files_refuse_what_needs_the_video(files, run, tmp_path):
@@ -123,6 +115,8 @@ def test_a_damaged_motion_leaves_nothing(files, run, tmp_path):
 
 PEAK = """
 import sys
+from functools import partial
+from functools import partial
 from pathlib import Path
 from dagan.animate.pipeline import AnimateOptions, animate
 folder = Path(sys.argv[1])
