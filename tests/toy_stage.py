@@ -6,7 +6,7 @@ Run as a script it trains a given number of steps (for tests that need processes
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,9 @@ class ToyStage:
     def samples(self, batch: int) -> Tensor:
         number = batch * self.fabric.world_size + self.fabric.global_rank
         return torch.randn(self.recipe.batch_size, 4, generator=torch.Generator().manual_seed(number))
+
+    def prepare(self, step: int, averaged: nn.Module, say: Callable[[str], None], stopping: Callable[[], bool]) -> bool:
+        return True
 
     def updates(self, objectives: Objectives, batch: int, step: int) -> Iterator[Update]:
         self.batches.append(batch)

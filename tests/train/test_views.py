@@ -12,7 +12,7 @@ from dagan.data.synthetic.clip import synthesise
 from dagan.data.synthetic.files import read_truth, truth_of
 from dagan.media.video import open_video
 from dagan.train.alignment import head_level
-from dagan.train.views import depth_from_views
+from dagan.train.views import depth_from_views, lowest
 
 SIDE, FRAMES, STEP, REACH = 96, 50, 4, 8
 CAMERA = (torch.full((4, 2), 1.5), torch.full((4, 2), 0.5))
@@ -51,15 +51,20 @@ def heads(tmp_path_factory: pytest.TempPathFactory) -> Heads:
     return Heads(frame, views, present, inverse / head_level(inverse), face)
 
 
-def tilted(heads: Heads, amount: float) -> Tensor:
-    """The true inverse depth as if heads were turned by `amount` per half width."""
-    x = torch.linspace(-1, 1, SIDE).expand(SIDE, SIDE)
-    return heads.inverse * (1 + amount * x)
+def places(axis: str) -> Tensor:
+    """S x S: -1 at the left (or upper) side to 1 at the other."""
+    across = torch.linspace(-1, 1, SIDE).expand(SIDE, SIDE)
+    return across if axis == "x" else across.T
 
 
-def tilt_error(heads: Heads, inverse: Tensor) -> Tensor:
-    """4: slope, per half width, of the difference to the truth in the face."""
-    place = torch.linspace(-1, 1, SIDE).expand(SIDE, SIDE)
+def tilted(heads: Heads, amount: float, axis: str) -> Tensor:
+    """The true inverse depth as if heads were turned by `amount` per half width (or height)."""
+    return heads.inverse * (1 + amount * places(axis))
+
+
+def tilt_error(heads: Heads, inverse: Tensor, axis: str = "x") -> Tensor:
+    """4: slope, per half width (or height), of the difference to the truth in the face."""
+    place = places(axis)
     slopes = []
     for found, true, face in zip(inverse, heads.inverse, heads.face, strict=True):
         x = place[face[0]] - place[face[0]].mean()
@@ -68,13 +73,36 @@ def tilt_error(heads: Heads, inverse: Tensor) -> Tensor:
     return torch.stack(slopes)
 
 
-def test_a_face_that_stands_wrong_is_put_right(heads: Heads) -> None:
-    wrong = tilted(heads, 0.06)
+@pytest.mark.parametrize("axis", ["x", "y"])
+def test_a_face_that_stands_wrong_is_put_right(heads: Heads, axis: str) -> None:
+    wrong = tilted(heads, 0.06, axis)
     found = depth_from_views(heads.frame, heads.views, heads.present, wrong, *CAMERA)
     assert found.usable.all()
-    before, after = tilt_error(heads, wrong), tilt_error(heads, found.inverse)
+    before, after = tilt_error(heads, wrong, axis), tilt_error(heads, found.inverse, axis)
     assert before.min() > 0.04
     assert after.abs().mean() < 0.5 * before.mean()
+
+
+def relief_error(heads: Heads, inverse: Tensor) -> Tensor:
+    """4: mean |difference| of relative inverse depth to the truth in the face."""
+    pairs = zip(inverse, heads.inverse, heads.face, strict=True)
+    return torch.stack([(a[face] / a[face].mean() - b[face] / b[face].mean()).abs().mean() for a, b, face in pairs])
+
+
+def test_lowest_cost_is_found_between_the_values_tried() -> None:
+    tried = torch.linspace(0.9, 1.1, 21)
+    truth = torch.tensor([0.953, 1.004])[:, None, None, None].expand(2, 1, 8, 8)
+    cost = (tried[:, None, None] - truth).square()
+    place, sure = lowest(cost, tried)
+    torch.testing.assert_close(place, truth, atol=1e-4, rtol=0)
+    assert (sure > 0).all()
+
+
+def test_relief_that_is_too_flat_grows(heads: Heads) -> None:
+    flat = torch.where(heads.inverse > 0.9, 1 + 0.4 * (heads.inverse - 1), heads.inverse)
+    found = depth_from_views(heads.frame, heads.views, heads.present, flat, *CAMERA)
+    before, after = relief_error(heads, flat / head_level(flat)), relief_error(heads, found.inverse)
+    assert after.mean() < 0.9 * before.mean(), (before, after)
 
 
 def test_what_is_right_stays(heads: Heads) -> None:
@@ -92,11 +120,12 @@ def test_clips_that_do_not_turn_leave_the_depth_as_it_was(heads: Heads) -> None:
 
 def test_views_that_are_missing_are_not_looked_at(heads: Heads) -> None:
     present = heads.present.clone()
-    present[:, 4:] = False
+    present[:, REACH:] = False
     spoilt = heads.views.clone()
-    spoilt[:, 4:] = torch.rand(spoilt[:, 4:].shape, generator=torch.Generator().manual_seed(0))
+    spoilt[:, REACH:] = torch.rand(spoilt[:, REACH:].shape, generator=torch.Generator().manual_seed(0))
     clean = depth_from_views(heads.frame, heads.views, present, heads.inverse, *CAMERA)
     other = depth_from_views(heads.frame, spoilt, present, heads.inverse, *CAMERA)
+    assert clean.usable.any()
     assert torch.equal(clean.usable, other.usable)
     torch.testing.assert_close(clean.inverse, other.inverse)
 

@@ -142,7 +142,7 @@ class DepthObjective(nn.Module):
         self.config = config or DepthLossConfig()
 
     def forward(self, batch: DepthBatch | LabelledBatch, progress: float = 1.0) -> tuple[dict[str, Tensor], DepthPreviews | None]:
-        """progress: share of training done, in [0, 1]; only what `start_share` governs depends on it. No previews of labelled batches."""
+        """progress: share of training done, in [0, 1]: see `start_share` and `aligned_share`. There are no previews of labelled batches."""
         if isinstance(batch, LabelledBatch):
             return self._taught(batch), None
         seen = [batch.frame_in]

@@ -5,8 +5,10 @@ Legend: N labelled frames, n samples, S side.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +26,7 @@ from dagan.media.output import atomic_output
 from dagan.train.depth import LabelledBatch
 from dagan.train.views import LEAST_VIEWS, depth_from_views
 
-# Frames whose depth is found together: with their views they take some 0.2 GB at 128 x 128.
+# Frames whose depth is found together: some 1.5 GB at 128 x 128.
 TOGETHER = 8
 # Streams of random numbers, apart from those of `data.batches`.
 _CHOOSE, _DRAW, _CHANGE = 10, 11, 12
@@ -35,6 +37,9 @@ Guess = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 @dataclass(frozen=True, kw_only=True)
 class ViewsConfig:
     """The second part of stage 1: learning from depth that many frames of a clip agree on.
+
+    From its start on, that is all that is learnt, at full size: the other terms of the objective rest, and with them egomotion and camera.
+    Where no clip turns enough, training goes on as before.
 
     rounds: how often it is found anew, with the averaged network of that moment; 0 leaves this part out.
     start: share of training after which the first round begins; the others follow evenly.
@@ -53,10 +58,17 @@ class ViewsConfig:
         for name in ("frames", "step", "reach"):
             if getattr(self, name) < 1:
                 raise InputError(f"views {name} is {getattr(self, name)}: must be at least 1")
+        if 2 * self.reach < LEAST_VIEWS:
+            raise InputError(f"views reach is {self.reach}: must be at least {LEAST_VIEWS // 2}, for {LEAST_VIEWS} views of a frame")
         if self.rounds < 0:
             raise InputError(f"views rounds is {self.rounds}: must not be negative")
         if not 0 <= self.start < 1:
             raise InputError(f"views start is {self.start}: must be at least 0 and below 1")
+
+    @property
+    def shortest(self) -> int:
+        """Frames of the shortest clip in which a frame has enough views."""
+        return LEAST_VIEWS * self.step + 1
 
     def round_of(self, step: int, max_steps: int) -> tuple[int, bool]:
         """Round to which a step belongs, from 0 up, -1 before the first; and whether it is the round's first step."""
@@ -67,32 +79,52 @@ class ViewsConfig:
 
 @dataclass(frozen=True)
 class Labels:
-    """round: which. numbers: N frame numbers. inverse: float16 N x 1 x S x S, relative inverse depth (`train.views`), on the CPU."""
+    """numbers: N frame numbers. inverse: float16 N x 1 x S x S, relative inverse depth (`train.views`), on the CPU."""
 
-    round: int
     numbers: Numbers
     inverse: Tensor
 
-    def save(self, path: Path) -> None:
-        """Writes beside and renames."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_output(path, overwrite=True) as partial, partial.open("wb") as out:
-            np.savez(out, round=self.round, numbers=self.numbers, inverse=self.inverse.numpy())
 
-    @classmethod
-    def load(cls, path: Path) -> Labels | None:
-        """None where there is no file."""
+class LabelFiles:
+    """Labels of a run's rounds in its folder, so that a run resumed within a round learns from the same ones.
+
+    Those of the last two rounds are kept: the newest checkpoint may be older than the newest labels. `stamp` is kept with them: labels made
+    of other clips, or with other settings, are not read.
+    """
+
+    def __init__(self, folder: Path, rank: int, stamp: str) -> None:
+        self.folder, self.rank, self.stamp = folder, rank, stamp
+
+    def save(self, round_: int, labels: Labels) -> None:
+        """Writes beside and renames."""
+        with atomic_output(self._path(round_), overwrite=True) as partial, partial.open("wb") as out:
+            np.savez(out, stamp=self.stamp, numbers=labels.numbers, inverse=labels.inverse.numpy())
+        self._path(round_ - 2).unlink(missing_ok=True)
+
+    def load(self, round_: int) -> Labels | None:
+        """None where there are none of this round."""
+        path = self._path(round_)
         if not path.is_file():
             return None
         with np.load(path) as file:
-            return cls(int(file["round"]), file["numbers"], torch.from_numpy(file["inverse"]))
+            return Labels(file["numbers"], torch.from_numpy(file["inverse"])) if str(file["stamp"]) == self.stamp else None
+
+    def _path(self, round_: int) -> Path:
+        return self.folder / f"labels-{round_}-{self.rank}.npz"
+
+
+def stamp_of(dataset: ClipDataset, config: ViewsConfig, seed: int, size: int) -> str:
+    """Changes with the clips and with what decides which of their frames get labels."""
+    names = [str(clip.path) for clip in dataset.clips]
+    said = json.dumps([names, dataset.start.tolist(), dataset.count.tolist(), asdict(config), seed, size])
+    return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
 def find_labels(
     dataset: ClipDataset, chooser: ClipChooser, config: ViewsConfig, round_: int, guess: Guess,
-    *, seed: int, rank: int, device: torch.device,
-) -> Labels:  # fmt: skip
-    """Labels of `config.frames` training frames, fewer where clips turn too little. Raises InputError where none turns enough."""
+    *, seed: int, rank: int, device: torch.device, stopping: Callable[[], bool],
+) -> Labels | None:  # fmt: skip
+    """Labels of `config.frames` training frames, fewer (or none) where clips turn too little. None when `stopping` says so."""
     rng = generator_for(seed, round_, rank, _CHOOSE)
     clips = chooser.draw(rng, config.frames)
     places = rng.integers(0, dataset.count[clips])
@@ -100,6 +132,8 @@ def find_labels(
     offsets = np.concatenate([offsets, -offsets])
     numbers, maps = [], []
     for first in range(0, config.frames, TOGETHER):
+        if stopping():
+            return None
         clip, place = clips[first : first + TOGETHER], places[first : first + TOGETHER]
         beside = place[:, None] + offsets
         last = dataset.count[clip] - 1
@@ -112,13 +146,7 @@ def find_labels(
         usable = found.usable.cpu()
         numbers.append((start + place)[usable.numpy()])
         maps.append(found.inverse.cpu()[usable].half())
-    kept = np.concatenate(numbers)
-    if not len(kept):
-        raise InputError(
-            f"no training clip has {LEAST_VIEWS} frames whose head has turned by 3 to 18 degrees from another: set views.rounds to 0, "
-            "or add clips in which heads turn"
-        )
-    return Labels(round_, kept, torch.cat(maps))
+    return Labels(np.concatenate(numbers), torch.cat(maps))
 
 
 def labelled_batch(

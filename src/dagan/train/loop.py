@@ -140,7 +140,8 @@ class _Run:
         saved = since = time.monotonic()
         since_step = self.step
         while self.step < recipe.max_steps and not self._should_stop():
-            self.stage.prepare(self.step, self.ema.module, log.say if log is not None else lambda text: None)
+            if not self._prepared(log):
+                break
             sums.add(self._one_step())
             self.step += 1
             if log is None:
@@ -160,6 +161,12 @@ class _Run:
             if time.monotonic() - saved >= 60 * recipe.checkpoint_minutes:
                 self._save()
                 saved = time.monotonic()
+
+    def _prepared(self, log: RunLog | None) -> bool:
+        # One of several processes must not stop alone.
+        alone = self.fabric.world_size == 1
+        say = log.say if log is not None else lambda text: None
+        return self.stage.prepare(self.step, self.ema.module, say, lambda: alone and self.stopping)
 
     def _one_step(self) -> dict[str, Tensor]:
         recipe = self.recipe

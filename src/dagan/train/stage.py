@@ -53,8 +53,11 @@ class Stage(Protocol):
         """Ends what `open_data` began."""
         ...
 
-    def prepare(self, step: int, averaged: nn.Module, say: Callable[[str], None]) -> None:
-        """Called before each step, with the moving average so far; `say` tells the user of what takes long."""
+    def prepare(self, step: int, averaged: nn.Module, say: Callable[[str], None], stopping: Callable[[], bool]) -> bool:
+        """Called before each step, with the moving average so far and outside autocast; `say` tells the user of what takes long.
+
+        False: it was cut short, because `stopping` said that the run is to end, and the step cannot be taken.
+        """
         ...
 
     def updates(self, objectives: Objectives, batch: int, step: int) -> Iterator[Update]:

@@ -27,10 +27,9 @@ from dagan.train import preview
 from dagan.train.depth import DepthBatch, DepthObjective, LabelledBatch
 from dagan.train.depth_file import load_depth, save_depth
 from dagan.train.gan import DiscriminatorObjective, GanObjective
-from dagan.train.labels import Labels, find_labels, labelled_batch
+from dagan.train.labels import LabelFiles, Labels, find_labels, labelled_batch, stamp_of
 from dagan.train.recipe import DepthRecipe, GanRecipe, OptimiserConfig, Recipe
 from dagan.train.stage import Objectives, Update
-from dagan.train.views import LEAST_VIEWS
 from dagan.weights.convert import load_discriminator
 from dagan.weights.files import load_weights, read_tensors, save_model
 
@@ -86,6 +85,7 @@ class DepthStage:
         self.modules: Mapping[str, nn.Module] = {"objective": self.objective}
         self.averaged: nn.Module = self.objective
         self.labels: Labels | None = None
+        self.round = -1
 
     def optimiser(self, objective: str) -> OptimiserConfig:
         """The recipe's only one."""
@@ -108,27 +108,39 @@ class DepthStage:
         """Ends reading ahead."""
         self.feeds.close()
 
-    def prepare(self, step: int, averaged: nn.Module, say: Callable[[str], None]) -> None:
+    def prepare(self, step: int, averaged: nn.Module, say: Callable[[str], None], stopping: Callable[[], bool]) -> bool:
         """Finds labels at the start of each round of `recipe.views`; a run that is resumed within a round reads its own again."""
-        recipe = self.recipe
-        if not recipe.views.rounds:
-            return
-        current, starts = recipe.views.round_of(step, recipe.max_steps)
-        if current < 0 or (not starts and self.labels is not None):
-            return
-        path = recipe.output / f"labels-{self.fabric.global_rank}.npz"
-        self.labels = None if starts else Labels.load(path)
-        if self.labels is None or self.labels.round != current:
-            say(f"round {current + 1} of {recipe.views.rounds}: finding the depth of {recipe.views.frames} frames from their clips")
-            chooser = ClipChooser(self.dataset, "train", recipe.data.balance, LEAST_VIEWS + 1)
-            objective = cast(DepthObjective, averaged)
-            # Whatever precision training has: bfloat16 knows relief, a few hundredths of the distance, in steps of half a hundredth.
-            self.labels = find_labels(
-                self.dataset, chooser, recipe.views, current, objective.guess,
-                seed=recipe.seed, rank=self.fabric.global_rank, device=self.fabric.device,
+        recipe, views = self.recipe, self.recipe.views
+        if not views.rounds:
+            return True
+        current, starts = views.round_of(step, recipe.max_steps)
+        if current < 0 or (not starts and current == self.round):
+            return True
+        rank = self.fabric.global_rank
+        files = LabelFiles(recipe.output, rank, stamp_of(self.dataset, views, recipe.seed, recipe.data.size))
+        found = None if starts else files.load(current)
+        if found is None:
+            say(f"round {current + 1} of {views.rounds}: finding the depth of {views.frames} frames from their clips")
+            try:
+                chooser = ClipChooser(self.dataset, "train", recipe.data.balance, views.shortest)
+            except InputError:
+                say(f"no training clip has {views.shortest} frames or more, as views need: training goes on with pairs of frames")
+                self.round = current
+                return True
+            found = find_labels(
+                self.dataset, chooser, views, current, cast(DepthObjective, averaged).guess,
+                seed=recipe.seed, rank=rank, device=self.fabric.device, stopping=stopping,
             )  # fmt: skip
-            self.labels.save(path)
-            say(f"{len(self.labels.numbers)} of them are in clips that turn enough")
+            if found is None:
+                return False
+            files.save(current, found)
+            say(f"{len(found.numbers)} of them are in clips that turn enough")
+        self.round = current
+        if len(found.numbers):
+            self.labels = found
+            # Pairs that were read ahead are not needed any more.
+            self.feeds.close()
+        return True
 
     def updates(self, objectives: Objectives, batch: int, step: int) -> Iterator[Update]:
         """The one objective."""
@@ -215,8 +227,9 @@ class GanStage:
         """Ends reading ahead."""
         self.feeds.close()
 
-    def prepare(self, step: int, averaged: nn.Module, say: Callable[[str], None]) -> None:
+    def prepare(self, step: int, averaged: nn.Module, say: Callable[[str], None], stopping: Callable[[], bool]) -> bool:
         """Nothing."""
+        return True
 
     def updates(self, objectives: Objectives, batch: int, step: int) -> Iterator[Update]:
         """The generator's side, then the discriminator's on the same pictures."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from dagan.geometry import coordinate_grid
 from dagan.geometry.camera import axis_angle_to_rotation, back_project, intrinsics, invert_intrinsics, project, rigid_motion
 from dagan.losses.photometric import warp
-from dagan.train.alignment import DAMPING, FARTHEST, LONGEST_STEP, flow_per_motion, head_level, moving_head, slopes, trust
+from dagan.train.alignment import DAMPING, FARTHEST, LONGEST_STEP, flow_per_motion, moving_head, slopes, trust
 
 # Side of the compared pictures, and steps.
 SIDE, STEPS = 128, 4
@@ -32,10 +32,10 @@ def settle_tilt(
         inverse: F x 1 x H x W, relative inverse depth; focal, principal: F x 2.
 
     Returns:
-        poses and inverse, both improved.
+        poses and inverse, both improved, in the units they came in.
     """
     count, used = poses.shape[:2]
-    side = min(SIDE, frame.shape[-1])
+    side = min(SIDE, *frame.shape[-2:])
     near, far, shape = (F.adaptive_avg_pool2d(x, side) for x in (frame, views.flatten(0, 1), inverse.clamp(min=FARTHEST)))
     camera = intrinsics(focal, principal, (side, side))
     rays = back_project(torch.ones_like(shape), invert_intrinsics(camera))
@@ -66,7 +66,7 @@ def settle_tilt(
         pose = pose + pose_change.clamp(-LONGEST_STEP, LONGEST_STEP)
     grid = coordinate_grid(inverse.shape[-2], inverse.shape[-1], device=frame.device).permute(2, 0, 1)[None]
     tilted = inverse * (1 + (grid * tilt[:, :, None, None]).sum(1, keepdim=True))
-    return pose.unflatten(0, (count, used)), tilted / head_level(tilted)
+    return pose.unflatten(0, (count, used)), tilted
 
 
 def _flow(

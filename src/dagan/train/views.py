@@ -29,10 +29,12 @@ from dagan.train.tilt import settle_tilt
 SIDES = ((32, 3), (64, 3), (128, 2))
 # Radians. Smaller turns show no relief; beyond the second views are hidden or badly placed; no view is followed past the third.
 LEAST_TURN, MOST_TURN, END_TURN = math.radians(3), math.radians(18), math.radians(30)
+# Nor where it would have been shifted by more than this, in units of the head's distance: the head was lost.
+END_SHIFT = 0.5
 # A depth takes at least so many views; more than the second bring little.
 LEAST_VIEWS, MOST_VIEWS = 4, 16
 # Relative inverse depths tried: from the ears to beyond the nose.
-NEAREST_TRIED, FARTHEST_TRIED, TRIED = 1.10, 0.85, 26
+FARTHEST_TRIED, NEAREST_TRIED, TRIED = 0.85, 1.10, 26
 # Side of the windows that are compared, and standard deviation, in pixels, over which their costs are averaged.
 WINDOW, SPREAD = 5, 2.0
 # Added to variances: below it a window counts as having no texture.
@@ -44,7 +46,7 @@ SMOOTH, ENOUGH, LARGEST = (1 / 16, 1 / 32), 0.1, 0.08
 
 @dataclass(frozen=True)
 class DepthFromViews:
-    """inverse: F x 1 x H x W, relative inverse depth, the network's own where views say nothing. usable: F bool, had enough views."""
+    """inverse: F x 1 x H x W, relative inverse depth, the network's own without enough views. usable: F bool, had enough views."""
 
     inverse: Tensor
     usable: Tensor
@@ -67,20 +69,26 @@ def depth_from_views(
         poses, found = _follow(frame, views, present, own, focal, principal)
         turn = torch.linalg.vector_norm(poses[..., :3], dim=-1)
         chosen, usable = _choose(found & (turn > LEAST_TURN) & (turn < MOST_TURN))
-        rows = torch.arange(len(frame), device=frame.device)[:, None]
-        views, poses = views[rows, chosen], poses[rows, chosen]
-        poses, inverse = settle_tilt(frame, views, poses, own, focal, principal)
-        seen, confidence = _sweep(frame, views, poses, focal, principal)
-        head = torch.sigmoid((inverse - HEAD) / HEAD_SOFTNESS)
-        inverse = torch.lerp(inverse, _corrected(inverse, seen, confidence * head), head)
-        inverse = torch.where(usable[:, None, None, None], inverse / head_level(inverse), own)
-        return DepthFromViews(inverse, usable)
+        rows = usable.nonzero()[:, 0]
+        if len(rows):
+            places = (rows[:, None], chosen[rows])
+            own[rows] = _by_views(frame[rows], views[places], poses[places], own[rows], focal[rows], principal[rows])
+        return DepthFromViews(own, usable)
+
+
+def _by_views(frame: Tensor, views: Tensor, poses: Tensor, own: Tensor, focal: Tensor, principal: Tensor) -> Tensor:
+    """Relative inverse depth of frames with S views each, F x S x 3 x H x W, and their motions F x S x 6."""
+    poses, inverse = settle_tilt(frame, views, poses, own, focal, principal)
+    seen, confidence = _sweep(frame, views, poses, focal, principal)
+    head = torch.sigmoid((inverse - HEAD) / HEAD_SOFTNESS)
+    inverse = torch.lerp(inverse, _corrected(inverse, seen, confidence * head), head)
+    return inverse / head_level(inverse)
 
 
 def _follow(
     frame: Tensor, views: Tensor, present: Tensor, inverse: Tensor, focal: Tensor, principal: Tensor
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Motions F x K x 6 (rotation, translation, as `align` finds them) to the views, and which were found, F x K bool."""
+    """Motions F x K x 6 (rotation, translation, as `align` finds them) to the views, and which were reached, the head not lost."""
     count, ways = present.shape
     poses = frame.new_zeros(count, ways, 6)
     found = torch.zeros_like(present)
@@ -93,6 +101,7 @@ def _follow(
                 break
             pose = align(frame[rows], views[rows, k], inverse[rows], focal[rows], principal[rows], last[rows], SIDES)
             last = last.index_put((rows,), torch.cat(pose, dim=1))
+            going = going & (torch.linalg.vector_norm(last[:, 3:], dim=1) < END_SHIFT)
             poses[:, k], found[:, k] = last, going
             going = going & (torch.linalg.vector_norm(last[:, :3], dim=1) < END_TURN)
     return poses, found
@@ -130,10 +139,10 @@ def _sweep(frame: Tensor, views: Tensor, poses: Tensor, focal: Tensor, principal
         # Correlation, not difference: a face that turns is lit differently.
         correlation = covariance / (deviation * _deviation(seen, seen_mean))
         costs.append(1 - correlation.unflatten(0, (count, used)).mean(1))
-    return _lowest(_blur(torch.cat(costs, dim=1), SPREAD), tried)
+    return lowest(_blur(torch.cat(costs, dim=1), SPREAD), tried)
 
 
-def _lowest(cost: Tensor, tried: Tensor) -> tuple[Tensor, Tensor]:
+def lowest(cost: Tensor, tried: Tensor) -> tuple[Tensor, Tensor]:
     """Where costs (F x J x H x W) of the values tried (J, evenly spaced) are lowest, by a parabola, and how clearly."""
     best = cost.argmin(1, keepdim=True).clamp(1, len(tried) - 2)
     low, middle, high = (cost.gather(1, best + k) for k in (-1, 0, 1))
