@@ -46,7 +46,8 @@ def test_a_shift_is_followed(model: dagan.DaGAN) -> None:
 
 def test_depth_of_a_face_stands_out(model: dagan.DaGAN) -> None:
     disparity = model.depth(portrait(0))[0, 0]
-    assert disparity[100:160, 110:150].mean() > disparity[:40, :40].mean() + 0.05
+    # Scale and shift of the map are free.
+    assert disparity[100:160, 110:150].mean() > disparity[:40, :40].mean() + 0.3 * (disparity.max() - disparity.min())
 
 
 def test_the_example_motion_fits_and_moves_the_example_portrait(model: dagan.DaGAN) -> None:
