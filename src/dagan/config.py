@@ -184,7 +184,8 @@ def parse(cls: type[T], data: Any, where: str) -> T:
         if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
             known = _fields_at(cls, path[:-1])
             raise InputError(f"{where}: unknown key {key!r}: {nearest(path[-1], known)}") from None
-        raise InputError(f"{where}: {key or cls.__name__}: {first['msg']}") from None
+        # What a configuration itself refuses is a whole sentence, which pydantic puts its own words before.
+        raise InputError(f"{where}: {key or cls.__name__}: {first['msg'].removeprefix('Value error, ')}") from None
 
 
 def dump(config: Any) -> dict[str, Any]:

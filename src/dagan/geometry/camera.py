@@ -48,11 +48,16 @@ def axis_angle_to_rotation(axis_angle: Tensor) -> Tensor:
     """
     axis_angle = axis_angle.float()
     angle = torch.linalg.vector_norm(axis_angle, dim=-1)[:, None, None]
-    x, y, z = axis_angle.unbind(-1)
-    zero = torch.zeros_like(x)
-    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
+    cross = cross_matrix(axis_angle)
     identity = torch.eye(3, device=axis_angle.device, dtype=torch.float32)
     return identity + torch.sinc(angle / torch.pi) * cross + 0.5 * torch.sinc(angle / (2 * torch.pi)).square() * (cross @ cross)
+
+
+def cross_matrix(vector: Tensor) -> Tensor:
+    """B x 3 to B x 3 x 3: the matrix that takes the cross product of the vector with what it is applied to."""
+    x, y, z = vector.unbind(-1)
+    zero = torch.zeros_like(x)
+    return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
 
 
 def rigid_motion(axis_angle: Tensor, translation: Tensor, invert: bool = False, pivot: Tensor | None = None) -> Tensor:

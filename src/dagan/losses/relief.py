@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dagan.geometry import coordinate_grid, resize, sample
+from dagan.geometry import gaussian_heatmap, resize, sample
 from dagan.geometry.camera import NEAREST, back_project, invert_intrinsics, project
 
 # Standard deviation of the bulge that training starts from, in coordinates of [-1, 1]: about a head's.
@@ -25,10 +25,14 @@ HEAD, HEAD_SOFTNESS = 0.88, 0.02
 LEAST_RELIEF = 0.01
 
 
+def middle_window(image: Tensor, deviation: float) -> Tensor:
+    """1 x 1 x H x W for images B x C x H x W: a Gaussian, 1 in the middle, where the face is. deviation: in coordinates of [-1, 1]."""
+    return gaussian_heatmap(torch.zeros(1, 1, 2, device=image.device), (image.shape[-2], image.shape[-1]), deviation**2)
+
+
 def start_bulge(frame: Tensor, height: float) -> Tensor:
     """1 x 1 x H x W inverse depth for frames B x 3 x H x W: 1 plus a Gaussian of `height` in the middle of the frame."""
-    grid = coordinate_grid(frame.shape[-2], frame.shape[-1], device=frame.device)
-    return 1 + height * torch.exp(-grid.square().sum(-1) / (2 * BULGE_WIDTH**2))[None, None]
+    return 1 + height * middle_window(frame, BULGE_WIDTH)
 
 
 def bulge_difference(disparity: Tensor, bulge: Tensor) -> Tensor:
@@ -56,11 +60,9 @@ def match_shapes(depth: Tensor, other: Tensor, motion: Tensor, camera: Tensor) -
     divided by is detached and its least share is LEAST_RELIEF: flattening both maps does not pay.
     """
     points = back_project(depth, invert_intrinsics(camera))
-    height, width = depth.shape[-2:]
     moved = torch.einsum("bi,bihw->bhw", motion[:, 2, :3], points)[:, None] + motion[:, 2, 3, None, None, None]
     seen = sample(1 / other, project(points, camera, motion), align_corners=True, padding_mode="border")
-    grid = coordinate_grid(height, width, device=depth.device)
-    window = torch.exp(-grid.square().sum(-1) / (2 * SHAPE_WINDOW**2))
+    window = middle_window(depth, SHAPE_WINDOW)
     window = window / window.sum()
     maps = (1 / moved.clamp(min=NEAREST), seen)
     means = [(window * x).sum((2, 3), keepdim=True) for x in maps]
@@ -76,8 +78,7 @@ def label_difference(inverse: Tensor, label: Tensor) -> Tensor:
 
     The inverse depth is of any scale: both are compared relative to their means there.
     """
-    grid = coordinate_grid(label.shape[-2], label.shape[-1], device=label.device)
-    weight = torch.exp(-grid.square().sum(-1) / (2 * LABEL_WINDOW**2)) * torch.sigmoid((label - HEAD) / HEAD_SOFTNESS)
+    weight = middle_window(label, LABEL_WINDOW) * torch.sigmoid((label - HEAD) / HEAD_SOFTNESS)
     weight = weight / weight.sum((2, 3), keepdim=True)
     mine, theirs = (x / (weight * x).sum((2, 3), keepdim=True) for x in (inverse, label))
     return (weight * (mine - theirs).abs()).sum((1, 2, 3)).mean()

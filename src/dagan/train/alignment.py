@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dagan.geometry import coordinate_grid
 from dagan.geometry.camera import back_project, intrinsics, invert_intrinsics, project, rigid_motion
 from dagan.losses.photometric import warp
+from dagan.losses.relief import middle_window
 
 # Coarse to fine, (side, steps): a shift of a tenth of the image is two pixels at the first side. Measured on pairs of synthetic heads that
 # turn by 5 to 10 degrees, with the true depth: the turn is found to 0.7 degrees; 1.5 where the finest side is 64; 6.0 where the wall
@@ -70,7 +70,7 @@ def head_level(disparity: Tensor) -> Tensor:
 
     A wall seen beside the head does not count: it would put the point about which the head is thought to turn behind the head.
     """
-    window = window_of(disparity, FACE_WINDOW)
+    window = middle_window(disparity, FACE_WINDOW)
     level = (window * disparity).sum((2, 3), keepdim=True) / window.sum()
     weight = window * torch.sigmoid((disparity.detach() / level.detach() - NEAR_MEAN) / SOFTNESS)
     return (weight * disparity).sum((2, 3), keepdim=True) / weight.sum((2, 3), keepdim=True)
@@ -103,18 +103,12 @@ def _refine(pose: Tensor, first: Tensor, second: Tensor, inverse: Tensor, camera
 def moving_head(first: Tensor, second: Tensor, inverse: Tensor) -> Tensor:
     """P x 1 x S x S weights: what changes between the frames, near the middle, and not behind the head."""
     still = (first - second).abs().mean(1, keepdim=True)
-    return torch.sigmoid((still - STATIC) / (STATIC / 2)) * window_of(first, WINDOW) * torch.sigmoid((inverse - NEAR) / SOFTNESS)
+    return torch.sigmoid((still - STATIC) / (STATIC / 2)) * middle_window(first, WINDOW) * torch.sigmoid((inverse - NEAR) / SOFTNESS)
 
 
 def trust(residual: Tensor) -> Tensor:
     """P x 1 x S x S from colour differences P x 3 x S x S: 1 where they agree, little where they are outliers."""
     return 1 / (1 + (residual.abs().mean(1, keepdim=True) / OUTLIER).square())
-
-
-def window_of(image: Tensor, deviation: float) -> Tensor:
-    """1 x 1 x H x W: 1 in the middle, where the face is, and less around."""
-    grid = coordinate_grid(image.shape[-2], image.shape[-1], device=image.device)
-    return torch.exp(-grid.square().sum(-1) / (2 * deviation**2))[None, None]
 
 
 def flow_per_motion(points: Tensor, pivot: Tensor, camera: Tensor) -> tuple[Tensor, Tensor]:
@@ -125,6 +119,11 @@ def flow_per_motion(points: Tensor, pivot: Tensor, camera: Tensor) -> tuple[Tens
     dx = torch.cat([zero, arm_z, -arm_y, one, zero, zero], dim=1)
     dy = torch.cat([-arm_z, zero, arm_x, zero, one, zero], dim=1)
     dz = torch.cat([arm_y, -arm_x, zero, zero, zero, one], dim=1)
+    return image_flow(points, dx, dy, dz, camera)
+
+
+def image_flow(points: Tensor, dx: Tensor, dy: Tensor, dz: Tensor, camera: Tensor) -> tuple[Tensor, Tensor]:
+    """Pixels in x and y (two P x D x S x S) that points (P 3 S S) move in the image as they move by D small steps (each P x D x S x S)."""
     x, y, z = points.split(1, dim=1)
     focal_x, focal_y = camera[:, 0, 0, None, None, None], camera[:, 1, 1, None, None, None]
     return focal_x / z * (dx - x / z * dz), focal_y / z * (dy - y / z * dz)

@@ -164,4 +164,4 @@ def labelled_batch(
 
 
 def _pictures(dataset: ClipDataset, numbers: Numbers, device: torch.device) -> Tensor:
-    return dataset.store.gather(numbers).to(device, non_blocking=True).float().div_(255)
+    return dataset.store.gather(numbers).to(device).float().div_(255)

@@ -133,8 +133,10 @@ class DepthStage:
             )  # fmt: skip
             if found is None:
                 return False
-            files.save(current, found)
             say(f"{len(found.numbers)} of them are in clips that turn enough")
+            if not len(found.numbers) and self.labels is not None:
+                found = self.labels  # those of the round before, for a resumed run too
+            files.save(current, found)
         self.round = current
         if len(found.numbers):
             self.labels = found

@@ -12,9 +12,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dagan.geometry import coordinate_grid
-from dagan.geometry.camera import axis_angle_to_rotation, back_project, intrinsics, invert_intrinsics, project, rigid_motion
+from dagan.geometry.camera import (
+    axis_angle_to_rotation,
+    back_project,
+    cross_matrix,
+    intrinsics,
+    invert_intrinsics,
+    project,
+    rigid_motion,
+)
 from dagan.losses.photometric import warp
-from dagan.train.alignment import DAMPING, FARTHEST, LONGEST_STEP, flow_per_motion, moving_head, slopes, trust
+from dagan.train.alignment import DAMPING, FARTHEST, LONGEST_STEP, flow_per_motion, image_flow, moving_head, slopes, trust
 
 # Side of the compared pictures, and steps.
 SIDE, STEPS = 128, 4
@@ -78,10 +86,7 @@ def _flow(
     moved = torch.einsum("rij,rjhw->rihw", turn, points - pivot[:, :, None, None]) + centre[:, :, None, None]
     motion_x, motion_y = flow_per_motion(moved, centre, camera)
     ahead = torch.einsum("rij,rjhw->rihw", turn, towards)
-    x, y, z = moved.split(1, dim=1)
-    focal_x, focal_y = camera[:, 0, 0, None, None, None], camera[:, 1, 1, None, None, None]
-    depth_x = focal_x / z * (ahead[:, :1] - x / z * ahead[:, 2:])
-    depth_y = focal_y / z * (ahead[:, 1:2] - y / z * ahead[:, 2:])
+    depth_x, depth_y = image_flow(moved, ahead[:, :1], ahead[:, 1:2], ahead[:, 2:], camera)
     left = _left_jacobian(pose[:, :3])
     both = []
     for motion, depth in ((motion_x, depth_x), (motion_y, depth_y)):
@@ -92,9 +97,7 @@ def _flow(
 
 def _left_jacobian(axis_angle: Tensor) -> Tensor:
     """R x 3 x 3: the turn, in the frame of the view, per change of the axis-angle numbers; to second order, for turns below a radian."""
-    zero = torch.zeros_like(axis_angle[:, 0])
-    x, y, z = axis_angle.unbind(-1)
-    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
+    cross = cross_matrix(axis_angle)
     return torch.eye(3, device=axis_angle.device) + cross / 2 + cross @ cross / 6
 
 
