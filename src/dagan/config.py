@@ -17,6 +17,8 @@ from dagan.errors import InputError
 
 STRICT = ConfigDict(extra="forbid")
 T = TypeVar("T")
+# Points of the face mesh that landmarks come from: 468 of the face, then five for each iris.
+MESH_POINTS = 478
 
 
 def _require(condition: bool, field_name: str, value: object, rule: str) -> None:
@@ -58,10 +60,15 @@ class DepthConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class KeypointConfig:
-    """Keypoint detector (METHOD section 3). `kernel`: side of the two head convolutions, which have no padding."""
+    """Keypoint detector (METHOD section 3). `kernel`: side of the two head convolutions, which have no padding.
+
+    landmarks: the points of the face mesh (`dagan.media.mesh_points`) that the first keypoints stand on, one each. Training guides
+    the detector to them, and landmarks found in a frame can take the place of what the detector finds there.
+    """
 
     __pydantic_config__ = STRICT
     count: int = 15
+    landmarks: tuple[int, ...] = ()
     hourglass: HourglassConfig = field(default_factory=lambda: HourglassConfig(width=32))
     kernel: int = 7
     temperature: float = 0.1
@@ -70,20 +77,30 @@ class KeypointConfig:
         _require(self.count >= 1, "keypoints count", self.count, "must be at least 1")
         _require(self.kernel % 2 == 1, "keypoints kernel", self.kernel, "must be odd")
         _require(self.temperature > 0, "keypoints temperature", self.temperature, "must be positive")
+        numbers = list(self.landmarks)
+        _require(len(set(numbers)) == len(numbers) <= self.count, "keypoints landmarks", numbers, f"at most {self.count} different ones")
+        _require(all(0 <= n < MESH_POINTS for n in numbers), "keypoints landmarks", numbers, f"must be from 0 to {MESH_POINTS - 1}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class MotionConfig:
-    """Dense motion network (METHOD section 4). `kernel`: side of its two head convolutions, padded."""
+    """Dense motion network (METHOD section 4). `kernel`: side of its two head convolutions, padded.
+
+    variance: of the keypoints' heatmaps; landmark_variance: of those of keypoints that stand on landmarks, None takes the same. An
+    eye is 0.2 wide and a blink 0.07 high: heatmaps of the paper's variance show upper and lower lid as one.
+    """
 
     __pydantic_config__ = STRICT
     hourglass: HourglassConfig = field(default_factory=lambda: HourglassConfig(width=64))
     kernel: int = 7
     variance: float = 0.01
+    landmark_variance: float | None = None
 
     def __post_init__(self) -> None:
         _require(self.kernel % 2 == 1, "motion kernel", self.kernel, "must be odd")
         _require(self.variance > 0, "motion variance", self.variance, "must be positive")
+        narrow = self.landmark_variance
+        _require(narrow is None or narrow > 0, "motion landmark_variance", narrow, "must be positive, or null for the same as variance")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +109,9 @@ class GeneratorConfig:
 
     decoder: "residual" (the paper's), "spade" (the more natural one), or "pyramid" (the lite design: warped features at
     every scale and a blend with the warped source image). width: channels after the first convolution; max_width: cap.
-    depth_to_align: warp the source depth features too before attention (METHOD section 10, misalignment).
+    align_depth: warp the source depth features too before attention (METHOD section 10, misalignment).
+    landmark_variance: of the heatmaps of the driving keypoints that stand on landmarks, which the pyramid decoder then gets at each
+    of its scales: warping cannot make what the source does not show, and these tell where to draw it. None gives it none.
     """
 
     __pydantic_config__ = STRICT
@@ -102,8 +121,12 @@ class GeneratorConfig:
     downs: int = 2
     blocks: int = 6
     align_depth: bool = False
+    landmark_variance: float | None = None
 
     def __post_init__(self) -> None:
+        narrow = self.landmark_variance
+        _require(narrow is None or narrow > 0, "generator landmark_variance", narrow, "must be positive, or null for no heatmaps")
+        _require(narrow is None or self.decoder == "pyramid", "generator landmark_variance", narrow, 'is for decoder "pyramid" alone')
         _require(self.width >= 8, "generator width", self.width, "must be at least 8")
         _require(self.downs >= 1, "generator downs", self.downs, "must be at least 1")
 
@@ -139,6 +162,12 @@ class ModelConfig:
             "motion_size", self.motion_size, f"must be a multiple of {smallest}, for the hourglass levels",
         )  # fmt: skip
 
+        drawn = self.generator.landmark_variance
+        _require(
+            drawn is None or bool(self.keypoints.landmarks),
+            "generator landmark_variance", drawn, "needs keypoints.landmarks, whose heatmaps the decoder is to get",
+        )  # fmt: skip
+
     def rgb_only(self) -> ModelConfig:
         """The twin without depth network and attention, for ablation."""
         return replace(self, name=f"{self.name}-rgb", use_depth=False)
@@ -146,12 +175,16 @@ class ModelConfig:
 
 _PAPER = ModelConfig(name="paper-256")
 _SPADE = replace(_PAPER, name="paper-spade-256", generator=GeneratorConfig(decoder="spade"))
+# Corners of the mouth, inner lips, lids, irises, outer lips, brows and chin: what speech, blinks and looks move.
+_LITE_LANDMARKS = (61, 291, 13, 14, 159, 145, 386, 374, 468, 473, 0, 17, 105, 334, 152)
 _LITE = ModelConfig(
     name="lite-256",
     depth=DepthConfig(encoder="lite", encoder_widths=(32, 32, 64, 128, 192), decoder_widths=(16, 24, 32, 64, 96), size=128),
-    keypoints=KeypointConfig(hourglass=HourglassConfig(width=16, max_width=256), kernel=3),
-    motion=MotionConfig(hourglass=HourglassConfig(width=24, max_width=192), kernel=3),
-    generator=GeneratorConfig(decoder="pyramid", width=16, max_width=128, downs=3, blocks=3, align_depth=True),
+    keypoints=KeypointConfig(count=22, landmarks=_LITE_LANDMARKS, hourglass=HourglassConfig(width=16, max_width=256), kernel=3),
+    motion=MotionConfig(hourglass=HourglassConfig(width=24, max_width=192), kernel=3, landmark_variance=0.001),
+    generator=GeneratorConfig(
+        decoder="pyramid", width=16, max_width=128, downs=3, blocks=3, align_depth=True, landmark_variance=0.0005
+    ),
 )
 PRESETS: dict[str, ModelConfig] = {c.name: c for base in (_PAPER, _SPADE, _LITE) for c in (base, base.rgb_only())}
 

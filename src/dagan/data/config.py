@@ -73,6 +73,8 @@ class PairConfig:
     still: probability of a still pair instead: one picture under two independent random motions, so that identities
     known from a single portrait are trained on too. portrait: share of still pairs taken from the portraits, if there are any.
     affine_sigma, tps_sigma: size of those motions (see ThinPlateTransform).
+    expressive: share of the other pairs whose driving frame is the one of several that differs most from the source in a measure
+    drawn at random (mouth, smile, eyes, gaze, turn, nod; needs data.landmarks): two random frames seldom do.
     """
 
     __pydantic_config__ = STRICT
@@ -80,9 +82,10 @@ class PairConfig:
     portrait: float = 0.5
     affine_sigma: float = 0.06
     tps_sigma: float = 0.008
+    expressive: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("still", "portrait"):
+        for name in ("still", "portrait", "expressive"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"sampling {name} is {getattr(self, name)}: must be in [0, 1]")
 

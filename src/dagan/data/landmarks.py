@@ -1,4 +1,4 @@
-"""Where eyelids and lips are in the frames of a data set: what keypoints can be guided to while training, never needed afterwards.
+"""Landmarks in the frames of a data set: what keypoints are guided to while training, and what tells how frames differ in expression.
 
 Legend: N frames, P points.
 """
@@ -22,13 +22,24 @@ from dagan.media.landmarker_file import find_landmarker_file
 from dagan.media.landmarks import Face, FaceLandmarker
 from dagan.media.output import atomic_output
 
-# Mesh points ("right" is the person's): right and left corner of the mouth, upper and lower inner lip, right upper and lower
-# lid, left upper and lower lid. They carry what unsupervised keypoints found last, if at all: speech and blinks.
-POINTS = (61, 291, 13, 14, 159, 145, 386, 374)
-# Which point each becomes in a mirrored picture.
-MIRRORED = (1, 0, 2, 3, 6, 7, 4, 5)
-# Pairs of them, by their places in POINTS, whose distance is an opening: mouth, right eye, left eye.
-OPENINGS = ((2, 3), (4, 5), (6, 7))
+# Mesh points that are kept of every frame ("right" is the person's). Keypoints may stand on any of them.
+POINTS = (
+    61, 291, 13, 14,  # right and left corner of the mouth, upper and lower inner lip
+    159, 145, 386, 374,  # right upper and lower lid, left upper and lower lid
+    468, 473,  # right and left iris
+    0, 17, 105, 334, 152,  # upper and lower outer lip, right and left brow, chin
+    33, 133, 362, 263,  # right eye's outer and inner corner, left eye's inner and outer corner
+    10, 1, 234, 454,  # top of the forehead, tip of the nose, right and left cheek
+)  # fmt: skip
+# Pairs of points that change places in a mirrored picture.
+_TWINS = ((61, 291), (159, 386), (145, 374), (468, 473), (105, 334), (33, 263), (133, 362), (234, 454))
+_TWIN = {**dict(_TWINS), **{b: a for a, b in _TWINS}}
+# Which place of POINTS each place becomes in a mirrored picture.
+MIRRORED = tuple(POINTS.index(_TWIN.get(point, point)) for point in POINTS)
+# Pairs of mesh points whose difference is an expression: the mouth's opening, either eye's, and where either iris lies in its eye.
+OPENINGS = ((13, 14), (159, 145), (386, 374), (468, 159), (473, 386))
+# Measures of `expressions`, in their order.
+EXPRESSIONS = ("mouth", "smile", "eyes", "gaze across", "gaze up", "turn", "nod")
 # Side of the frames that are searched, whatever size training has: on 128 pixels an eye is five pixels high.
 SIDE = 256
 
@@ -64,6 +75,34 @@ def landmarks_of(
         with atomic_output(kept, overwrite=True) as partial, partial.open("wb") as out:
             np.save(out, found)
     return found
+
+
+def expressions(points: Points) -> NDArray[np.float32]:
+    """N x 7 numbers, see EXPRESSIONS, of N x P x 2 POINTS; NaN where landmarks are unknown.
+
+    Lengths are relative to the face's height, the gaze to the eye's width, turn and nod to the face's width and height: a face that
+    only moves or comes nearer keeps its numbers.
+    """
+
+    def at(mesh: int) -> Points:
+        return points[:, POINTS.index(mesh)]
+
+    def length(a: Points, b: Points) -> NDArray[np.float32]:
+        return np.linalg.norm(a - b, axis=-1)
+
+    height = length(at(10), at(152))
+    lids = length(at(159), at(145)) + length(at(386), at(374))
+    gazes = []
+    for iris, right, left in ((468, 33, 133), (473, 362, 263)):
+        eye = at(left) - at(right)
+        width = np.square(eye).sum(-1)
+        offset = at(iris) - (at(left) + at(right)) / 2
+        gazes.append(np.stack([(offset * eye).sum(-1), offset[:, 1] * eye[:, 0] - offset[:, 0] * eye[:, 1]], axis=-1) / width[:, None])
+    gaze = (gazes[0] + gazes[1]) / 2
+    turn = length(at(1), at(234)) - length(at(1), at(454))
+    nod = length(at(1), at(10)) - length(at(1), at(152))
+    measures = [length(at(13), at(14)), length(at(61), at(291)), lids, height * gaze[:, 0], height * gaze[:, 1], turn, nod]
+    return (np.stack(measures, axis=-1) / height[:, None]).astype(np.float32)
 
 
 def _search(landmarker: FaceLandmarker, clip: Clip, count: int) -> Points:

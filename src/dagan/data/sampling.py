@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dagan.data.config import Balance, PairConfig, TripletConfig
+from dagan.data.landmarks import expressions
 from dagan.data.store import ClipDataset, Numbers
 from dagan.errors import InputError
 
-# Attempts per triplet before the liveliest of them is taken.
+# Attempts per triplet before the liveliest of them is taken, and driving frames of which an expressive pair takes one.
 ATTEMPTS = 8
 
 
@@ -92,6 +93,13 @@ class PairSampler:
         self.dataset, self.config = dataset, config
         self.chooser = ClipChooser(dataset, split, balance, 2)
         self.portraits = dataset.members(split, still=True)
+        self.expressions: NDArray[np.float32] | None = None
+        if config.expressive > 0:
+            if dataset.landmarks is None:
+                raise InputError("sampling.expressive needs landmarks: set data.landmarks to true, or sampling.expressive to 0")
+            measures = expressions(dataset.landmarks)
+            deviation = np.nanstd(measures, axis=0) if np.isfinite(measures).any() else np.ones(measures.shape[1], np.float32)
+            self.expressions = np.nan_to_num(measures / np.maximum(deviation, 1e-6))
 
     def draw(self, rng: np.random.Generator, count: int) -> Draw:
         """`count` pairs."""
@@ -100,6 +108,8 @@ class PairSampler:
         first = rng.integers(0, length)
         # Any other frame, all equally likely.
         second = (first + 1 + rng.integers(0, length - 1)) % length
+        if self.expressions is not None:
+            second = self._expressive(rng, clips, first, second)
         numbers = self.dataset.start[clips][:, None] + np.stack([first, second], axis=1)
         still = rng.random(count) < self.config.still
         from_portraits = still & (rng.random(count) < self.config.portrait)
@@ -108,3 +118,14 @@ class PairSampler:
             numbers[from_portraits, 0] = self.dataset.start[chosen][from_portraits]
         numbers[still, 1] = numbers[still, 0]
         return Draw(numbers, still)
+
+    def _expressive(self, rng: np.random.Generator, clips: Numbers, first: Numbers, second: Numbers) -> Numbers:
+        """The driving frames (n), some of them replaced by ones that differ more from the source's: see `PairConfig.expressive`."""
+        assert self.expressions is not None
+        count, length, start = len(clips), self.dataset.count[clips], self.dataset.start[clips]
+        tried = (first[:, None] + 1 + rng.integers(0, (length - 1)[:, None], (count, ATTEMPTS))) % length[:, None]
+        measure = rng.integers(0, self.expressions.shape[1], count)
+        source = self.expressions[start + first, measure]
+        differs = np.abs(self.expressions[start[:, None] + tried, measure[:, None]] - source[:, None])
+        best = tried[np.arange(count), differs.argmax(1)]
+        return np.where(rng.random(count) < self.config.expressive, best, second)

@@ -46,6 +46,7 @@ class FastMotion(DenseMotion):
     def __init__(self, motion: DenseMotion) -> None:
         nn.Module.__init__(self)
         self.config, self.align_corners, self.down = motion.config, motion.align_corners, motion.down
+        self.landmarks = motion.landmarks
         count = motion.mask.out_channels
         by_plane = torch.arange(4 * count).view(count, 4).T.reshape(-1)  # 4 k + plane -> k + plane (K + 1)
         first = cast(DownBlock, motion.hourglass.downs[0]).conv

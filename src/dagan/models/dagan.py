@@ -16,7 +16,7 @@ from dagan.errors import InputError
 from dagan.geometry import ThinPlateTransform
 from dagan.models.depth import DepthNetwork
 from dagan.models.generator import Generator, SourceFeatures
-from dagan.models.keypoints import KeypointDetector, Keypoints
+from dagan.models.keypoints import KeypointDetector, Keypoints, on_landmarks
 from dagan.models.motion import DenseMotion
 
 
@@ -46,10 +46,12 @@ class Output:
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """What a training step needs: the output, the encoded source, the keypoints of the driving frame and of its transform."""
+    """What a training step needs: the output, the encoded source, and the keypoints that the detector found in the source frame, the
+    driving frame and its transform, whichever were drawn with."""
 
     output: Output
     source: Source
+    origin: Keypoints
     driving: Keypoints
     transformed: Keypoints | None
 
@@ -69,8 +71,9 @@ class DaGAN(nn.Module):
         factor = config.image_size // config.motion_size
         self.depth_network = DepthNetwork(config.depth) if config.use_depth else None
         self.keypoint_detector = KeypointDetector(config.keypoints, factor, config.use_depth)
-        self.dense_motion = DenseMotion(config.motion, config.keypoints.count, factor, config.align_corners)
-        self.generator = Generator(config.generator, config.use_depth, config.align_corners)
+        landmarks = len(config.keypoints.landmarks)
+        self.dense_motion = DenseMotion(config.motion, config.keypoints.count, factor, config.align_corners, landmarks)
+        self.generator = Generator(config.generator, config.use_depth, config.align_corners, landmarks)
 
     @torch.inference_mode()
     def depth(self, image: Tensor) -> Tensor:
@@ -108,11 +111,14 @@ class DaGAN(nn.Module):
         with self._precision(source.image):
             return self._drive(source, keypoints)
 
-    def forward(self, source: Tensor, driving: Tensor, transform: ThinPlateTransform | None = None) -> Reconstruction:
+    def forward(
+        self, source: Tensor, driving: Tensor, transform: ThinPlateTransform | None = None, landmarks: Tensor | None = None
+    ) -> Reconstruction:
         """Training: the driving frame rebuilt from the source frame, both B x 3 x H x W.
 
         With `transform` the keypoints of the transformed driving frame are found too, for the equivariance losses. The depth
         network is used as it is and gets no gradient (stage 2 of training).
+        landmarks: B x 2 x L x 2 of both frames, to draw with in place of the first keypoints where they are finite.
         """
         images = torch.cat([source, driving])
         with torch.no_grad():
@@ -125,8 +131,12 @@ class DaGAN(nn.Module):
         keypoints = self.keypoint_detector(images, disparity)
         batch = len(source)
         parts = [keypoints[i : i + batch] for i in range(0, len(keypoints.value), batch)]
-        encoded = self._encode(source, None if disparity is None else disparity[:batch], parts[0])
-        return Reconstruction(self._drive(encoded, parts[1]), encoded, parts[1], parts[2] if transform is not None else None)
+        origin, moved = parts[:2]
+        if landmarks is not None:
+            origin, moved = (on_landmarks(part, landmarks[:, i]) for i, part in enumerate(parts[:2]))
+        encoded = self._encode(source, None if disparity is None else disparity[:batch], origin)
+        output = self._drive(encoded, moved)
+        return Reconstruction(output, encoded, parts[0], parts[1], parts[2] if transform is not None else None)
 
     def _disparity(self, image: Tensor) -> Tensor | None:
         return None if self.depth_network is None else self.depth_network(image, scales=1)[0]
@@ -139,7 +149,7 @@ class DaGAN(nn.Module):
         small = source.small.expand(frames, -1, -1, -1)
         origin = Keypoints(source.keypoints.value.expand(frames, -1, -1), source.keypoints.jacobian.expand(frames, -1, -1, -1))
         motion = self.dense_motion(small, origin, keypoints)
-        image, warped = self.generator.decode(source.features, source.image, motion)
+        image, warped = self.generator.decode(source.features, source.image, motion, keypoints.value)
         return Output(image, warped=warped, **{f.name: getattr(motion, f.name) for f in fields(motion)})
 
     def _precision(self, image: Tensor) -> AbstractContextManager[None]:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dagan.config import GeneratorConfig
-from dagan.geometry import resize, resize_grid, sample
+from dagan.geometry import gaussian_heatmap, resize, resize_grid, sample
 from dagan.models.attention import CrossModalAttention
 from dagan.models.blocks import DownBlock, ResidualBlock, SameBlock, SpadeBlock, UpBlock
 from dagan.models.motion import Motion
@@ -83,14 +83,15 @@ class PyramidDecoder(nn.Module):
     warped there; a half-size head predicts colour and a blend weight, and the blend takes detail from the warped source.
 
     Warped detail at every scale replaces the width that decoder A spends on carrying it through one 64 x 64 map.
+    guides: channels of heatmaps that follow the warped features of the joined scales.
     """
 
-    def __init__(self, config: GeneratorConfig, widths: list[int]) -> None:
+    def __init__(self, config: GeneratorConfig, widths: list[int], guides: int = 0) -> None:
         super().__init__()
         self.blocks = nn.Sequential(*[ResidualBlock(widths[-1]) for _ in range(config.blocks)])
         scales = list(reversed(range(1, config.downs)))
         self.ups = nn.ModuleList(UpBlock(widths[i + 1], widths[i]) for i in scales)
-        self.joins = nn.ModuleList(SameBlock(2 * widths[i], widths[i]) for i in scales)
+        self.joins = nn.ModuleList(SameBlock(2 * widths[i] + guides, widths[i]) for i in scales)
         self.final = nn.Conv2d(widths[1] + 12, 16, 3, padding=1)
         assert self.final.bias is not None
         with torch.no_grad():  # start near the warped source: blend 0.73
@@ -106,7 +107,7 @@ class PyramidDecoder(nn.Module):
         return blend * warped.float() + (1 - blend) * torch.sigmoid(out[:, :3])
 
 
-_DECODERS = {"residual": ResidualDecoder, "spade": SpadeDecoder, "pyramid": PyramidDecoder}
+_DECODERS = {"residual": ResidualDecoder, "spade": SpadeDecoder}
 
 
 class Warp(nn.Module):
@@ -127,7 +128,8 @@ class Warp(nn.Module):
 class Generator(nn.Module):
     """`encode` once per source, `decode` once per driving frame."""
 
-    def __init__(self, config: GeneratorConfig, use_depth: bool, align_corners: bool) -> None:
+    def __init__(self, config: GeneratorConfig, use_depth: bool, align_corners: bool, landmarks: int = 0) -> None:
+        """landmarks: how many keypoints, the first ones, stand on landmarks."""
         super().__init__()
         self.config = config
         self.warp = Warp(align_corners)
@@ -138,7 +140,13 @@ class Generator(nn.Module):
         self.depth_reduction = 2 ** (config.downs - 1) if pyramid else 1
         self.depth = Encoder(1, widths[config.downs - 1 :] if pyramid else widths, 3 if pyramid else 7) if use_depth else None
         self.attention = CrossModalAttention(widths[-1]) if use_depth else None
-        self.decoder = _DECODERS[config.decoder](config, widths)
+        # How many driving heatmaps the decoder gets: beside the warped features of finer scales, and through a convolution on the
+        # coarsest, which starts at zero.
+        self.guides = 0 if config.landmark_variance is None else landmarks
+        self.decoder = PyramidDecoder(config, widths, self.guides) if pyramid else _DECODERS[config.decoder](config, widths)
+        self.guide = nn.Conv2d(self.guides, widths[-1], 3, padding=1) if self.guides else None
+        if self.guide is not None:
+            nn.init.zeros_(self.guide.weight)
         self.skips = config.downs - 1 if pyramid else 0  # how many finer warped scales the decoder takes
 
     def encode(self, image: Tensor, disparity: Tensor | None) -> SourceFeatures:
@@ -149,8 +157,8 @@ class Generator(nn.Module):
             query = self.attention.encode_query(self.depth(small)[-1])
         return SourceFeatures(self.appearance(image), query)
 
-    def decode(self, source: SourceFeatures, image: Tensor, motion: Motion) -> tuple[Tensor, Tensor]:
-        """-> (result, warped source image), both B x 3 x H x W in [0, 1]; image: the source image."""
+    def decode(self, source: SourceFeatures, image: Tensor, motion: Motion, driving: Tensor) -> tuple[Tensor, Tensor]:
+        """-> (result, warped source image), both B x 3 x H x W in [0, 1]; image: the source image; driving: keypoints, B x K x 2."""
         finest = len(source.appearance) - 1 - self.skips
         features = [self.warp(level, motion.deformation, motion.occlusion) for level in source.appearance[finest:]]
         if self.attention is not None and source.query is not None:
@@ -158,6 +166,17 @@ class Generator(nn.Module):
             if self.config.align_depth:
                 query = self.warp(query, motion.deformation)
             features[-1] = self.attention(query.expand(features[-1].shape[0], -1, -1, -1), features[-1])
+        if self.guide is not None:
+            features = self._guided(features, driving[:, : self.guides].float())
         # SPADE is guided by what can be seen; the others blend with or ignore it.
         warped = self.warp(image, motion.deformation, motion.occlusion if isinstance(self.decoder, SpadeDecoder) else None)
         return self.decoder(features, warped), warped
+
+    def _guided(self, features: list[Tensor], landmarks: Tensor) -> list[Tensor]:
+        """The features with the heatmaps of B x L x 2 driving landmarks: added to the coarsest, appended to the finer ones."""
+        assert self.guide is not None and self.config.landmark_variance is not None
+        *finer, coarsest = features
+        maps = [gaussian_heatmap(landmarks, (f.shape[-2], f.shape[-1]), self.config.landmark_variance).to(f.dtype) for f in finer]
+        # A narrow blob falls between the places of the coarsest scale: averages of the next finer one keep it whole.
+        coarsest = coarsest + self.guide(F.avg_pool2d(maps[-1], 2)).to(coarsest.dtype)
+        return [*(torch.cat(pair, dim=1) for pair in zip(finer, maps, strict=True)), coarsest]

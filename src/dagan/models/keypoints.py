@@ -24,6 +24,14 @@ class Keypoints:
         return Keypoints(self.value[index], self.jacobian[index])
 
 
+def on_landmarks(keypoints: Keypoints, landmarks: Tensor) -> Keypoints:
+    """The keypoints with the first L of them put on landmarks (B x L x 2, in [-1, 1]) where those are finite; Jacobians stay."""
+    count = landmarks.shape[1]
+    first = keypoints.value[:, :count]
+    placed = torch.where(landmarks.isfinite(), landmarks.to(first.dtype), first)
+    return Keypoints(torch.cat([placed, keypoints.value[:, count:]], dim=1), keypoints.jacobian)
+
+
 class KeypointDetector(nn.Module):
     """(image B x 3 x H x W, disparity B x 1 x H x W or None) -> Keypoints. `factor`: how much smaller the hourglass works."""
 

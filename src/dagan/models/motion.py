@@ -35,9 +35,11 @@ def sparse_motions(source: Keypoints, driving: Keypoints) -> Tensor:
 class DenseMotion(nn.Module):
     """(small source image, source keypoints, driving keypoints) -> Motion."""
 
-    def __init__(self, config: MotionConfig, keypoints: int, factor: int, align_corners: bool) -> None:
+    def __init__(self, config: MotionConfig, keypoints: int, factor: int, align_corners: bool, landmarks: int = 0) -> None:
+        """keypoints: K; landmarks: how many of them, the first ones, stand on landmarks. factor: image size over motion size."""
         super().__init__()
         self.config = config
+        self.landmarks = landmarks
         self.align_corners = align_corners
         self.down = BandLimitedDown(3, factor)
         self.hourglass = Hourglass(config.hourglass, (keypoints + 1) * 4)
@@ -75,6 +77,12 @@ class DenseMotion(nn.Module):
 
     def _heatmap_difference(self, source: Keypoints, driving: Keypoints, size: tuple[int, int]) -> Tensor:
         """B x (K + 1) x h x w: driving minus source, zero for the background."""
-        variance = self.config.variance
-        difference = gaussian_heatmap(driving.value.float(), size, variance) - gaussian_heatmap(source.value.float(), size, variance)
+        difference = self._heatmaps(driving.value.float(), size) - self._heatmaps(source.value.float(), size)
         return torch.cat([torch.zeros_like(difference[:, :1]), difference], dim=1)
+
+    def _heatmaps(self, value: Tensor, size: tuple[int, int]) -> Tensor:
+        narrow, count = self.config.landmark_variance, self.landmarks
+        if narrow is None or count == 0:
+            return gaussian_heatmap(value, size, self.config.variance)
+        parts = [gaussian_heatmap(value[:, :count], size, narrow), gaussian_heatmap(value[:, count:], size, self.config.variance)]
+        return torch.cat(parts, dim=1)

@@ -14,6 +14,7 @@ from dagan.config import STRICT
 from dagan.data.landmarks import OPENINGS, POINTS
 from dagan.errors import InputError
 from dagan.geometry import ThinPlateTransform, gaussian_heatmap
+from dagan.losses.crops import CropLoss
 from dagan.losses.adversarial import discriminator_loss, feature_matching, generator_loss
 from dagan.losses.features import FeatureName, FeatureNetwork
 from dagan.losses.keypoint import equivariance, guidance, keypoint_distance
@@ -23,6 +24,8 @@ from dagan.models.discriminator import Discriminator
 
 # Of the blobs round eyelids and lips within which the detail loss counts: a standard deviation of 9 pixels in 256.
 DETAIL_VARIANCE = 0.005
+# How many of `data.landmarks.POINTS` that is: lips and lids are the first.
+DETAILED = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +34,10 @@ class GanLossConfig:
 
     perceptual_scales: levels of the image pyramid; perceptual_relative: see PerceptualLoss; l1, warped: L1 of the result and
     of the warped source image, extras for small models; adversarial_start: step of the first adversarial update.
-    guide: weight of the distance of the keypoints `guided` (their numbers, in the order of `data.landmarks.POINTS`) from eyelids
-    and lips, which needs data.landmarks; detail: of an L1 of the result close to those points, within about 0.1 of the image.
+    The others need data.landmarks. guide: weight of the distance of the keypoints that stand on landmarks (`keypoints.landmarks` of the
+    model) from them; detail: of an L1 of the result close to eyelids and lips, within about 0.1 of the image; crops: of the perceptual
+    loss and an L1 of mouth and eyes, cut out and enlarged (see `losses.crops`). explicit: share of the samples that are drawn with
+    landmarks in place of the keypoints that the detector found for them, which lie off by explicit_noise (a standard deviation).
     """
 
     __pydantic_config__ = STRICT
@@ -44,8 +49,10 @@ class GanLossConfig:
     l1: float = 0.0
     warped: float = 0.0
     guide: float = 0.0
-    guided: tuple[int, ...] = tuple(range(len(POINTS)))
     detail: float = 0.0
+    crops: float = 0.0
+    explicit: float = 0.0
+    explicit_noise: float = 0.004
     adversarial: float = 1.0
     adversarial_start: int = 0
     feature_matching: float = 10.0
@@ -58,8 +65,13 @@ class GanLossConfig:
     tps_points: int = 5
 
     def __post_init__(self) -> None:
-        if len(self.guided) != len(POINTS) or len(set(self.guided)) != len(POINTS):
-            raise InputError(f"loss guided is {list(self.guided)}: must be {len(POINTS)} different keypoint numbers")
+        if not 0 <= self.explicit <= 1:
+            raise InputError(f"loss explicit is {self.explicit}: must be in [0, 1]")
+
+    @property
+    def needs_landmarks(self) -> bool:
+        """Whether any term looks at landmarks."""
+        return any((self.guide, self.detail, self.crops, self.explicit))
 
 
 class GanObjective(nn.Module):
@@ -79,11 +91,20 @@ class GanObjective(nn.Module):
             self.perceptual = PerceptualLoss(network, config.perceptual_scales, config.perceptual_relative)
         if model.depth_network is not None:
             model.depth_network.requires_grad_(False)
-        count = model.config.keypoints.count
-        if config.guide > 0 and not all(0 <= k < count for k in config.guided):
-            raise InputError(f"loss guided is {list(config.guided)}: the model's keypoints are 0 to {count - 1}")
+        stands = model.config.keypoints.landmarks
+        unknown = [point for point in stands if point not in POINTS]
+        if (config.guide > 0 or config.explicit > 0) and (unknown or not stands):
+            raise InputError(
+                f"model keypoints.landmarks is {list(stands)}: loss.guide and loss.explicit need some of {list(POINTS)}, and no others"
+            )
+        # Which columns of a batch's landmarks the first keypoints stand on, and which pairs of those show an expression.
+        self.columns = [] if unknown else [POINTS.index(point) for point in stands]
+        self.openings = [(stands.index(a), stands.index(b)) for a, b in OPENINGS if a in stands and b in stands]
         # Guided keypoints have their places: lips that close must be free to meet.
-        self.free = [k for k in range(count) if not (config.guide > 0 and k in config.guided)]
+        self.free = list(range(len(stands) if config.guide > 0 else 0, model.config.keypoints.count))
+        self.crops: CropLoss | None = None
+        if config.crops > 0:
+            self.crops = CropLoss(self.perceptual.network if self.perceptual is not None else None, POINTS)
         self.train()
 
     def train(self, mode: bool = True) -> GanObjective:
@@ -101,7 +122,7 @@ class GanObjective(nn.Module):
         if config.equivariance_value > 0 or config.equivariance_jacobian > 0:
             sigmas = (config.affine_sigma, config.tps_sigma, config.tps_points)
             transform = ThinPlateTransform.random(len(driving), *sigmas, device=driving.device)
-        made = self.model(source, driving, transform)
+        made = self.model(source, driving, transform, None if landmarks is None else self._explicit(landmarks))
         image = made.output.image
         losses: dict[str, Tensor] = {}
         if self.perceptual is not None:
@@ -116,7 +137,7 @@ class GanObjective(nn.Module):
                 losses["equivariance_value"] = config.equivariance_value * value
                 losses["equivariance_jacobian"] = config.equivariance_jacobian * jacobian
             if config.keypoint_distance > 0 and len(self.free) > 1:
-                spreads = [keypoint_distance(k.value[:, self.free], config.keypoint_alpha) for k in (made.source.keypoints, made.driving)]
+                spreads = [keypoint_distance(k.value[:, self.free], config.keypoint_alpha) for k in (made.origin, made.driving)]
                 losses["keypoint_distance"] = config.keypoint_distance * torch.stack(spreads).sum()
             if landmarks is not None:
                 losses |= self._guided(made, driving, landmarks)
@@ -129,15 +150,26 @@ class GanObjective(nn.Module):
         """landmarks: B x 2 x P x 2 of source and driving frame."""
         config, losses = self.config, {}
         if config.guide > 0:
-            found = torch.stack([made.source.keypoints.value, made.driving.value], dim=1)[:, :, list(config.guided)]
-            losses["guide"] = config.guide * guidance(found.flatten(0, 1), landmarks.flatten(0, 1), OPENINGS)
+            found = torch.stack([made.origin.value, made.driving.value], dim=1)[:, :, : len(self.columns)]
+            losses["guide"] = config.guide * guidance(found.flatten(0, 1), landmarks[:, :, self.columns].flatten(0, 1), self.openings)
         if config.detail > 0:
             # A point that is not known lies far outside, where its heatmap is zero.
-            near = gaussian_heatmap(landmarks[:, 1].nan_to_num(9.0), (driving.shape[-2], driving.shape[-1]), DETAIL_VARIANCE)
+            near = gaussian_heatmap(landmarks[:, 1, :DETAILED].nan_to_num(9.0), (driving.shape[-2], driving.shape[-1]), DETAIL_VARIANCE)
             weight = near.amax(1, keepdim=True)
             difference = (made.output.image.float() - driving).abs() * weight
             losses["detail"] = config.detail * difference.sum() / (3 * weight.sum() + 1)
+        if self.crops is not None:
+            losses["crops"] = config.crops * self.crops(made.output.image, driving, landmarks[:, 1])
         return losses
+
+    def _explicit(self, landmarks: Tensor) -> Tensor | None:
+        """B x 2 x L x 2 landmarks to draw with, NaN where the detector's keypoints are to be taken; None draws with those alone."""
+        if self.config.explicit == 0:
+            return None
+        points = landmarks[:, :, self.columns]
+        noisy = points + self.config.explicit_noise * torch.randn_like(points)
+        chosen = torch.rand(len(points), 1, 1, 1, device=points.device) < self.config.explicit
+        return torch.where(chosen, noisy, torch.nan)
 
     def _adversarial(self, discriminator: Discriminator, made: Reconstruction, driving: Tensor) -> dict[str, Tensor]:
         keypoints = made.driving.value.detach()

@@ -126,8 +126,10 @@ class GanRecipe(Recipe):
         super().__post_init__()
         if self.data.size != self.model.image_size:
             raise InputError(f"data.size is {self.data.size}, but model.image_size is {self.model.image_size}: make them equal")
-        if (self.loss.guide > 0 or self.loss.detail > 0) and not self.data.landmarks:
-            raise InputError("loss.guide and loss.detail need landmarks: set data.landmarks to true, or both to 0")
+        if self.loss.needs_landmarks and not self.data.landmarks:
+            raise InputError(
+                "loss.guide, loss.detail, loss.crops and loss.explicit need landmarks: set data.landmarks to true, or all of them to 0"
+            )
         if self.model.use_depth and self.depth_weights is None and self.init_from is None:
             raise InputError(
                 "depth_weights is missing: train stage 1 first (`dagan train depth`) and name its depth.safetensors, or set init_from"
