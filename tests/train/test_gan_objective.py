@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from dagan.data.landmarks import POINTS
 from dagan.errors import InputError
 from dagan.models.dagan import DaGAN
 from dagan.models.discriminator import Discriminator
@@ -10,6 +11,8 @@ from dagan.train.gan import DiscriminatorObjective, GanLossConfig, GanObjective
 from tiny import TINY
 
 CONFIG = GanLossConfig(perceptual=0, l1=1, warped=1)
+GUIDE = replace(CONFIG, guide=1)
+PLAIN = replace(TINY.generator, landmark_variance=None)
 
 
 def batch() -> tuple[torch.Tensor, torch.Tensor]:
@@ -48,7 +51,7 @@ def test_the_discriminator_step_leaves_the_generator_alone_and_learns() -> None:
     _, made = objective(source, driving)
     optimiser = torch.optim.Adam(discriminator.parameters(), 1e-3)
     history = []
-    for _ in range(10):
+    for _ in range(20):
         loss = side(driving, made.output.image, made.driving.value)
         optimiser.zero_grad()
         loss.backward()
@@ -74,13 +77,19 @@ def test_losses_fall_on_one_pair() -> None:
     assert history[-1] < 0.6 * history[0]
 
 
+GUIDED = replace(TINY, keypoints=replace(TINY.keypoints, count=10, landmarks=POINTS[:8]))
+
+
+def landmarks_near_the_middle() -> torch.Tensor:
+    return 0.2 * torch.rand(2, 2, len(POINTS), 2) - 0.1
+
+
 def test_guided_keypoints_go_to_their_landmarks_and_may_meet() -> None:
     torch.manual_seed(0)
-    model = DaGAN(replace(TINY, keypoints=replace(TINY.keypoints, count=10)))
-    objective = GanObjective(model, replace(CONFIG, guide=10, guided=(0, 1, 2, 3, 4, 5, 6, 7), detail=1))
+    objective = GanObjective(DaGAN(GUIDED), replace(CONFIG, guide=10, detail=1))
     assert objective.free == [8, 9]
     source, driving = batch()
-    landmarks = 0.2 * torch.rand(2, 2, 8, 2) - 0.1
+    landmarks = landmarks_near_the_middle()
     landmarks[1] = torch.nan
     optimiser = torch.optim.Adam([p for p in objective.parameters() if p.requires_grad], 5e-3)
     history = []
@@ -93,11 +102,38 @@ def test_guided_keypoints_go_to_their_landmarks_and_may_meet() -> None:
     assert history[-1] < 0.5 * history[0]
 
 
+def test_explicit_landmarks_draw_in_place_of_the_keypoints_that_are_found() -> None:
+    torch.manual_seed(0)
+    model = DaGAN(GUIDED)
+    source, driving = batch()
+    landmarks = landmarks_near_the_middle()
+    landmarks[1] = torch.nan
+    always = GanObjective(model, replace(CONFIG, guide=1, explicit=1, explicit_noise=0))
+    placed = always._explicit(landmarks)
+    assert placed is not None
+    torch.testing.assert_close(placed, landmarks[:, :, :8], equal_nan=True)
+    with torch.no_grad():
+        made, plain = model(source, driving, landmarks=placed), model(source, driving)
+    torch.testing.assert_close(made.source.keypoints.value[0, :8], landmarks[0, 0, :8])
+    torch.testing.assert_close(made.source.keypoints.value[:, 8:], made.origin.value[:, 8:])
+    torch.testing.assert_close(made.source.keypoints.value[1], made.origin.value[1])  # unknown: what the detector found
+    torch.testing.assert_close(made.driving.value, plain.driving.value)  # losses on the detector look at what it found
+    assert not torch.equal(made.output.deformation[0], plain.output.deformation[0])
+    assert GanObjective(model, replace(CONFIG, guide=1))._explicit(landmarks) is None
+    some = GanObjective(model, replace(CONFIG, guide=1, explicit=0.5))
+    many = some._explicit(landmarks[:1].expand(1000, -1, -1, -1))
+    assert many is not None
+    chosen = many.isfinite().all((1, 2, 3))
+    assert 400 < int(chosen.sum()) < 600
+    spread = (many[chosen] - landmarks[0, :, :8]).std()
+    assert 0.8 * some.config.explicit_noise < spread < 1.2 * some.config.explicit_noise
+
+
 def test_the_detail_loss_looks_only_near_landmarks() -> None:
     torch.manual_seed(0)
-    objective = GanObjective(DaGAN(replace(TINY, keypoints=replace(TINY.keypoints, count=8))), replace(CONFIG, detail=1))
+    objective = GanObjective(DaGAN(GUIDED), replace(CONFIG, detail=1))
     source, driving = batch()
-    landmarks = torch.full((2, 2, 8, 2), -0.6)
+    landmarks = torch.full((2, 2, len(POINTS), 2), -0.6)
     with torch.no_grad():
         made = objective.model(source, driving)
         near = driving.clone()
@@ -107,8 +143,10 @@ def test_the_detail_loss_looks_only_near_landmarks() -> None:
         assert objective._guided(made, 1 - driving, landmarks)["detail"] != same
 
 
-def test_guided_keypoints_must_exist() -> None:
-    with pytest.raises(InputError, match="keypoints are 0 to 4"):
-        GanObjective(DaGAN(TINY), replace(CONFIG, guide=1))
-    with pytest.raises(InputError, match="8 different keypoint numbers"):
-        GanLossConfig(guided=(0, 0, 1, 2, 3, 4, 5, 6))
+def test_guided_keypoints_must_be_landmarks_of_the_data() -> None:
+    with pytest.raises(InputError, match=r"keypoints\.landmarks is \[\]: loss\.guide and loss\.explicit need some of"):
+        GanObjective(DaGAN(replace(GUIDED, keypoints=replace(GUIDED.keypoints, landmarks=()), motion=TINY.motion, generator=PLAIN)), GUIDE)
+    with pytest.raises(InputError, match=r"is \[7\]: loss\.guide"):
+        GanObjective(DaGAN(replace(GUIDED, keypoints=replace(GUIDED.keypoints, landmarks=(7,)))), GUIDE)
+    with pytest.raises(InputError, match="loss explicit is 1.5"):
+        GanLossConfig(explicit=1.5)

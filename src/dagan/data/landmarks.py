@@ -38,8 +38,6 @@ _TWIN = {**dict(_TWINS), **{b: a for a, b in _TWINS}}
 MIRRORED = tuple(POINTS.index(_TWIN.get(point, point)) for point in POINTS)
 # Pairs of mesh points whose difference is an expression: the mouth's opening, either eye's, and where either iris lies in its eye.
 OPENINGS = ((13, 14), (159, 145), (386, 374), (468, 159), (473, 386))
-# Measures of `expressions`, in their order.
-EXPRESSIONS = ("mouth", "smile", "eyes", "gaze across", "gaze up", "turn", "nod")
 # Side of the frames that are searched, whatever size training has: on 128 pixels an eye is five pixels high.
 SIDE = 256
 
@@ -75,34 +73,6 @@ def landmarks_of(
         with atomic_output(kept, overwrite=True) as partial, partial.open("wb") as out:
             np.save(out, found)
     return found
-
-
-def expressions(points: Points) -> NDArray[np.float32]:
-    """N x 7 numbers, see EXPRESSIONS, of N x P x 2 POINTS; NaN where landmarks are unknown.
-
-    Lengths are relative to the face's height, the gaze to the eye's width, turn and nod to the face's width and height: a face that
-    only moves or comes nearer keeps its numbers.
-    """
-
-    def at(mesh: int) -> Points:
-        return points[:, POINTS.index(mesh)]
-
-    def length(a: Points, b: Points) -> NDArray[np.float32]:
-        return np.linalg.norm(a - b, axis=-1)
-
-    height = length(at(10), at(152))
-    lids = length(at(159), at(145)) + length(at(386), at(374))
-    gazes = []
-    for iris, right, left in ((468, 33, 133), (473, 362, 263)):
-        eye = at(left) - at(right)
-        width = np.square(eye).sum(-1)
-        offset = at(iris) - (at(left) + at(right)) / 2
-        gazes.append(np.stack([(offset * eye).sum(-1), offset[:, 1] * eye[:, 0] - offset[:, 0] * eye[:, 1]], axis=-1) / width[:, None])
-    gaze = (gazes[0] + gazes[1]) / 2
-    turn = length(at(1), at(234)) - length(at(1), at(454))
-    nod = length(at(1), at(10)) - length(at(1), at(152))
-    measures = [length(at(13), at(14)), length(at(61), at(291)), lids, height * gaze[:, 0], height * gaze[:, 1], turn, nod]
-    return (np.stack(measures, axis=-1) / height[:, None]).astype(np.float32)
 
 
 def _search(landmarker: FaceLandmarker, clip: Clip, count: int) -> Points:

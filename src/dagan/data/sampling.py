@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dagan.data.config import Balance, PairConfig, TripletConfig
-from dagan.data.landmarks import expressions
+from dagan.data.landmarks import POINTS
 from dagan.data.store import ClipDataset, Numbers
 from dagan.errors import InputError
+from dagan.media.expression import expressions
 
 # Attempts per triplet before the liveliest of them is taken, and driving frames of which an expressive pair takes one.
 ATTEMPTS = 8
@@ -97,7 +98,8 @@ class PairSampler:
         if config.expressive > 0:
             if dataset.landmarks is None:
                 raise InputError("sampling.expressive needs landmarks: set data.landmarks to true, or sampling.expressive to 0")
-            measures = expressions(dataset.landmarks)
+            points = dataset.landmarks
+            measures = expressions(lambda mesh: points[:, POINTS.index(mesh)])
             deviation = np.nanstd(measures, axis=0) if np.isfinite(measures).any() else np.ones(measures.shape[1], np.float32)
             self.expressions = np.nan_to_num(measures / np.maximum(deviation, 1e-6))
 
