@@ -44,6 +44,7 @@ def scores_from(entry: Mapping[str, Any]) -> PairScores:
     known = _known(PairScores, entry)
     for name in ("frames", "rotation"):
         known[name] = tuple(known.get(name, ()))
+    known["expressions"] = tuple(tuple(row) for row in known.get("expressions", ()))
     known["values"] = {key: tuple(values) for key, values in known.get("values", {}).items()}
     return PairScores(**known)
 

@@ -21,7 +21,7 @@ from dagan.evaluate.archive import finite, scores_from
 from dagan.evaluate.measure import Measured
 from dagan.media.output import atomic_output
 
-FORMAT = 1  # to be raised whenever a metric's way to measure changes
+FORMAT = 2  # to be raised whenever a metric's way to measure changes
 _PACKAGES = ("dagan", "torch", "numpy", "scipy", "scikit-image", "torchmetrics", "ai-edge-litert", "onnxruntime", "av")
 PICTURES = "pictures"
 CACHE = "cache"

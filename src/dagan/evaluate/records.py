@@ -36,7 +36,9 @@ class PairScores:
     frame in its clip. frames: the numbers of the driving frames that were measured. values: metric key -> one value per measured
     frame (one in all for metrics per clip). missing: "result" and "driving" -> frames in which no face was found.
     rotation: per measured frame, angle in degrees between the head in the driving frame and in the source; None without a face.
-    problem: why nothing, or not everything, could be measured; None where all went well.
+    expressions: for each measured frame with a face everywhere, ten numbers: the first five of `media.expression` in the driving
+    frame and then in the result, both less those of the source. problem: why nothing, or not everything, could be measured; None
+    where all went well.
     """
 
     pair: str
@@ -48,6 +50,7 @@ class PairScores:
     values: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
     missing: Mapping[str, int] = field(default_factory=dict)
     rotation: tuple[Value, ...] = ()
+    expressions: tuple[tuple[float, ...], ...] = ()
     problem: str | None = None
 
 

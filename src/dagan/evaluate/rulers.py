@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
+from dagan.evaluate.expression import expression_metrics
 from dagan.evaluate.face_metrics import ACTIVE, CLOSED, FEWEST_FRAMES, MOVES
 from dagan.evaluate.faces import Landmarks, Watcher
 from dagan.evaluate.frames import FLICKER_PAIRS
@@ -107,6 +108,10 @@ def _pixel_metrics(files: RulerFiles, settings: Settings) -> list[Metric]:
         if getattr(files, key) is not None:
             tool = f"LPIPS 0.1 on {network} features, torchmetrics' linear weights, pictures scaled to [-1, 1]"
             found.append(Metric(key=key, title=title, better="lower", range="0 to about 1", tool=tool))
+    if files.lpips is not None and files.landmarker is not None:
+        for part in ("mouth", "eyes"):
+            tool = f"LPIPS (SqueezeNet 1.1) of the {part}, cut out round the driving frame's landmarks and enlarged"
+            found.append(Metric(key=f"lpips_{part}", title=f"LPIPS, {part}", better="lower", range="0 to about 1", tool=tool))
     return found
 
 
@@ -145,7 +150,7 @@ def _face_metrics(files: RulerFiles, settings: Settings) -> list[Metric]:
         Metric(key="missing", title="Faces missing", better="lower", range="0 to 1",
                tool=f"share of frames, of those with a face in the driving frame, in which {mesh} finds none in the result"),
     ]  # fmt: skip
-    return found
+    return found + expression_metrics(mesh)
 
 
 def _temporal_metrics(files: RulerFiles, settings: Settings) -> list[Metric]:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from dagan.errors import InputError
 from dagan.evaluate.cache import FORMAT, PICTURES, Cache, key_of, versions
+from dagan.evaluate.expression import expression_totals
 from dagan.evaluate.frechet import Features, Moments, frechet_distance
 from dagan.evaluate.measure import Measured, MeasuredPair, measure_pair
 from dagan.evaluate.methods import Method, Spec, stamp_of
@@ -106,7 +107,7 @@ class _Run:
         found = {metric.key for metric in metrics}
         return Evaluation(
             protocol=self.settings.protocol, metrics=metrics, methods=tuple(spec.name for spec in self.methods), scores=tuple(scores),
-            settings=self._facts(), totals=self._totals() if "fid" in found else {}, pictures=self._pictures(),
+            settings=self._facts(), totals=self._totals("fid" in found), pictures=self._pictures(),
         )  # fmt: skip
 
     def _note(self, pair: Pair, method: str, measured: Measured) -> None:
@@ -138,19 +139,25 @@ class _Run:
         measured = self.cache.load(self._key(pair, method), True)
         return measured.features if measured is not None else None
 
-    def _totals(self) -> dict[str, dict[str, float]]:
+    def _totals(self, fid: bool) -> dict[str, dict[str, float]]:
         totals: dict[str, dict[str, float]] = {}
         for spec in self.methods:
-            results, truths = Moments(), Moments()
-            for pair in self.pairs:  # in the order of pairs, whoever measured them: sums of floats depend on it
-                features = self._features(pair, spec.name)
-                if features is not None:
-                    results.add(features[0])
-                    truths.add(features[1])
-            distance = frechet_distance(results, truths)
-            if distance is not None:
-                totals[spec.name] = {"fid": distance}
+            found = expression_totals(self.scores[pair.name, spec.name] for pair in self.pairs)
+            if fid:
+                found |= self._fid(spec.name)
+            if found:
+                totals[spec.name] = found
         return totals
+
+    def _fid(self, method: str) -> dict[str, float]:
+        results, truths = Moments(), Moments()
+        for pair in self.pairs:  # in the order of pairs, whoever measured them: sums of floats depend on it
+            features = self._features(pair, method)
+            if features is not None:
+                results.add(features[0])
+                truths.add(features[1])
+        distance = frechet_distance(results, truths)
+        return {} if distance is None else {"fid": distance}
 
     def _facts(self) -> dict[str, str]:
         settings = {f.name.replace("_", " "): str(getattr(self.settings, f.name)) for f in fields(self.settings)}

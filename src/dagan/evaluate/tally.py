@@ -10,12 +10,15 @@ import torch
 from torch import Tensor
 
 from dagan.evaluate import face_metrics, metrics, temporal
+from dagan.evaluate.expression import KEPT
 from dagan.evaluate.faces import Seen
 from dagan.evaluate.frames import Image
 from dagan.evaluate.records import PairScores, Value
 from dagan.evaluate.rulers import Rulers, Settings
 from dagan.inference.reference import turn_between
-from dagan.media.mesh_points import SIXTY_EIGHT
+from dagan.losses.crops import FaceCrops
+from dagan.media.expression import expressions
+from dagan.media.mesh_points import MESH_POINTS, SIXTY_EIGHT
 
 MOST_PSNR = 100.0  # equal pictures have an infinite one, of which no mean can be taken
 LEGACY_GAIN = 20 * float(np.log10(2))
@@ -34,7 +37,9 @@ class Tally:
         self.features: list[np.ndarray] = []
         self.truths: list[np.ndarray] = []
         self.shown: dict[int, Image] = {}
-        self._expressions: list[tuple[np.ndarray, np.ndarray]] = []
+        self._strengths: list[tuple[np.ndarray, np.ndarray]] = []
+        self._expressions: list[tuple[float, ...]] = []
+        self._cutter = FaceCrops(range(MESH_POINTS))
         self._background = temporal.Background(settings.size)
         self._flicker: list[float] = []
 
@@ -46,6 +51,7 @@ class Tally:
         a, b = tensor(results), tensor(driving)
         if self.rebuilt:
             self._pixels(a, b)
+            self._regions(a, b, faces)
         if self.rulers.features is not None:
             self.features.append(self.rulers.features(a))
             self.truths.append(self.rulers.features(b))
@@ -65,12 +71,13 @@ class Tally:
         self._put("flicker", float(np.mean(self._flicker)) if self._flicker else None)
         if self.rulers.watcher is not None:
             self._put("background", self._background.deviation())
-            ours, theirs = (np.array([pair[i] for pair in self._expressions]) for i in (0, 1))
+            ours, theirs = (np.array([pair[i] for pair in self._strengths]) for i in (0, 1))
             self._put("expression_correlation", face_metrics.expression_correlation(ours, theirs))
         return PairScores(
             pair=pair, source=source, driving=driving, method=method, source_frame=source_frame, frames=tuple(self.frames),
             values={key: tuple(found) for key, found in self.values.items()},
-            missing=self.missing if self.rulers.watcher is not None else {}, rotation=tuple(self.rotation), problem=problem,
+            missing=self.missing if self.rulers.watcher is not None else {}, rotation=tuple(self.rotation),
+            expressions=tuple(self._expressions), problem=problem,
         )  # fmt: skip
 
     def _put(self, key: str, value: Value) -> None:
@@ -86,6 +93,18 @@ class Tally:
         found |= {key: ruler(a, b) for key, ruler in self.rulers.lpips.items()}
         for key, values in found.items():
             self.values.setdefault(key, []).extend(values.tolist())
+
+    def _regions(self, a: Tensor, b: Tensor, faces: list[Seen | None]) -> None:
+        """LPIPS of mouths and eyes, cut out where the driving frame has them and enlarged."""
+        if "lpips" not in self.rulers.lpips or self.rulers.watcher is None:
+            return
+        unknown = np.full((MESH_POINTS, 2), np.nan)
+        places = np.stack([unknown if face is None else face.landmarks[:, :2] for face in faces])
+        # Landmarks count from the outer edge of the first pixel, coordinates from its centre.
+        cuts = self._cutter(torch.cat([a, b], dim=1), torch.from_numpy(2 * (places - 0.5) / (self.settings.size - 1) - 1).float())
+        for key, cut in zip(("lpips_mouth", "lpips_eyes"), cuts, strict=True):
+            distances = self.rulers.lpips["lpips"](*cut.split(3, dim=1)).tolist()
+            self.values.setdefault(key, []).extend(None if face is None else d for d, face in zip(distances, faces, strict=True))
 
     def _faces(self, picture: Image, result: Seen | None, target: Seen | None) -> None:
         self.missing["result"] += result is None
@@ -111,7 +130,11 @@ class Tally:
         self._put("expression_agreement", face_metrics.expression_agreement(result.pose.expression, target.pose.expression))
         open_eyes = max(result.pose.blink, target.pose.blink) <= face_metrics.CLOSED
         self._put("gaze", face_metrics.gaze_error(result.landmarks, target.landmarks) if open_eyes else None)
-        self._expressions.append((result.pose.expression, target.pose.expression))
+        self._strengths.append((result.pose.expression, target.pose.expression))
+        if self.source is not None:
+            faces = (self.source, target, result)
+            rest, driven, drawn = expressions(lambda point: np.stack([face.landmarks[point, :2] for face in faces]))[:, :KEPT]
+            self._expressions.append((*(driven - rest).tolist(), *(drawn - rest).tolist()))
 
 
 def _distance(a: np.ndarray, b: np.ndarray) -> float:

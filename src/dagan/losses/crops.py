@@ -22,37 +22,48 @@ MOUTH_REACH, EYES_REACH = (0.22, 0.22), (0.17, 0.34)
 L1 = 3.0
 
 
-class CropLoss(nn.Module):
-    """(result, target), B x 3 x H x W in [0, 1], and the target's landmarks, B x P x 2 in [-1, 1] -> one number.
+class FaceCrops(nn.Module):
+    """(image B x C x H x W, landmarks B x P x 2 in [-1, 1]) -> mouths and strips of both eyes, enlarged to MOUTH and EYES.
 
-    network: features for the perceptual part, None leaves it out. points: the mesh points that the P landmarks are, in their order.
-    Where landmarks are NaN, the middle of the picture is cut out.
+    points: the mesh points that the P landmarks are, in their order. Where landmarks are NaN, the middle of the picture is cut out.
     """
 
-    def __init__(self, network: FeatureNetwork | None, points: Sequence[int]) -> None:
+    def __init__(self, points: Sequence[int]) -> None:
         super().__init__()
         self.places = {point: place for place, point in enumerate(points)}
-        self.perceptual = None if network is None else PerceptualLoss(network, scales=1, relative=True)
 
-    def forward(self, result: Tensor, target: Tensor, landmarks: Tensor) -> Tensor:
-        total = result.new_zeros((), dtype=torch.float32)
-        both = torch.cat([result.float(), target], dim=1)
-        for (height, width), (middle, reach) in zip((MOUTH, EYES), self._boxes(landmarks), strict=True):
-            grid = coordinate_grid(height, width, device=both.device)[None] * reach[:, None, None] + middle[:, None, None]
-            mine, theirs = sample(both, grid, align_corners=True, padding_mode="border").split(3, dim=1)
-            total = total + L1 * (mine - theirs).abs().mean()
-            if self.perceptual is not None:
-                total = total + self.perceptual(mine, theirs)
-        return total
+    def forward(self, image: Tensor, landmarks: Tensor) -> tuple[Tensor, Tensor]:
+        mouth = self._cut(image, landmarks, (61, 291, 13, 14), MOUTH, MOUTH_REACH)
+        return mouth, self._cut(image, landmarks, (33, 263, 133, 362), EYES, EYES_REACH)
 
-    def _boxes(self, landmarks: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Middle and half sides, both B x 2 (x, y), of the mouth's box and of the eyes'."""
-
+    def _cut(
+        self, image: Tensor, landmarks: Tensor, round_points: Sequence[int], size: tuple[int, int], reach: tuple[float, float]
+    ) -> Tensor:
         def at(*points: int) -> Tensor:
             return landmarks[:, [self.places[point] for point in points]].mean(1)
 
         height = (at(10) - at(152)).norm(dim=-1, keepdim=True).nan_to_num(1.0)
-        found = []
-        for middle, reach in ((at(61, 291, 13, 14), MOUTH_REACH), (at(33, 263, 133, 362), EYES_REACH)):
-            found.append((middle.nan_to_num(0.0), height * height.new_tensor(reach[::-1])))
-        return found
+        middle, half = at(*round_points).nan_to_num(0.0), height * height.new_tensor(reach[::-1])
+        grid = coordinate_grid(*size, device=image.device)[None] * half[:, None, None] + middle[:, None, None]
+        return sample(image, grid, align_corners=True, padding_mode="border")
+
+
+class CropLoss(nn.Module):
+    """(result, target), B x 3 x H x W in [0, 1], and the target's landmarks, B x P x 2 in [-1, 1] -> one number.
+
+    network: features for the perceptual part, None leaves it out. points: see FaceCrops.
+    """
+
+    def __init__(self, network: FeatureNetwork | None, points: Sequence[int]) -> None:
+        super().__init__()
+        self.crops = FaceCrops(points)
+        self.perceptual = None if network is None else PerceptualLoss(network, scales=1, relative=True)
+
+    def forward(self, result: Tensor, target: Tensor, landmarks: Tensor) -> Tensor:
+        total = result.new_zeros((), dtype=torch.float32)
+        for cut in self.crops(torch.cat([result.float(), target], dim=1), landmarks):
+            mine, theirs = cut.split(3, dim=1)
+            total = total + L1 * (mine - theirs).abs().mean()
+            if self.perceptual is not None:
+                total = total + self.perceptual(mine, theirs)
+        return total
