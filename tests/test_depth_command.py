@@ -135,7 +135,6 @@ def test_a_folder_of_images(files, run, tmp_path, output):
             assert loaded["times"].tolist() == [0, 0.1, 0.2]
 
 
-@pytest.mark.usefixtures("cascade")
 def test_the_face_is_cropped_by_default(run, tmp_path):
     from skimage.data import astronaut
 
@@ -155,7 +154,6 @@ def test_the_face_is_cropped_by_default(run, tmp_path):
         assert moving["disparity"][2] == pytest.approx(still["disparity"], abs=0.2)
 
 
-@pytest.mark.usefixtures("cascade")
 def test_a_picture_without_a_face_is_refused(files, run, tmp_path):
     for source, output in ((files / "photo.png", "a.png"), (files / "clip.mp4", "a.mp4")):
         status, _, complaints = run(source, output, crop=True)

@@ -50,7 +50,6 @@ PrecisionOption = Annotated[str, typer.Option("--precision", help="auto, float32
 BatchOption = Annotated[int | None, typer.Option("--batch-size", help="Frames computed at once.", show_default=False)]
 CropOption = Annotated[bool, typer.Option("--crop/--no-crop", help="Find and cut out the face; otherwise the middle is taken.")]
 RateOption = Annotated[str | None, typer.Option("--frame-rate", help="Of a folder of images. Default: 25.", show_default=False)]
-LandmarkerOption = Annotated[Path | None, typer.Option("--landmarker", help="File of the face landmarker bundle.", show_default=False)]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")]
 
 
@@ -87,7 +86,6 @@ def animate(
     save_motion: Annotated[Path | None, typer.Option(help="Motion file to write too (.motion).", show_default=False)] = None,
     report: Annotated[Path | None, typer.Option("--json", help="Report to write too (.json).", show_default=False)] = None,
     frame_rate: RateOption = None,
-    landmarker: LandmarkerOption = None,
     encoder: Annotated[
         str | None, typer.Option("--encoder", help="hardware (where there is one), or an encoder's name.", show_default=False)
     ] = None,
@@ -110,7 +108,6 @@ def animate(
         save_motion=save_motion,
         report=report,
         frame_rate=parse_rate(frame_rate),
-        landmarker=landmarker,
         encoder=encoder,
         overwrite=overwrite,
     )
@@ -132,7 +129,6 @@ def depth(
         float | None, typer.Option("--focal", help="Focal length assumed for points, in picture widths. Default: 1.5.", show_default=False)
     ] = None,
     frame_rate: RateOption = None,
-    landmarker: LandmarkerOption = None,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Measure the depth of a face in a photo or video."""
@@ -147,7 +143,6 @@ def depth(
         colours=colours,
         focal=ASSUMED_FOCAL if focal is None else focal,
         frame_rate=parse_rate(frame_rate),
-        landmarker=landmarker,
         overwrite=overwrite,
     )
     depth_file(source, output, options, runtime)
@@ -205,7 +200,6 @@ def evaluate_depth(
     limit: Annotated[int | None, typer.Option(help="Measure at most so many clips.", show_default=False)] = None,
     pictures: Annotated[int, typer.Option(help="Clips to draw.")] = 6,
     hold_out: Annotated[float, typer.Option(help="Share of identities that training held out; 0 measures every clip.")] = 0.0,
-    landmarker: LandmarkerOption = None,
     device: RunDeviceOption = "auto",
     overwrite: OverwriteOption = False,
 ) -> None:
@@ -214,7 +208,7 @@ def evaluate_depth(
 
     options = EvaluateDepthOptions(
         weights=weights, egomotion=egomotion, output=output, size=size, every=every, gap=gap, clips=limit, pictures=pictures,
-        hold_out=hold_out, landmarker=landmarker, device=device, overwrite=overwrite,
+        hold_out=hold_out, device=device, overwrite=overwrite,
     )  # fmt: skip
     evaluate_depth(clips, options)
 

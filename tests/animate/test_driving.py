@@ -8,7 +8,7 @@ import pytest
 from dagan.animate.driving import MotionReader, frame_spans, is_motion_file, refuse_photo
 from dagan.errors import InputError
 from dagan.inference.engine import Engine
-from dagan.media.faces import LandmarkFinder
+from dagan.media.faces import FaceFinder
 from dagan.media.landmarks import Face
 from dagan.media.mesh_points import BLENDSHAPE_NAMES
 from dagan.media.reader import Frame
@@ -70,7 +70,7 @@ def test_the_motion_is_what_the_engine_finds(engine):
 
 def test_the_head_held_like_the_source_is_the_reference(engine):
     landmarker = Landmarker()
-    reader = MotionReader(engine, Clip, LandmarkFinder(landmarker))
+    reader = MotionReader(engine, Clip, FaceFinder(landmarker))
     turns = [60, 0, 1, 50, 0, 1, 33, 1, 1, 45]  # every third is looked at: 60, 50, 33, 45
     assert reader.read(frames(map(marked, turns)), marked(35)).reference == 6
     assert landmarker.seen == 5
@@ -83,11 +83,11 @@ def test_where_no_face_is_seen_the_keypoints_decide(engine):
     pictures = moving_pictures(6)
     for picture in pictures:
         picture[0, 0] = 0
-    for finder in (LandmarkFinder(Landmarker()), None):
+    for finder in (FaceFinder(Landmarker()), None):
         assert MotionReader(engine, Clip, finder).read(frames(pictures), pictures[4]).reference == 4
     seen = pictures[4].copy()
     seen[0, 0] = 30
-    motion = MotionReader(engine, Clip, LandmarkFinder(Landmarker())).read(frames(pictures), seen)
+    motion = MotionReader(engine, Clip, FaceFinder(Landmarker())).read(frames(pictures), seen)
     assert motion.reference == MotionReader(engine, Clip, None).read(frames(pictures), seen).reference
 
 

@@ -17,15 +17,16 @@ from running_samples import moving_pictures, write_clip
 class Finder:
     """Sees one face at a fixed place, in share of the picture's width; none where `box` is None."""
 
-    most_samples = 5
-
     def __init__(self, box):
         self.box, self.calls = box, 0
+
+    def follow_face(self, image, previous):
+        return None
 
     def find_faces(self, image, *, thorough=True):
         self.calls += 1
         width = image.shape[1]
-        return [] if self.box is None else [FaceBox(tuple(width * part for part in self.box), 1.0)]
+        return [] if self.box is None else [FaceBox(tuple(width * part for part in self.box), 1.0, np.zeros((478, 3), np.float32))]
 
 
 FACE = Finder((0.5, 0.1, 0.6, 0.22))

@@ -25,7 +25,7 @@ from dagan.inference.runner import EncodedSource, Runner
 from dagan.inference.transfer import transfer
 from dagan.inference.view import read_ahead, to_square, view_still, view_video
 from dagan.inference.workers import on_workers
-from dagan.media.faces import FaceFinder, open_face_finder
+from dagan.media.faces import FaceFinder
 from dagan.media.framing import crop as cut
 from dagan.media.notices import to_stderr
 from dagan.media.video import open_video
@@ -39,7 +39,7 @@ class Animator:
     model: a model, or an engine around one. relative: move the source as the driving face moves away from a reference frame (the
     first animated one unless `set_reference` names another), which keeps the source's own proportions; otherwise take the driving
     keypoints as they are. adapt_scale: with relative, fit the size of movements to the size of the source's face. batch_size:
-    frames computed at once; None chooses for the device. face_finder: for cropping; None opens the best one there is when needed.
+    frames computed at once; None chooses for the device. face_finder: for cropping; None opens one when needed.
 
     Pictures are uint8 H x W x 3 RGB of any size: the largest square in their middle is resized to the model's size.
     """
@@ -122,7 +122,7 @@ class Animator:
 
     def _face_finder(self) -> FaceFinder:
         if self._finder is None:
-            self._finder = open_face_finder()
+            self._finder = FaceFinder()
         return self._finder
 
     def _picture(self, image: np.ndarray) -> np.ndarray:

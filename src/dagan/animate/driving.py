@@ -21,9 +21,10 @@ from dagan.inference.inputs import is_photo
 from dagan.inference.reference import HeadPose, head_pose, nearest_layout, pose_distance
 from dagan.inference.runner import Runner
 from dagan.inference.workers import on_workers
-from dagan.media.faces import FaceFinder, LandmarkFinder
+from dagan.media.faces import FaceFinder
 from dagan.media.landmarks import Face
 from dagan.media.reader import Frame, VideoReader
+from dagan.media.video_framing import MOST_SAMPLES
 from dagan.models.keypoints import Keypoints
 
 # Pictures a second in which the reference frame is looked for: a mouth opens and closes a few times a second.
@@ -52,10 +53,9 @@ class MotionReader:
 
     def __init__(self, engine: Runner, reader: VideoReader, finder: FaceFinder | None) -> None:
         self._engine, self._reader = engine, reader
-        self._landmarker = finder.landmarker if isinstance(finder, LandmarkFinder) else None
-        most = finder.most_samples if finder is not None else 1
+        self._landmarker = finder.landmarker if finder is not None else None
         self._face: Face | None = None
-        self._step = max(1, round(reader.rate / _CANDIDATES_A_SECOND), -(-reader.frame_count // most))
+        self._step = max(1, round(reader.rate / _CANDIDATES_A_SECOND), -(-reader.frame_count // MOST_SAMPLES))
 
     def read(self, frames: Iterable[tuple[Frame, np.ndarray]], source: np.ndarray | None) -> Motion:
         """The motion of frames with their views (S x S x 3). source: picture whose pose the reference is to have; None: frame 0.

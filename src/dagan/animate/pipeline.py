@@ -33,7 +33,7 @@ from dagan.inference.runner import Runner
 from dagan.inference.usage import peak_device_memory_mb, peak_memory_mb
 from dagan.inference.view import View, read_ahead, view_still, view_video
 from dagan.inference.workers import on_workers
-from dagan.media.faces import FaceFinder, open_face_finder
+from dagan.media.faces import FaceFinder
 from dagan.media.framing import crop
 from dagan.media.images import read_image
 from dagan.media.notices import Warn, to_stderr
@@ -54,7 +54,7 @@ class AnimateOptions:
     middle is taken. relative, adapt_scale: see `Animator`. reference: auto (the driving frame whose pose is most like the
     source's), first, or a frame number; None is auto, for a motion file the frame stored in it. side_by_side, paste_back: see
     `dagan.animate.layout`. save_motion, report: files to write too. frame_rate: of a folder of images (25 where None).
-    landmarker: the face landmarker bundle, where it is not to be looked for. encoder: see `VideoWriter`'s codec. engine: opens
+    encoder: see `VideoWriter`'s codec. engine: opens
     what computes, in place of PyTorch with the first four.
     """
 
@@ -72,7 +72,6 @@ class AnimateOptions:
     report: Path | None = None
     overwrite: bool = False
     frame_rate: Fraction | None = None
-    landmarker: Path | None = None
     encoder: str | None = None
     engine: Callable[[], Runner] | None = None
 
@@ -123,7 +122,7 @@ def animate(
     with ExitStack() as stack:
         opened = _open_driving(driving, options, stack)
         engine = options.engine() if options.engine else Engine(load(options.model, options.device, options.precision), options.batch_size)
-        finder = open_face_finder(options.landmarker, warn=notices) if options.crop else None
+        finder = FaceFinder() if options.crop else None
         framing = view_still(image, finder, str(source), notices)
         face = crop(image, framing, engine.size)
         driven = _motion(opened, driving, engine, face, finder, options, progress, notices)

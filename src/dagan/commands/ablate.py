@@ -55,14 +55,13 @@ class AblationTable:
 class AblateOptions:
     """output: folder of runs and tables. synthetic: clips of `dagan synth` to measure on, of other seeds than the training clips.
     real: real clips to measure on, by landmarks; hold_out: share of their identities that training held out (0: all clips).
-    every, landmarker: as in `dagan evaluate depth`. only: names of the variants to run; all where empty."""
+    every: as in `dagan evaluate depth`. only: names of the variants to run; all where empty."""
 
     output: Path
     synthetic: Path | None = None
     real: Path | None = None
     hold_out: float = 0.0
     every: int = 10
-    landmarker: Path | None = None
     only: tuple[str, ...] = ()
     overwrite: bool = False
 
@@ -129,7 +128,7 @@ def _run(variant: Variant, recipe: DepthRecipe, settings: tuple[str, ...], optio
     for kind, folder, hold_out in (("synthetic", options.synthetic, 0.0), ("real", options.real, options.hold_out)):
         if folder is not None:
             how = EvaluateDepthOptions(
-                weights=str(result.weights), every=options.every, hold_out=hold_out, landmarker=options.landmarker, pictures=0,
+                weights=str(result.weights), every=options.every, hold_out=hold_out, pictures=0,
                 device="cpu" if recipe.accelerator == "cpu" else "auto",
             )  # fmt: skip
             summary, _ = measure_folder(folder, how)

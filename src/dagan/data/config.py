@@ -23,8 +23,7 @@ class DataConfig:
     when drawn, by `workers` threads; for data larger than memory).
     hold_out: share of the identities kept for validation; balance: what is drawn evenly.
     cache: folder in which decoded frames (and landmarks) are kept between runs; None decodes at every start.
-    landmarks: find eyelids and lips in all frames, for stage 2's guided keypoints; landmarker: the face landmarker bundle's file,
-    None looks where `dagan animate` does.
+    landmarks: find eyelids and lips in all frames, for stage 2's guided keypoints.
     """
 
     __pydantic_config__ = STRICT
@@ -37,7 +36,6 @@ class DataConfig:
     cache: Path | None = None
     workers: int = 4
     landmarks: bool = False
-    landmarker: Path | None = None
 
     def __post_init__(self) -> None:
         if self.size < 32 or self.size % 32:

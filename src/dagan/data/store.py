@@ -128,7 +128,7 @@ def _landmarks(config: DataConfig, clips: Sequence[Clip], count: Numbers, consol
     def tracked(items: Iterable[Any], text: str, total: int) -> Iterable[Any]:
         return _tracked(items, text, total, console)
 
-    return landmarks_of(clips, count.tolist(), config.landmarker, config.cache, _stamp(clips), tracked)
+    return landmarks_of(clips, count.tolist(), config.cache, _stamp(clips), tracked)
 
 
 def _number(probes: Sequence[Probe]) -> tuple[Numbers, Numbers]:

@@ -26,7 +26,7 @@ from dagan.inference.progress import Progress, counted, silent
 from dagan.inference.runner import Runner
 from dagan.inference.view import View, read_ahead, view_still, view_video
 from dagan.inference.workers import on_workers
-from dagan.media.faces import FaceFinder, open_face_finder
+from dagan.media.faces import FaceFinder
 from dagan.media.framing import Framing, crop
 from dagan.media.images import IMAGE_SUFFIXES, read_image, write_image
 from dagan.media.notices import Warn, to_stderr
@@ -47,7 +47,7 @@ class DepthOptions:
 
     model, device, precision, batch_size: as `dagan.load` and `Engine` take them. crop: find the face; otherwise the middle is
     taken. colours: name of the colour map. focal: focal length assumed for point clouds, in picture widths (see
-    `dagan.depth.point_cloud`). frame_rate: of a folder of images (25 where None). landmarker: the face landmarker bundle.
+    `dagan.depth.point_cloud`). frame_rate: of a folder of images (25 where None).
     engine: opens what computes, in place of PyTorch with the first four.
     """
 
@@ -60,7 +60,6 @@ class DepthOptions:
     focal: float = ASSUMED_FOCAL
     overwrite: bool = False
     frame_rate: Fraction | None = None
-    landmarker: Path | None = None
     engine: Callable[[], Runner] | None = None
 
 
@@ -115,7 +114,7 @@ def _open_engine(options: DepthOptions, warn: Warn) -> tuple[Runner, FaceFinder 
     engine = options.engine() if options.engine else Engine(load(options.model, options.device, options.precision), options.batch_size)
     if not engine.has_depth:
         raise InputError(f"model {engine.name!r} has no depth network: use one whose name does not end in -rgb")
-    return engine, open_face_finder(options.landmarker, warn=warn) if options.crop else None
+    return engine, FaceFinder() if options.crop else None
 
 
 def _write_still(

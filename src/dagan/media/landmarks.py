@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from dagan.errors import InputError
 from dagan.media.face_detector import detect_in, overlap, tiles, whole
 from dagan.media.mesh_points import BLENDSHAPE_NAMES, BLENDSHAPE_POINTS, LEFT_EYE_OUTER, MESH_POINTS, RIGHT_EYE_OUTER
 from dagan.media.roi import Roi, cut, roi_around
 from dagan.media.tflite import Network
 
+BUNDLE = Path(__file__).parent / "bundled" / "face_landmarker.task"
 MIN_PRESENCE = 0.5
 _MESH_SIDE = 256
 _NEAR = 2.5  # a lost face is looked for in a square this many times the last crop
@@ -42,20 +42,14 @@ class Face:
 
 
 class FaceLandmarker:
-    """Finds and follows faces with the networks of the bundle at `path`.
+    """Finds and follows faces with the networks of the bundle that ships with the package.
 
-    num_threads: of each network. Not to be shared by threads. Raises InputError when the file is no such bundle, and
-    ImportError without ai-edge-litert.
+    num_threads: the number of threads of each network. One landmarker must not be shared by threads.
     """
 
-    def __init__(self, path: Path | str, num_threads: int = 1) -> None:
-        contents = read_bundle(Path(path))
-        try:
-            self._detector, self._mesh, self._blendshapes = (Network(content, num_threads) for content in contents)
-        except ValueError as error:
-            raise InputError(f"{path} is no usable face landmarker bundle ({error}): download it again") from error
-        if not {_LANDMARKS, _PRESENCE} <= set(self._mesh.outputs) or _BLENDSHAPES not in self._blendshapes.outputs:
-            raise InputError(f"{path} is another version of the face landmarker bundle than can be used here: download it again")
+    def __init__(self, num_threads: int = 1) -> None:
+        with zipfile.ZipFile(BUNDLE) as bundle:
+            self._detector, self._mesh, self._blendshapes = (Network(bundle.read(part), num_threads) for part in _PARTS)
 
     def detect(self, image: np.ndarray, *, thorough: bool = True) -> list[Face]:
         """All faces in an H x W x 3 uint8 image, largest first.
@@ -113,17 +107,6 @@ class FaceLandmarker:
     def _express(self, landmarks: np.ndarray) -> np.ndarray:
         points = landmarks[list(BLENDSHAPE_POINTS), :2]
         return self._blendshapes.run(points[None])[_BLENDSHAPES].reshape(-1)
-
-
-def read_bundle(path: Path) -> list[bytes]:
-    """The three networks of a bundle: detector, mesh, blendshapes. Raises InputError when the file is missing or no bundle."""
-    if not path.is_file():
-        raise InputError(f"{path} does not exist: give the path of face_landmarker.task")
-    try:
-        with zipfile.ZipFile(path) as bundle:
-            return [bundle.read(part) for part in _PARTS]
-    except (zipfile.BadZipFile, KeyError, OSError, EOFError) as error:
-        raise InputError(f"{path} is no face landmarker bundle ({error}): give the path of face_landmarker.task") from error
 
 
 def _roi_of(landmarks: np.ndarray) -> Roi:

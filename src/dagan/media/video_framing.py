@@ -13,7 +13,7 @@ from fractions import Fraction
 import numpy as np
 
 from dagan.errors import InputError
-from dagan.media.faces import FaceBox, FaceFinder, LandmarkFinder
+from dagan.media.faces import FaceBox, FaceFinder
 from dagan.media.framing import Framing, fit_box, fit_side, keep_inside
 from dagan.media.notices import Warn, to_stderr
 from dagan.media.reader import VideoReader
@@ -21,6 +21,7 @@ from dagan.media.reader import VideoReader
 _LEAST_SHARE = 0.3  # of the side; with a smaller face in the fixed square, the square moves
 _MOST_PADDED = 1.04  # times the picture's shorter side; a larger fixed square gives way to a moving one too
 _SAMPLES_A_SECOND = 6
+MOST_SAMPLES = 600
 _LONGEST_SIDE = 1280  # pictures are shrunk to this for finding faces
 _PATIENT_SAMPLES = 20  # without a face so far, that are searched thoroughly; later every tenth
 _DETECT_EVERY = 6  # samples: once a second all faces are looked for; in between the one is followed, at a third of the cost
@@ -113,7 +114,7 @@ def smooth(times: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 def _collect(reader: VideoReader, finder: FaceFinder) -> tuple[list[float], list[tuple[float, float, float, float]], FramingReport]:
     """Times and boxes of the followed face, from the first picture that shows it on."""
-    step = max(1, round(reader.rate / _SAMPLES_A_SECOND), -(-reader.frame_count // finder.most_samples))
+    step = max(1, round(reader.rate / _SAMPLES_A_SECOND), -(-reader.frame_count // MOST_SAMPLES))
     times: list[float] = []
     boxes: list[tuple[float, float, float, float]] = []
     previous: FaceBox | None = None
@@ -121,7 +122,7 @@ def _collect(reader: VideoReader, finder: FaceFinder) -> tuple[list[float], list
     crowd = lost = False  # of the latest search: whether it found more than one face, or none
     for frame in reader.frames(step=step, max_side=_LONGEST_SIDE):
         face = None
-        if isinstance(finder, LandmarkFinder) and previous is not None and not lost and looked % _DETECT_EVERY:
+        if previous is not None and not lost and looked % _DETECT_EVERY:
             face = finder.follow_face(frame.image, previous)
         if face is None:
             patient = looked < _PATIENT_SAMPLES if previous is None else False
