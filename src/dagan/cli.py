@@ -86,6 +86,14 @@ def animate(
     save_motion: Annotated[Path | None, typer.Option(help="Motion file to write too (.motion).", show_default=False)] = None,
     report: Annotated[Path | None, typer.Option("--json", help="Report to write too (.json).", show_default=False)] = None,
     frame_rate: RateOption = None,
+    on_missing: Annotated[
+        str,
+        typer.Option(
+            "--on-missing",
+            help="What takes the place of driving frames without a face: hold keeps the nearest motion, rest lets the source rest, "
+            "error refuses the video.",
+        ),
+    ] = "hold",
     encoder: Annotated[
         str | None, typer.Option("--encoder", help="hardware (where there is one), or an encoder's name.", show_default=False)
     ] = None,
@@ -109,6 +117,7 @@ def animate(
         report=report,
         frame_rate=parse_rate(frame_rate),
         encoder=encoder,
+        on_missing=on_missing,
         overwrite=overwrite,
     )
     animate_file(source, driving, output, options, runtime)

@@ -21,6 +21,7 @@ import numpy as np
 from dagan.animate.animator import Animator
 from dagan.animate.driving import MotionReader, frame_spans, is_motion_file, nearest_keypoints, refuse_photo
 from dagan.animate.layout import Layout, PasteBack, Plain, SideBySide
+from dagan.animate.missing import check_on_missing
 from dagan.animate.motion import MOTION_SUFFIXES, Motion, check_fit, read_motion, save_motion
 from dagan.animate.report import AnimateReport, write_report
 from dagan.errors import InputError
@@ -36,10 +37,11 @@ from dagan.inference.workers import on_workers
 from dagan.media.faces import FaceFinder
 from dagan.media.framing import crop
 from dagan.media.images import read_image
+from dagan.media.landmarks import FaceLandmarker
 from dagan.media.notices import Warn, to_stderr
+from dagan.media.shots import FramingReport
 from dagan.media.sound import SOUND_SUFFIXES
 from dagan.media.video import VideoReader, VideoWriter, open_video
-from dagan.media.video_framing import FramingReport
 from dagan.media.writer import VIDEO_SUFFIXES
 from dagan.weights import load
 
@@ -54,7 +56,9 @@ class AnimateOptions:
     middle is taken. relative, adapt_scale: see `Animator`. reference: auto (the driving frame whose pose is most like the
     source's), first, or a frame number; None is auto, for a motion file the frame stored in it. side_by_side, paste_back: see
     `dagan.animate.layout`. save_motion, report: files to write too. frame_rate: of a folder of images (25 where None).
-    encoder: see `VideoWriter`'s codec. engine: opens
+    encoder: see `VideoWriter`'s codec.
+    on_missing: what takes the place of driving frames without a face: hold (the nearest real motion), rest (the source's own pose, eased
+    to and from) or error. engine: opens
     what computes, in place of PyTorch with the first four.
     """
 
@@ -73,6 +77,7 @@ class AnimateOptions:
     overwrite: bool = False
     frame_rate: Fraction | None = None
     encoder: str | None = None
+    on_missing: str = "hold"
     engine: Callable[[], Runner] | None = None
 
 
@@ -86,6 +91,7 @@ class _Driving:
     faces: FramingReport | None = None
     truncated: bool = False
     damaged: int = 0
+    missing: int = 0
 
 
 class _Notices:
@@ -122,10 +128,11 @@ def animate(
     with ExitStack() as stack:
         opened = _open_driving(driving, options, stack)
         engine = options.engine() if options.engine else Engine(load(options.model, options.device, options.precision), options.batch_size)
-        finder = FaceFinder() if options.crop else None
+        landmarker = FaceLandmarker() if options.crop or isinstance(opened, VideoReader) else None
+        finder = FaceFinder(landmarker) if options.crop else None
         framing = view_still(image, finder, str(source), notices)
         face = crop(image, framing, engine.size)
-        driven = _motion(opened, driving, engine, face, finder, options, progress, notices)
+        driven = _motion(opened, driving, engine, face, landmarker, options, progress, notices)
         layout: Layout = Plain(engine.size)
         if options.side_by_side:
             layout = SideBySide(face, engine)
@@ -163,7 +170,8 @@ def _report(
         device_memory_mb=None if device_memory is None else round(device_memory, 1),
         reference_frame=motion.reference if animator.relative else None,
         pictures_searched=faces.frames if faces else 0,
-        without_face=faces.missing if faces else 0,
+        frames_without_face=driven.missing,
+        shots=faces.shots if faces else 1,
         several_faces=bool(faces and faces.several),
         truncated=driven.truncated,
         damaged_parts=driven.damaged,
@@ -182,6 +190,7 @@ def _check(source: Path, driving: Path, output: Path, options: AnimateOptions) -
         check_destination(options.report, "a report", (".json",), options.overwrite)
     if options.reference is not None:
         parse_reference(options.reference)
+    check_on_missing(options.on_missing)
     if options.encoder is not None:
         VideoWriter(output, 256, 256, codec=options.encoder, warn=lambda _: None)  # refuses a name that is none
     if options.side_by_side and options.paste_back:
@@ -211,7 +220,7 @@ def _motion(
     path: Path,
     engine: Runner,
     source: np.ndarray,
-    finder: FaceFinder | None,
+    landmarker: FaceLandmarker | None,
     options: AnimateOptions,
     progress: Progress,
     warn: Warn,
@@ -224,17 +233,18 @@ def _motion(
         if options.reference == "auto":
             asked = nearest_keypoints(engine, source, opened.value)
         return _Driving(opened if asked is None else opened.with_reference(asked))
-    view, faces = view_video(opened, finder, warn, progress, LOOK)
-    wanted = source if asked is None and options.relative else None
+    view, faces = view_video(opened, FaceFinder(landmarker) if options.crop else None, warn, progress, LOOK)
+    reader = MotionReader(engine, opened, landmarker, options.crop)
+    on_missing = check_on_missing(options.on_missing)
     with closing(counted(read_ahead(opened, view, engine.size), progress, READ, opened.frame_count)) as frames:
-        motion = MotionReader(engine, opened, finder).read(frames, wanted)
+        motion = reader.read(frames, source, reference=asked, relative=options.relative, on_missing=on_missing)
+    if reader.missing:
+        instead = "the nearest motion is held" if on_missing == "hold" else "the source rests"
+        warn(f"{path}: no face in {reader.missing} of {len(motion)} frames: {instead} there")
     if (problem := opened.problem()) is not None:
         warn(problem)
     truncated, damaged = opened.truncated, opened.damaged  # of this pass: a later one may stop early
-    if asked is not None:
-        check_reference(asked, len(motion))
-        motion = motion.with_reference(asked)
-    return _Driving(motion, opened, view, faces, truncated, damaged)
+    return _Driving(motion, opened, view, faces, truncated, damaged, reader.missing)
 
 
 def _draw(

@@ -81,7 +81,9 @@ def measure_depth(
         return 1
     with open_video(source, options.frame_rate or 25) as reader:
         engine, finder = _open_engine(options, warn)
-        view, _ = view_video(reader, finder, warn, progress, LOOK)
+        view, faces = view_video(reader, finder, warn, progress, LOOK)
+        if faces is not None and faces.missing:
+            warn(f"{source}: no face in {faces.missing} of {faces.frames} pictures looked at: the framing is held there")
         if output.suffix.lower() == _NUMBERS:
             count = _write_numbers(output, reader, view, engine, options, progress)
         else:
@@ -127,7 +129,8 @@ def _write_still(
         points = point_cloud(disparity, engine.depth_range, options.focal)
         write_ply(output, points, picture.reshape(-1, 3), options.overwrite)
     elif suffix == _NUMBERS:
-        arrays = {"disparity": disparity, "framing": np.array(framing.bounds), **_facts(image.shape[1], image.shape[0], engine)}
+        square = {"framing": np.array(framing.bounds), "framing_angle": np.array(framing.angle)}
+        arrays = {"disparity": disparity, **square, **_facts(image.shape[1], image.shape[0], engine)}
         with atomic_output(output, options.overwrite) as temporary:
             np.savez(temporary, allow_pickle=False, **arrays)
     else:
@@ -136,13 +139,16 @@ def _write_still(
 
 def _write_numbers(output: Path, reader: VideoReader, view: View, engine: Runner, options: DepthOptions, progress: Progress) -> int:
     times: list[float] = []
-    framings: list[tuple[float, float, float, float]] = []
+    framings: list[tuple[float, float, float, float, float]] = []
     with map_archive(output, options.overwrite) as archive:
         for frames, maps in _measured(reader, view, engine, progress):
             archive.add(maps)
             times += [float(frame.time) for frame in frames]
-            framings += [view.at(frame.time).bounds for frame in frames]
-        archive.notes |= {"times": np.array(times), "framing": np.array(framings), **_facts(reader.width, reader.height, engine)}
+            squares = [view.at(frame.time) for frame in frames]
+            framings += [(*square.bounds, square.angle) for square in squares]
+        placed = np.array(framings).reshape(-1, 5)
+        facts = {"framing": placed[:, :4], "framing_angle": placed[:, 4], **_facts(reader.width, reader.height, engine)}
+        archive.notes |= {"times": np.array(times)} | facts
     return len(times)
 
 

@@ -15,7 +15,8 @@ from dagan.media.faces import FaceFinder
 from dagan.media.framing import Framing, crop, frame_still
 from dagan.media.notices import Warn
 from dagan.media.reader import Frame, VideoReader
-from dagan.media.video_framing import FramingReport, frame_video
+from dagan.media.shots import FramingReport
+from dagan.media.video_framing import frame_video
 
 _FRAMES_AHEAD = 8  # decoded and cut before they are asked for; evens out a decoder that works by groups of pictures
 

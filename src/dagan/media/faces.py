@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from dagan.errors import InputError
 from dagan.media.landmarks import FaceLandmarker
+from dagan.media.mesh_points import OUTLINE
+from dagan.media.turning import lean
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,6 +20,16 @@ class FaceBox:
     box: tuple[float, float, float, float]
     score: float
     landmarks: np.ndarray
+
+    @cached_property
+    def lean(self) -> float:
+        """The angle by which the face leans clockwise, in radians, from -pi to pi."""
+        return lean(self.landmarks)
+
+    @property
+    def outline(self) -> np.ndarray:
+        """P x 2 positions on the rim of the face mesh and on the nose: their bounds are the face's, however it is turned."""
+        return self.landmarks[list(OUTLINE), :2]
 
     @property
     def height(self) -> float:

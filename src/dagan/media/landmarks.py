@@ -1,15 +1,17 @@
 """Faces with 478 landmarks: the networks of MediaPipe's Face Landmarker bundle, run as its makers run them.
 
 A detector finds rough boxes; a mesh network looks at each in a turned crop, and says how sure it is that a face is there.
+The detector sees faces that lean up to about 45 degrees, so regions are turned by quarters where it finds none upright.
 From frame to frame the crop comes from the last landmarks, and the detector rests. Landmarks are x, y in image pixels (the
 first pixel spans 0 to 1) and z in the same scale, negative towards the camera, with 0 near the middle of the head.
 """
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,10 @@ from dagan.media.tflite import Network
 
 BUNDLE = Path(__file__).parent / "bundled" / "face_landmarker.task"
 MIN_PRESENCE = 0.5
+_SURE = 0.99  # presence; where the mesh is less sure, the face may lie on its side, and all directions are tried
+_SURE_TURNED = 0.9  # presence that is asked of faces seen in a turned region: three more directions are three more chances to err
+_MOST_TURNED_TILES = 12
+_QUARTERS = (math.pi / 2, math.pi, -math.pi / 2)
 _MESH_SIDE = 256
 _NEAR = 2.5  # a lost face is looked for in a square this many times the last crop
 _LANDMARKS, _PRESENCE, _BLENDSHAPES = "Identity", "Identity_1", "StatefulPartitionedCall:0"
@@ -54,12 +60,14 @@ class FaceLandmarker:
     def detect(self, image: np.ndarray, *, thorough: bool = True) -> list[Face]:
         """All faces in an H x W x 3 uint8 image, largest first.
 
-        When the whole image shows none, `thorough` looks again in ever smaller tiles: up to about a second for no face.
+        Faces may lean by any angle. When the whole image shows none, `thorough` looks again in ever smaller tiles: up to
+        about a second for no face.
         """
-        faces = self._faces_in(image, [whole(image)])
+        faces = self._faces_around(image, [whole(image)])
         if not faces and thorough:
             for regions in tiles(image):
-                faces = self._faces_in(image, regions)
+                few = len(regions) <= _MOST_TURNED_TILES
+                faces = self._faces_around(image, regions) if few else self._faces_in(image, regions)
                 if faces:
                     break
         return faces
@@ -73,13 +81,21 @@ class FaceLandmarker:
         if face is not None:
             return face
         roi = _roi_of(previous.landmarks)
-        near = self._faces_in(image, [Roi(roi.x, roi.y, roi.side * _NEAR)])
+        near = self._faces_in(image, [Roi(roi.x, roi.y, roi.side * _NEAR, roi.angle)])
         faces = near or self.detect(image, thorough=False)
         return faces[0] if faces else None
 
     def look_at(self, image: np.ndarray, landmarks: np.ndarray) -> Face | None:
         """The face where these landmarks (478 x 3) of an earlier image are; None when the mesh is not sure of it."""
         return self._look(image, _roi_of(landmarks))
+
+    def _faces_around(self, image: np.ndarray, regions: list[Roi]) -> list[Face]:
+        """Faces in upright regions; where none is seen for sure, those in the same regions turned by quarters too."""
+        faces = self._faces_in(image, regions)
+        if any(face.score >= _SURE for face in faces):
+            return faces
+        turned = [replace(region, angle=angle) for region in regions for angle in _QUARTERS]
+        return _distinct(faces + [face for face in self._faces_in(image, turned) if face.score >= _SURE_TURNED])
 
     def _faces_in(self, image: np.ndarray, regions: list[Roi]) -> list[Face]:
         faces: list[Face] = []
@@ -88,9 +104,9 @@ class FaceLandmarker:
                 face = self._look(image, roi_around(found.box, found.points[0], found.points[1]))
                 # The second look has the crop that the mesh itself asks for, as in tracking: both then agree.
                 face = face and self._look(image, _roi_of(face.landmarks))
-                if face is not None and not any(_same(face, other) for other in faces):
+                if face is not None:
                     faces.append(face)
-        return sorted(faces, key=_area, reverse=True)
+        return _distinct(faces)
 
     def _look(self, image: np.ndarray, roi: Roi) -> Face | None:
         """The face that fills a region; None when the mesh does not believe in it."""
@@ -117,6 +133,15 @@ def _box(landmarks: np.ndarray) -> tuple[float, float, float, float]:
     x0, y0 = landmarks[:, :2].min(axis=0).tolist()
     x1, y1 = landmarks[:, :2].max(axis=0).tolist()
     return x0, y0, x1, y1
+
+
+def _distinct(faces: list[Face]) -> list[Face]:
+    """Of faces at one place that of which the mesh is surest, largest first: the right direction makes it surest."""
+    kept: list[Face] = []
+    for face in sorted(faces, key=lambda face: face.score, reverse=True):
+        if not any(_same(face, other) for other in kept):
+            kept.append(face)
+    return sorted(kept, key=_area, reverse=True)
 
 
 def _area(face: Face) -> float:
