@@ -59,6 +59,7 @@ class CutFinder:
         before, latest = self._thumbnails[-2 - later], self._thumbnails[-1]
         if np.abs(latest - before).mean() < _REVERTED * change:
             return None
+        self._changes[place] = 0.0  # the next shot may be short: this cut must not make its own look small
         return self._times[-1 - later]
 
 
