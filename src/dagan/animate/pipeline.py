@@ -37,7 +37,6 @@ from dagan.media.faces import FaceFinder, open_face_finder
 from dagan.media.framing import crop
 from dagan.media.images import read_image
 from dagan.media.notices import Warn, to_stderr
-from dagan.media.sound import SOUND_SUFFIXES
 from dagan.media.video import VideoReader, VideoWriter, open_video
 from dagan.media.video_framing import FramingReport
 from dagan.media.writer import VIDEO_SUFFIXES
@@ -134,17 +133,17 @@ def animate(
             layout = PasteBack(image, framing)
         animator = Animator(engine, options.relative, options.adapt_scale)
         animator.set_source(face)
-        _draw(output, animator, driven, layout, options, progress, notices)
+        sound = _draw(output, animator, driven, layout, options, progress, notices)
     if options.save_motion is not None:
         save_motion(options.save_motion, driven.motion, options.overwrite)
-    report = _report(source, driving, output, driven, animator, time.monotonic() - began, notices.messages)
+    report = _report(source, driving, output, driven, animator, time.monotonic() - began, sound, notices.messages)
     if options.report is not None:
         write_report(options.report, report, options.overwrite)
     return report
 
 
 def _report(
-    source: Path, driving: Path, output: Path, driven: _Driving, animator: Animator, wall: float, warnings: list[str]
+    source: Path, driving: Path, output: Path, driven: _Driving, animator: Animator, wall: float, sound: bool, warnings: list[str]
 ) -> AnimateReport:  # fmt: skip
     motion, faces, engine = driven.motion, driven.faces, animator.engine
     device_memory = peak_device_memory_mb(engine.device)
@@ -168,7 +167,7 @@ def _report(
         several_faces=bool(faces and faces.several),
         truncated=driven.truncated,
         damaged_parts=driven.damaged,
-        sound=driven.reader is not None and driven.reader.has_audio and output.suffix.lower() in SOUND_SUFFIXES,
+        sound=sound,
         warnings=warnings,
     )
 
@@ -240,8 +239,8 @@ def _motion(
 
 def _draw(
     output: Path, animator: Animator, driven: _Driving, layout: Layout, options: AnimateOptions, progress: Progress, warn: Warn
-) -> None:  # fmt: skip
-    """Computes and writes every frame."""
+) -> bool:  # fmt: skip
+    """Computes and writes every frame; whether sound went along."""
     motion, reader = driven.motion, driven.reader
     animator.set_reference(motion.keypoints(slice(motion.reference, motion.reference + 1)))
     with (
@@ -260,6 +259,7 @@ def _draw(
     ):
         for frame, (moment, duration) in zip(frames, frame_spans(motion), strict=True):
             writer.write(frame, moment, duration)
+    return writer.has_sound
 
 
 def _frames(animator: Animator, driven: _Driving, layout: Layout) -> Generator[np.ndarray]:

@@ -17,7 +17,8 @@ from dagan.media.gif import GifPalette
 from dagan.media.hardware import HARDWARE, SUFFIXES, HardwareEncoder, find_hardware_encoder
 from dagan.media.notices import Warn, to_stderr
 from dagan.media.output import atomic_output
-from dagan.media.sound import SOUND_SUFFIXES, SoundTrack
+from dagan.media.sound import SoundTrack
+from dagan.media.sound_check import SOUND_SUFFIXES, check_sound
 
 if TYPE_CHECKING:
     from av.packet import Packet
@@ -137,6 +138,11 @@ class VideoWriter:
         if self._sound is not None:
             self._sound.feed(time)
 
+    @property
+    def has_sound(self) -> bool:
+        """Whether sound was written, so far as is known: to be asked after the end."""
+        return self._sound is not None and self._sound.written > 0
+
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if error is not None:
             self._stack.__exit__(kind, error, trace)
@@ -211,18 +217,18 @@ class VideoWriter:
     def _open_sound(self, stack: ExitStack) -> None:
         if self._audio_from is None or self._audio_from.is_dir():
             return
-        with open_container(self._audio_from) as source:
-            if not source.streams.audio:
-                return
-            if all(stream.codec_context is None for stream in source.streams.audio):
-                self._warn(f"the sound of {self._audio_from} is left out: its kind of compression is not known here")
-                return
         if self._suffix not in SOUND_SUFFIXES:
-            self._warn(f"the sound of {self._audio_from} is left out: {self._suffix} files hold none")
+            with open_container(self._audio_from) as source:
+                if source.streams.audio:
+                    self._warn(f"the sound of {self._audio_from} is left out: {self._suffix} files hold none")
             return
-        origin = start_time(self._audio_from) + self._audio_start
-        self._sound = SoundTrack(self._audio_from, self._output, self._suffix, origin)
-        stack.callback(self._sound.close)
+        check = check_sound(self._audio_from, self._suffix)
+        if check.problem is not None:
+            self._warn(f"the sound of {self._audio_from} is left out: {check.problem}")
+        elif check.copied or check.encoding is not None:
+            origin = start_time(self._audio_from) + self._audio_start
+            self._sound = SoundTrack(self._audio_from, self._output, self._suffix, origin, check, self._warn)
+            stack.callback(self._sound.close)
 
     def _close_quietly(self) -> None:
         """Lets go of the file after a failure; what it holds is thrown away."""
