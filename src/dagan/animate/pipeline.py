@@ -33,6 +33,7 @@ from dagan.inference.runner import Runner
 from dagan.inference.usage import peak_device_memory_mb, peak_memory_mb
 from dagan.inference.view import View, read_ahead, view_still, view_video
 from dagan.inference.workers import on_workers
+from dagan.media.animation import ANIMATIONS
 from dagan.media.faces import FaceFinder, open_face_finder
 from dagan.media.framing import crop
 from dagan.media.images import read_image
@@ -186,7 +187,7 @@ def _check(source: Path, driving: Path, output: Path, options: AnimateOptions) -
         VideoWriter(output, 256, 256, codec=options.encoder, warn=lambda _: None)  # refuses a name that is none
     if options.side_by_side and options.paste_back:
         raise InputError("--side-by-side and --paste-back give different pictures: choose one")
-    if source.suffix.lower() in VIDEO_SUFFIXES and source.suffix.lower() != ".gif":
+    if source.suffix.lower() in VIDEO_SUFFIXES and source.suffix.lower() not in ANIMATIONS:
         raise InputError(f"{source} is a video: SOURCE is the photo to animate, DRIVING the video")
     refuse_photo(driving)
     if options.frame_rate is not None and driving.exists() and not driving.is_dir():

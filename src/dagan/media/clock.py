@@ -25,6 +25,8 @@ LONGEST_PAUSE = 3600
 _CLOCK_MAY_JUMP = 0x200  # FFmpeg's AVFMT_TS_DISCONT among the flags of a format
 # Sound and pictures of the same moment lie at most about this far apart in a file, in seconds.
 _INTERLEAVING = 2.0
+_LONGEST_FRAME = 1.0  # seconds; MP4 gives the frame before a jump of the clock all of the jump as its duration
+_MOST_REORDERED = 32  # packets of pictures that may wait; codecs show a frame at most 16 later than they decode it
 _MOST_HELD = 4096  # packets of sound that wait for the pictures of their part; they are small
 _PATIENCE = 0.3  # seconds of sound after which a small jump of the pictures is taken to be one of the sound too
 
@@ -41,9 +43,9 @@ class Clock:
         self._container = container
         self._video, self._sound = video, sound
         self._longest_pause = _LONGEST_PAUSE_BROADCAST if clock_may_jump(container) else LONGEST_PAUSE
-        self._pictures = _Track(1 / float((video.average_rate if video is not None else None) or 25))
-        self._sounds = _Track(0.02)
-        self._held: deque[Packet] = deque()
+        self._pictures, self._sounds = _Track(0.04), _Track(0.02)
+        self._leaping: list[Packet] = []  # pictures that wait
+        self._held: deque[Packet] = deque()  # sound that waits
         self._sound_run = (0.0, 0.0)  # the stretch of the file's own clock that sound covers without a pause
         self._joint_seen: float | None = None  # where the sound was when only the pictures had jumped
 
@@ -59,47 +61,76 @@ class Clock:
         """All packets, moved; the last ones of each stream are empty, for flushing decoders. Lets FFmpeg's errors through."""
         streams: list[Stream] = [stream for stream in (self._video, self._sound) if stream is not None]
         for packet in self._container.demux(streams):
-            if packet.stream is self._sound:
-                if not packet.size:
-                    yield from self._release()
-                    yield packet
-                    continue
+            if not packet.size:
+                yield from self._release() if packet.stream is self._sound else self._settle()
+                yield packet
+            elif packet.stream is self._sound:
+                if packet.dts is None:
+                    packet.dts = packet.pts
                 self._note_sound(packet)
                 self._held.append(packet)
             else:
-                if packet.size:
-                    self._place_picture(packet)
-                yield packet
+                yield from self._place_picture(packet)
             yield from self._place_held()
+        yield from self._settle()
         yield from self._release()
 
-    def _place_picture(self, packet: Packet) -> None:
+    def _place_picture(self, packet: Packet) -> Iterator[Packet]:
+        """Moves a packet of the pictures; one whose time lies far ahead waits until it is known where the old clock ends."""
         track = self._pictures
         time = _seconds(packet.dts, packet)
+        if self._leaping or self._is_ahead(packet):
+            self._leaping.append(packet)
+            leapt = time is None or track.latest is None or abs(time - track.latest) > self._longest_pause
+            if leapt or len(self._leaping) >= _MOST_REORDERED:
+                yield from self._settle()
+            return
         if time is not None and track.latest is not None:
-            frame = _length(packet) or track.step
-            if time < track.latest - frame / 2 or self._jumps_ahead(time):
+            frame = track.length_of(packet)
+            if time < track.latest - frame / 2:
                 self._move(track, packet, frame)
             elif track.shift and time > track.latest + 2 * frame:  # a single wrong time may lie behind: the old clock is back
                 self._move(track, packet, frame, only_known=True)
-        if time is not None:
-            track.latest = time
         track.put(packet)
+        yield packet
 
-    def _jumps_ahead(self, time: float) -> bool:
-        """Whether the pictures' pause up to `time` is a jump of the clock: it is long, and no sound runs through it."""
-        assert self._pictures.latest is not None
-        before = self._pictures.latest
-        if time - before <= self._longest_pause:
-            return False
+    def _is_ahead(self, packet: Packet) -> bool:
+        """Whether the packet's picture is to be shown so long after those before it that the clock may have jumped."""
+        time = _seconds(packet.dts if packet.pts is None else packet.pts, packet)
+        track = self._pictures
+        return time is not None and track.latest is not None and time + track.shift - track.end > self._longest_pause
+
+    def _settle(self) -> Iterator[Packet]:
+        """Moves the pictures that waited. Around a leap they come in decoding order: some of the old clock follow some of the new."""
+        if not self._leaping:
+            return
+        track, waiting = self._pictures, self._leaping
+        self._leaping = []
+        ahead = [self._is_ahead(packet) for packet in waiting]
+        before, after = track.shift, track.shift
+        for packet, new in zip(waiting, ahead, strict=True):
+            if not new:
+                track.put(packet)
+        first = min((packet for packet, new in zip(waiting, ahead, strict=True) if new), key=_shown)
+        if self._is_jump(_shown(first)):
+            self._move(track, first, track.step)
+            after = track.shift
+        for packet, new in zip(waiting, ahead, strict=True):
+            if new:
+                decoded = _seconds(packet.dts, packet)
+                track.shift = before if decoded is not None and decoded + before <= track.end + self._longest_pause else after
+                track.put(packet, after)
+        yield from waiting
+
+    def _is_jump(self, time: float) -> bool:
+        """Whether the long pause of the pictures up to `time` is a jump of the clock: no sound runs through it."""
+        before = self._pictures.end - self._pictures.shift
         start, end = self._sound_run
         return not (start <= before + _INTERLEAVING and end >= (before + time) / 2)
 
     def _move(self, track: _Track, packet: Packet, tolerance: float, only_known: bool = False) -> None:
         """Finds the shift that lets the packet follow what came before: one used earlier where it fits to the frame."""
-        time = _seconds(packet.dts if packet.pts is None else packet.pts, packet)
-        assert time is not None
-        wanted = track.end - time
+        wanted = track.end - _shown(packet)
         known = min(track.shifts, key=lambda shift: abs(shift - wanted))
         if abs(known - wanted) <= tolerance * 3 / 2:
             track.change(known)
@@ -130,25 +161,23 @@ class Clock:
     def _place_sound(self, packet: Packet, final: bool) -> bool:
         """Moves a packet of sound; False where the pictures that follow must be seen first."""
         track, pictures = self._sounds, self._pictures
-        time = _seconds(packet.pts if packet.dts is None else packet.dts, packet)
+        time = _seconds(packet.dts, packet)
         if time is None or track.latest is None:
             if time is not None:
                 track.change(pictures.shift)
-                track.latest = time
             track.put(packet)
             return True
         jumped = time < track.latest or time - track.latest > self._longest_pause
         if self._video is None:
             if jumped:
-                self._move(track, packet, _length(packet))
+                self._move(track, packet, track.length_of(packet))
         elif pictures.shift != track.shift:
             if jumped or self._belongs_to_new_part(time):
                 track.change(pictures.shift)
         elif jumped and not final and self._pictures_may_still_jump():
             return False
         elif time < track.latest - _INTERLEAVING:  # only the sound's clock started again
-            self._move(track, packet, _length(packet))
-        track.latest = time
+            self._move(track, packet, track.length_of(packet))
         track.put(packet)
         if pictures.shift == track.shift:
             self._joint_seen = None
@@ -178,11 +207,11 @@ def clock_may_jump(container: InputContainer) -> bool:
 class _Track:
     """Where one stream has got to. latest: its last decoding time, in the file's clock. end: of what was placed, in the new clock.
 
-    step: seconds that a packet lasts which does not say it. shifts: all that were added to times so far.
+    step: seconds that the latest packet lasts. shifts: all that were added to times so far.
     """
 
     def __init__(self, step: float) -> None:
-        self.step = step
+        self.step = step  # until a packet says it
         self.latest: float | None = None
         self.end = float("-inf")
         self.shift = 0.0
@@ -193,21 +222,33 @@ class _Track:
         if shift not in self.shifts:
             self.shifts.append(shift)
 
-    def put(self, packet: Packet) -> None:
-        """Moves the packet's times, to a whole number of its ticks."""
-        if self.shift:
-            ticks = round(self.shift / packet.time_base)
-            if packet.pts is not None:
-                packet.pts += ticks
-            if packet.dts is not None:
-                packet.dts += ticks
-        time = _seconds(packet.dts if packet.pts is None else packet.pts, packet)
-        if time is not None:
-            self.end = max(self.end, time + (_length(packet) or self.step))
+    def put(self, packet: Packet, shown_shift: float | None = None) -> None:
+        """Moves the packet's times, to a whole number of its ticks; `shown_shift` moves the time of display instead of `shift`."""
+        decoded = _seconds(packet.dts, packet)
+        self.latest = self.latest if decoded is None else decoded
+        if packet.dts is not None and self.shift:
+            packet.dts += round(self.shift / packet.time_base)
+        if packet.pts is not None and (shift := self.shift if shown_shift is None else shown_shift):
+            packet.pts += round(shift / packet.time_base)
+        if packet.pts is not None or packet.dts is not None:
+            self.step = self.length_of(packet)
+            self.end = max(self.end, _shown(packet) + self.step)
+
+    def length_of(self, packet: Packet) -> float:
+        """Seconds that the packet lasts; where it does not say, or says nonsense, as long as the one before."""
+        length = _length(packet)
+        return length if 0 < length <= _LONGEST_FRAME else self.step
 
 
 def _seconds(ticks: int | None, packet: Packet) -> float | None:
     return None if ticks is None else ticks * float(packet.time_base)
+
+
+def _shown(packet: Packet) -> float:
+    """When what the packet holds is shown, in seconds; when it is decoded, where that is all it says."""
+    time = _seconds(packet.dts if packet.pts is None else packet.pts, packet)
+    assert time is not None
+    return time
 
 
 def _length(packet: Packet) -> float:

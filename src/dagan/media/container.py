@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dagan.errors import InputError
-from dagan.media.clock import Clock
+from dagan.media.clock import LONGEST_PAUSE, Clock
 from dagan.media.images import require_file
 
 if TYPE_CHECKING:
@@ -174,7 +174,10 @@ def packet_span(path: Path) -> tuple[int, Fraction, int]:
             for packet in clock.packets():
                 if packet.stream is stream and packet.pts is not None:
                     count += 1
-                    end = max(end, (packet.pts + (packet.duration or 0)) * packet.time_base)
+                    length = (packet.duration or 0) * packet.time_base
+                    if length > LONGEST_PAUSE:  # up to where the clock jumps to
+                        length = Fraction(0)
+                    end = max(end, packet.pts * packet.time_base + length)
         except av.FFmpegError:  # cut off
             pass
     return count, end, clock.joints

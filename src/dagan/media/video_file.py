@@ -50,6 +50,9 @@ class FileReader(VideoReader):
             packets, last, joints = files.packet_span(path)
             if length is None or joints:
                 count, length = packets, last - self.start
+                measured = packets / max(length, self.time_base)
+                if not 0.8 < measured / self.rate < 1.25:  # the header's average counts the jumps as time
+                    self.rate = measured.limit_denominator(1001)
         self.duration = max(length, 1 / self.rate)
         self.frame_count = count or max(1, round(self.duration * self.rate))
 
