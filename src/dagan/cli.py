@@ -40,9 +40,14 @@ ResumeOption = Annotated[
 SourceArgument = Annotated[Path, typer.Argument(help="Photo to animate.", show_default=False)]
 DrivingArgument = Annotated[Path, typer.Argument(help="Video, folder of images or motion file that drives it.", show_default=False)]
 PicturesArgument = Annotated[Path, typer.Argument(help="Photo, video or folder of images.", show_default=False)]
-VideoOption = Annotated[Path, typer.Option("--output", "-o", help="Video to write: .mp4, .mov, .mkv, .webm or .gif.", show_default=False)]
+VideoOption = Annotated[
+    Path,
+    typer.Option(
+        "--output", "-o", help="Video (.mp4, .mov, .mkv, .webm) or animated picture (.gif, .webp, .png) to write.", show_default=False
+    ),
+]
 DepthOption = Annotated[
-    Path, typer.Option("--output", "-o", help="To write: .png or .mp4 (colours), .npz (numbers), .ply (points).", show_default=False)
+    Path, typer.Option("--output", "-o", help="To write: .png, .mp4 or .gif (colours), .npz (numbers), .ply (points).", show_default=False)
 ]
 ModelOption = Annotated[str, typer.Option("--model", help="Bundled model's name, model file, exported folder, or hub id owner/repository.")]
 RunDeviceOption = Annotated[str, typer.Option("--device", help="Where to compute: auto, cpu, cuda, cuda:N or mps.")]

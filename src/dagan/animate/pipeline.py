@@ -34,13 +34,13 @@ from dagan.inference.runner import Runner
 from dagan.inference.usage import peak_device_memory_mb, peak_memory_mb
 from dagan.inference.view import View, read_ahead, view_still, view_video
 from dagan.inference.workers import on_workers
+from dagan.media.animation import ANIMATIONS
 from dagan.media.faces import FaceFinder
 from dagan.media.framing import crop
 from dagan.media.images import read_image
 from dagan.media.landmarks import FaceLandmarker
 from dagan.media.notices import Warn, to_stderr
 from dagan.media.shots import FramingReport
-from dagan.media.sound import SOUND_SUFFIXES
 from dagan.media.video import VideoReader, VideoWriter, open_video
 from dagan.media.writer import VIDEO_SUFFIXES
 from dagan.weights import load
@@ -140,17 +140,17 @@ def animate(
             layout = PasteBack(image, framing)
         animator = Animator(engine, options.relative, options.adapt_scale)
         animator.set_source(face)
-        _draw(output, animator, driven, layout, options, progress, notices)
+        sound = _draw(output, animator, driven, layout, options, progress, notices)
     if options.save_motion is not None:
         save_motion(options.save_motion, driven.motion, options.overwrite)
-    report = _report(source, driving, output, driven, animator, time.monotonic() - began, notices.messages)
+    report = _report(source, driving, output, driven, animator, time.monotonic() - began, sound, notices.messages)
     if options.report is not None:
         write_report(options.report, report, options.overwrite)
     return report
 
 
 def _report(
-    source: Path, driving: Path, output: Path, driven: _Driving, animator: Animator, wall: float, warnings: list[str]
+    source: Path, driving: Path, output: Path, driven: _Driving, animator: Animator, wall: float, sound: bool, warnings: list[str]
 ) -> AnimateReport:  # fmt: skip
     motion, faces, engine = driven.motion, driven.faces, animator.engine
     device_memory = peak_device_memory_mb(engine.device)
@@ -175,7 +175,7 @@ def _report(
         several_faces=bool(faces and faces.several),
         truncated=driven.truncated,
         damaged_parts=driven.damaged,
-        sound=driven.reader is not None and driven.reader.has_audio and output.suffix.lower() in SOUND_SUFFIXES,
+        sound=sound,
         warnings=warnings,
     )
 
@@ -195,7 +195,7 @@ def _check(source: Path, driving: Path, output: Path, options: AnimateOptions) -
         VideoWriter(output, 256, 256, codec=options.encoder, warn=lambda _: None)  # refuses a name that is none
     if options.side_by_side and options.paste_back:
         raise InputError("--side-by-side and --paste-back give different pictures: choose one")
-    if source.suffix.lower() in VIDEO_SUFFIXES and source.suffix.lower() != ".gif":
+    if source.suffix.lower() in VIDEO_SUFFIXES and source.suffix.lower() not in ANIMATIONS:
         raise InputError(f"{source} is a video: SOURCE is the photo to animate, DRIVING the video")
     refuse_photo(driving)
     if options.frame_rate is not None and driving.exists() and not driving.is_dir():
@@ -249,8 +249,8 @@ def _motion(
 
 def _draw(
     output: Path, animator: Animator, driven: _Driving, layout: Layout, options: AnimateOptions, progress: Progress, warn: Warn
-) -> None:  # fmt: skip
-    """Computes and writes every frame."""
+) -> bool:  # fmt: skip
+    """Computes and writes every frame; whether sound went along."""
     motion, reader = driven.motion, driven.reader
     animator.set_reference(motion.keypoints(slice(motion.reference, motion.reference + 1)))
     with (
@@ -269,6 +269,7 @@ def _draw(
     ):
         for frame, (moment, duration) in zip(frames, frame_spans(motion), strict=True):
             writer.write(frame, moment, duration)
+    return writer.has_sound
 
 
 def _frames(animator: Animator, driven: _Driving, layout: Layout) -> Generator[np.ndarray]:

@@ -99,9 +99,9 @@ def _check(source: Path, output: Path, still: bool, options: DepthOptions) -> np
         raise InputError(f"{source} does not exist: give a photo, a video or a folder of images")
     check_distinct((output,), (source,))
     suffix = output.suffix.lower()
-    if still and suffix in VIDEO_SUFFIXES:
+    if still and suffix in VIDEO_SUFFIXES and suffix not in IMAGE_SUFFIXES:
         raise InputError(f"{source} is one picture: its depth is written to .png (colours), .npz (numbers) or .ply (points), not {suffix}")
-    if not still and suffix in (*IMAGE_SUFFIXES, _CLOUD):
+    if not still and suffix in (*IMAGE_SUFFIXES, _CLOUD) and suffix not in VIDEO_SUFFIXES:
         raise InputError(f"{source} holds many pictures: their depth is written to .mp4 (colours) or .npz (numbers), not {suffix}")
     allowed = (*IMAGE_SUFFIXES, _NUMBERS, _CLOUD) if still else (*VIDEO_SUFFIXES, _NUMBERS)
     check_destination(output, "depth", allowed, options.overwrite)

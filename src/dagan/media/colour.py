@@ -50,12 +50,12 @@ def to_rgb(frame: av.VideoFrame, width: int, height: int, *, fast: bool = False)
 
 
 def from_rgb(image: np.ndarray, pixel_format: str) -> av.VideoFrame:
-    """A BT.709 limited-range frame of a YUV `pixel_format` from H x W x 3 uint8 RGB; the sides fit the format."""
+    """A frame from H x W x 3 uint8 RGB, of an RGB `pixel_format` or, in BT.709 and limited range, a YUV one; the sides fit the format."""
     import av
 
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-    if pixel_format == "rgb24":
-        return frame
+    if av.VideoFormat(pixel_format).is_rgb:
+        return frame.reformat(format=pixel_format)
     return frame.reformat(
         format=pixel_format, dst_colorspace=BT709, src_color_range=FULL, dst_color_range=LIMITED, interpolation=_EXACT
     )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dagan.media import container as files
+from dagan.media.clock import LONGEST_PAUSE, Clock, clock_may_jump
 from dagan.media.colour import to_rgb
 from dagan.media.reader import Frame, VideoReader
 
@@ -42,12 +43,17 @@ class FileReader(VideoReader):
             self._header_frames = stream.frames
             self._counts_all = "mov" not in container.format.name.split(",")  # MOV and MP4 also count frames cut away by edits
             self._video_end, self._file_end = _header_ends(stream, container)
-        count = self._header_frames
-        if self._file_end is None:  # a recording that was never finished: no length in its header
-            count, last = files.packet_span(path)
-            self.duration = max(last - self.start, 1 / self.rate)
-        else:
-            self.duration = max(self._file_end - self.start, 1 / self.rate)
+            may_jump = clock_may_jump(container)
+        count, length = self._header_frames, None if self._file_end is None else self._file_end - self.start
+        # A recording that was never finished has no length in its header, and one whose clock jumps has a wrong one.
+        if length is None or may_jump or length > LONGEST_PAUSE:
+            packets, last, joints = files.packet_span(path)
+            if length is None or joints:
+                count, length = packets, last - self.start
+                measured = packets / max(length, self.time_base)
+                if not 0.8 < measured / self.rate < 1.25:  # the header's average counts the jumps as time
+                    self.rate = measured.limit_denominator(1001)
+        self.duration = max(length, 1 / self.rate)
         self.frame_count = count or max(1, round(self.duration * self.rate))
 
     def _read(self, step: int, max_side: int | None) -> Generator[Frame]:
@@ -66,8 +72,9 @@ class FileReader(VideoReader):
                 held = (image, time, index)
                 duration = frame.duration * self.time_base if frame.duration else 1 / self.rate
         if held is not None and held[0] is not None:
-            if self._video_end is not None and not self.truncated and self._video_end > self.start + held[1]:
-                duration = self._video_end - self.start - held[1]
+            left = None if self._video_end is None or self._shifted else self._video_end - self.start - held[1]
+            if left is not None and left > 0 and not self.truncated:
+                duration = left
             yield Frame(held[0], held[1], held[2], duration)
 
     def _decode(self) -> Generator[tuple[VideoFrame, Fraction]]:
@@ -75,7 +82,7 @@ class FileReader(VideoReader):
         import av
 
         self.frames_read, self.truncated, self.damaged = 0, False, 0
-        self._failed, self._seen_to = False, self.start
+        self._failed, self._shifted, self._seen_to = False, False, self.start
         previous = Fraction(0)
         with files.open_container(self.path) as container:
             stream = container.streams[self._stream_index]
@@ -96,16 +103,19 @@ class FileReader(VideoReader):
         self.truncated = self._failed or self._is_short()
 
     def _packets(self, container: InputContainer, stream: VideoStream) -> Iterator[Packet | None]:
-        """The packets of the video stream, the last ones empty: they flush the decoder, also after a read error."""
+        """The packets of the video stream on a clock without jumps, the last ones empty: they flush the decoder, also after a read error.
+
+        Where only the file as a whole has a length, its sound tells too whether the end was reached.
+        """
         import av
 
-        # Where only the file as a whole has a length, its sound tells too whether the end was reached.
-        sound = container.streams.audio[:1] if self._video_end is None else ()
+        clock = Clock(container, stream, files.sound_stream(container))
         try:
-            for packet in container.demux([stream, *sound]):
+            for packet in clock.packets():
+                self._shifted = clock.joints > 0
                 if packet.stream is stream:
                     yield packet
-                elif packet.pts is not None:
+                elif packet.pts is not None and self._video_end is None:
                     self._seen_to = max(self._seen_to, (packet.pts + (packet.duration or 0)) * packet.time_base)
         except av.FFmpegError:
             self._failed = True
@@ -123,7 +133,9 @@ class FileReader(VideoReader):
             return []
 
     def _is_short(self) -> bool:
-        """Whether the header promised more than was found, with room for headers that round."""
+        """Whether the header promised more than was found, with room for headers that round; it knows nothing of jumps of the clock."""
+        if self._shifted:
+            return False
         if self._header_frames and self.frames_read >= self._header_frames:
             return False
         if self._counts_all and self._header_frames and self.frames_read < self._header_frames - 2:
