@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dagan.media import container as files
-from dagan.media.colour import to_rgb
+from dagan.media.interlace import deinterlaced
 from dagan.media.reader import Frame, VideoReader
+from dagan.media.screen import Screen
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -31,10 +32,9 @@ class FileReader(VideoReader):
             stream = files.video_stream(container, path)
             first = files.first_frame(container, stream, path)
             self._stream_index = stream.index
-            self._turn = files.frame_turn(first)
-            self._stored_size = _square_pixel_size(first, stream)
-            self.width, self.height = self._stored_size[::-1] if self._turn.transpose else self._stored_size
-            self.rotation = self._turn.degrees
+            self._screen = Screen(first, stream, container)
+            self.width, self.height = self._screen.width, self._screen.height
+            self.rotation = self._screen.degrees
             self.start = files.frame_time(first, stream) or Fraction(0)
             self.time_base = Fraction(first.time_base or stream.time_base or Fraction(1, 90_000))
             self.has_audio = bool(container.streams.audio)
@@ -52,17 +52,15 @@ class FileReader(VideoReader):
 
     def _read(self, step: int, max_side: int | None) -> Generator[Frame]:
         """Holds every picture back until the next one's time is known, which gives its duration."""
-        scale = min(1.0, max_side / max(self._stored_size)) if max_side else 1.0
-        width, height = (max(1, round(side * scale)) for side in self._stored_size)
         held: tuple[np.ndarray | None, Fraction, int] | None = None
         duration = 1 / self.rate
         with closing(self._decode()) as decoded:
-            for index, (frame, time) in enumerate(decoded):
+            for index, (frame, (time, stream)) in enumerate(deinterlaced(decoded)):
                 if held is not None and held[0] is not None:
                     yield Frame(held[0], held[1], held[2], time - held[1])
                 image = None
                 if index % step == 0:
-                    image = self._turn.apply(to_rgb(frame, width, height, fast=max_side is not None))
+                    image = self._screen.picture(frame, stream, max_side)
                 held = (image, time, index)
                 duration = frame.duration * self.time_base if frame.duration else 1 / self.rate
         if held is not None and held[0] is not None:
@@ -70,7 +68,7 @@ class FileReader(VideoReader):
                 duration = self._video_end - self.start - held[1]
             yield Frame(held[0], held[1], held[2], duration)
 
-    def _decode(self) -> Generator[tuple[VideoFrame, Fraction]]:
+    def _decode(self) -> Generator[tuple[VideoFrame, tuple[Fraction, VideoStream]]]:
         """All frames that can be decoded, with strictly increasing times from 0 on; counts what goes wrong."""
         import av
 
@@ -92,7 +90,7 @@ class FileReader(VideoReader):
                     previous = time
                     self._seen_to = max(self._seen_to, self.start + time + (frame.duration or 0) * self.time_base)
                     self.frames_read += 1
-                    yield frame, time
+                    yield frame, (time, stream)
         self.truncated = self._failed or self._is_short()
 
     def _packets(self, container: InputContainer, stream: VideoStream) -> Iterator[Packet | None]:
@@ -131,14 +129,6 @@ class FileReader(VideoReader):
         if self._video_end is not None:
             return self._seen_to < self._video_end - max(3 / self.rate, Fraction(1, 4))
         return self._file_end is not None and self._seen_to < self._file_end - max(3 / self.rate, Fraction(1, 2))
-
-
-def _square_pixel_size(frame: VideoFrame, stream: VideoStream) -> tuple[int, int]:
-    """Stored width and height with pixels made square by widening (old camcorders store narrow ones)."""
-    aspect = Fraction(stream.sample_aspect_ratio or 1)
-    if not Fraction(1, 4) < aspect < 4:
-        aspect = Fraction(1)
-    return max(1, round(frame.width * aspect)), frame.height
 
 
 def _header_ends(stream: VideoStream, container: InputContainer) -> tuple[Fraction | None, Fraction | None]:
