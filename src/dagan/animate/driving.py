@@ -14,14 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
-from dagan.animate.motion import MOTION_SUFFIXES, Motion
+from dagan.animate.motion import MOTION_SUFFIXES, Motion, holds_motion
 from dagan.errors import InputError
 from dagan.inference.batches import batched
-from dagan.inference.inputs import is_photo
 from dagan.inference.reference import HeadPose, head_pose, nearest_layout, pose_distance
 from dagan.inference.runner import Runner
 from dagan.inference.workers import on_workers
 from dagan.media.faces import FaceFinder, LandmarkFinder
+from dagan.media.kinds import is_photo, is_picture, is_video
 from dagan.media.landmarks import Face
 from dagan.media.reader import Frame, VideoReader
 from dagan.models.keypoints import Keypoints
@@ -31,8 +31,8 @@ _CANDIDATES_A_SECOND = 8
 
 
 def is_motion_file(path: Path) -> bool:
-    """Whether the name says so."""
-    return path.suffix.lower() in MOTION_SUFFIXES
+    """Whether a file holds a motion, whatever its name; or is no picture and no video, and is named like a motion file."""
+    return holds_motion(path) or (path.suffix.lower() in MOTION_SUFFIXES and not is_picture(path) and not is_video(path))
 
 
 def refuse_photo(path: Path) -> None:

@@ -1,8 +1,8 @@
 """Wide-gamut and high-dynamic-range colours, brought to what the networks were trained on: BT.709 primaries, standard range.
 
-Each kind of colour (a transfer curve and primaries) becomes one cube of output colours, right within half a level of 255 on average, which FFmpeg's
-`lut3d` filter looks colours up in. White of the standard range is taken as 100 cd/m2, as HDR masters of standard pictures have it.
-Brighter light is rolled off by a Moebius curve on the largest of the three channels, so that hues stay.
+Each kind of colour (a transfer curve and primaries) becomes one cube of output colours, right within half a level of 255 on average,
+which FFmpeg's `lut3d` filter looks colours up in. White of the standard range is taken as 100 cd/m2, as when a standard picture is
+mastered in HDR. Brighter light is rolled off by a Moebius curve on the largest of the three channels, so that hues stay.
 """
 
 from __future__ import annotations
@@ -116,9 +116,9 @@ def _rolled_off(light: np.ndarray) -> np.ndarray:
 def _cube_text(cube: Cube) -> str:
     """The conversion as a .cube file, the format of the film trade; red runs fastest."""
     axis = np.linspace(0, 1, _SIDE)
-    blue, green, red = np.meshgrid(axis, axis, axis, indexing="ij")
-    colours = cube.convert(np.stack([red, green, blue], axis=-1).reshape(-1, 3))
-    return "\n".join([f"LUT_3D_SIZE {_SIDE}", *("%.6f %.6f %.6f" % tuple(colour) for colour in colours.tolist()), ""])
+    blues, greens, reds = np.meshgrid(axis, axis, axis, indexing="ij")
+    colours = cube.convert(np.stack([reds, greens, blues], axis=-1).reshape(-1, 3))
+    return "\n".join([f"LUT_3D_SIZE {_SIDE}", *(f"{red:.6f} {green:.6f} {blue:.6f}" for red, green, blue in colours.tolist()), ""])
 
 
 _own = threading.local()  # a graph serves one thread at a time

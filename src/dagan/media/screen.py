@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dagan.media.colour import to_rgb
-from dagan.media.container import frame_turn
+from dagan.media.container import Turn, frame_turn
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -41,7 +41,8 @@ class Screen:
         self._graph: Graph | None = None
         self._graph_shape: tuple[int, int, str] | None = None
         self._aspect_varies = False
-        self.degrees = frame_turn(first).degrees
+        self._turns: dict[int, Turn] = {}
+        self.degrees = self._turn(first).degrees
         self.width, self.height = self._seen_size(first, self._declared)
 
     def picture(self, frame: VideoFrame, stream: VideoStream, max_side: int | None = None) -> np.ndarray:
@@ -57,7 +58,7 @@ class Screen:
             wide, high = (max(1, round(side * fit)) for side in (wide, high))
         else:
             wide, high = width, height
-        turn = frame_turn(frame)
+        turn = self._turn(frame)
         stored = (high, wide) if turn.transpose else (wide, high)
         image = turn.apply(to_rgb(frame, *stored, fast=max_side is not None))
         if (wide, high) == (width, height):
@@ -70,7 +71,13 @@ class Screen:
     def _seen_size(self, frame: VideoFrame, aspect: Fraction) -> tuple[int, int]:
         """Width and height with pixels made square by widening (old camcorders store narrow ones), after the turn."""
         stored = max(1, round(frame.width * aspect)), frame.height
-        return stored[::-1] if frame_turn(frame).transpose else stored
+        return stored[::-1] if self._turn(frame).transpose else stored
+
+    def _turn(self, frame: VideoFrame) -> Turn:
+        """The frame's turn, read once for each angle: PyAV's side data make frames wait for the garbage collector."""
+        if frame.rotation not in self._turns:
+            self._turns[frame.rotation] = frame_turn(frame)
+        return self._turns[frame.rotation]
 
     def _aspect(self, frame: VideoFrame, stream: VideoStream) -> Fraction:
         # The decoder runs ahead of its frames: for as long as it knows of no other shape, none has come.

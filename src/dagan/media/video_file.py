@@ -23,11 +23,15 @@ if TYPE_CHECKING:
 
 
 class FileReader(VideoReader):
-    """The frames of a video file. Raises InputError when it is missing, no video, or has no frame that can be decoded."""
+    """The frames of a video file. Raises InputError when it is missing, no video, or has no frame that can be decoded.
 
-    def __init__(self, path: Path) -> None:
+    threads: whether the decoder may use several; it should not where many files are read at a time.
+    """
+
+    def __init__(self, path: Path, threads: bool = True) -> None:
         super().__init__()
         self.path = path
+        self._threads = threads
         with files.open_container(path) as container:
             stream = files.video_stream(container, path)
             first = files.first_frame(container, stream, path)
@@ -78,7 +82,7 @@ class FileReader(VideoReader):
         with files.open_container(self.path) as container:
             stream = container.streams[self._stream_index]
             assert isinstance(stream, av.VideoStream)
-            stream.thread_type = "AUTO"
+            stream.thread_type = "AUTO" if self._threads else "NONE"
             for packet in self._packets(container, stream):
                 for frame in self._decode_packet(stream, packet):
                     stamp = files.frame_time(frame, stream)
