@@ -55,7 +55,8 @@ class AnimateOptions:
     middle is taken. relative, adapt_scale: see `Animator`. reference: auto (the driving frame whose pose is most like the
     source's), first, or a frame number; None is auto, for a motion file the frame stored in it. side_by_side, paste_back: see
     `dagan.animate.layout`. max_side: pixels of the longer side that a photo is shrunk to for pasting back, where it has more: videos
-    of larger pictures take long and play nowhere. save_motion, report: files to write too. frame_rate: of a folder of images (25 where None).
+    of larger pictures take long and play nowhere. save_motion, report: files to write too. frame_rate: of a folder of images (25
+    where None).
     landmarker: the face landmarker bundle, where it is not to be looked for. encoder: see `VideoWriter`'s codec. engine: opens
     what computes, in place of PyTorch with the first four.
     """

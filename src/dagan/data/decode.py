@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ Frames = NDArray[np.uint8]
 @dataclass(frozen=True)
 class Probe:
     """What is known of a clip without decoding: frames in all, frames per second, and each frame's presentation time, in
-    the stream's unit, in order (None where the file does not say); keys: which of them decoding may start at."""
+    the stream's unit, in order (None where the file does not say, or says one twice); keys: which of them decoding may start at."""
 
     count: int
     rate: float
@@ -55,17 +56,24 @@ def probe(clip: Clip) -> Probe:
     with open_container(clip.path) as container:
         stream = _stream(container, clip.path)
         try:
-            packets = [(p.pts, p.is_keyframe) for p in container.demux(stream) if p.size and not p.is_discard]
+            packets = [(p.pts, p.is_keyframe, p.dts) for p in container.demux(stream) if p.size and not p.is_discard]
         except av.FFmpegError as error:
             raise InputError(f"{clip.path} is damaged ({error}): remove it from the data folder, or replace it") from None
         rate = float(stream.average_rate or IMAGE_RATE)
     if not packets:
         raise InputError(f"{clip.path} holds no frames: remove it from the data folder, or replace it")
-    known = sorted((time, key) for time, key in packets if time is not None)
-    if len(known) < len(packets):
+    known = sorted((time, key) for time, key, _ in packets if time is not None)
+    if len(known) < len(packets) or _starts_again([time for _, _, time in packets if time is not None], float(stream.time_base)):
         return Probe(len(packets), rate)
     times, keys = zip(*known, strict=True)
+    if len(set(times)) < len(times):
+        return Probe(len(packets), rate)
     return Probe(len(times), rate, np.asarray(times, np.int64), np.asarray(keys, bool))
+
+
+def _starts_again(times: list[int], unit: float) -> bool:
+    """Whether the clock of a joined recording jumps back, by more than the delay with which some encoders start."""
+    return any((earlier - later) * unit > 0.4 for earlier, later in pairwise(times))
 
 
 def read_clip(clip: Clip, size: int) -> Frames:
@@ -100,10 +108,8 @@ class RandomReader:
         if clip.path.is_dir():
             images = images_of(clip.path)
             return np.stack([_image(images[i], self.size) for i in indices])
-        if is_picture(clip.path):
+        if known.times is None or known.keys is None or not known.keys.any():  # nothing to seek by
             return np.stack(list(_video(clip.path, self.size)))[indices]
-        if known.times is None or known.keys is None or not known.keys.any():
-            raise InputError(f"{clip.path} has no frame times to seek by: convert it to .mp4, or set data.storage to memory")
         try:
             found = self._decode(clip.path, known.times, known.keys, sorted(set(indices)))
         except av.FFmpegError as error:
@@ -129,6 +135,9 @@ class RandomReader:
                 if pts >= last:
                     break
         missing = [i for i in wanted if i not in found]
+        if missing:  # broadcast streams have no index, and a jump in them may land too late
+            found |= {i: picture for i, picture in enumerate(_video(path, self.size)) if i in missing}
+            missing = [i for i in wanted if i not in found]
         if missing:
             raise InputError(f"{path}: frame {missing[0]} cannot be decoded: remove the file from the data folder, or replace it")
         return found

@@ -31,15 +31,18 @@ def is_animation(path: Path) -> bool:
 
 
 def is_video(path: Path) -> bool:
-    """Whether a file that is no picture has a stream of moving pictures."""
+    """Whether a file that is no picture has a stream of moving pictures, of which at least one can be decoded."""
     from dagan.errors import InputError
-    from dagan.media.container import open_container, video_stream
+    from dagan.media.container import first_frame, open_container, video_stream
 
     if is_picture(path):
         return False
     try:
         with open_container(path) as container:
-            video_stream(container, path)
+            # FFmpeg opens anything that is named like a picture as one.
+            if container.format.name.endswith("_pipe") or container.format.name == "image2":
+                return False
+            first_frame(container, video_stream(container, path), path)
     except InputError:
         return False
     return True
