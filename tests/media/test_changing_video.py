@@ -33,7 +33,8 @@ def part(path, picture, start, aspect=Fraction(1), pixels="yuv420p", matrix=6, c
         context.sample_aspect_ratio, context.colorspace, context.color_range = aspect, matrix, color_range
         image = av.VideoFrame.from_ndarray(picture)
         for i in range(FRAMES):
-            frame = image.reformat(format=pixels, dst_colorspace=5 if matrix == 6 else matrix, src_color_range=2, dst_color_range=color_range)
+            scaler = 5 if matrix == 6 else matrix  # the scaler's number
+            frame = image.reformat(format=pixels, dst_colorspace=scaler, src_color_range=2, dst_color_range=color_range)
             frame.pts, frame.time_base = start + i, Fraction(1, 25)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))

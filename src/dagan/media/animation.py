@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Generator
 from fractions import Fraction
 from math import lcm
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from dagan.errors import InputError
 from dagan.media.images import require_file, shrunk
-from dagan.media.pillow_image import cube_of, to_srgb_array
+from dagan.media.pillow_image import cube_of, opened, to_srgb_array
 from dagan.media.reader import Frame, VideoReader
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ _TICKS = 90_000
 
 
 class AnimationReader(VideoReader):
-    """The frames of an animated picture; of a photo, one frame. Raises InputError when the file is no picture or damaged at once."""
+    """The frames of an animated picture. Raises InputError when the file is no picture or damaged at once."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -62,10 +61,7 @@ class AnimationReader(VideoReader):
         from PIL import Image as Pillow
 
         self.truncated = False
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            image = self._opened()
-        with image:
+        with opened(self.path) as image:
             count = getattr(image, "n_frames", 1)
             # A PNG may have a picture for programs that do not animate; it is none of the animation's.
             first = 1 if count > 1 and getattr(image, "default_image", False) else 0
@@ -80,14 +76,6 @@ class AnimationReader(VideoReader):
                     self.truncated = True
                     return
                 yield image
-
-    def _opened(self) -> Image:
-        from PIL import Image as Pillow
-
-        try:
-            return Pillow.open(self.path)
-        except Exception as error:
-            raise InputError(f"{self.path} is not a picture that can be read ({error}): give a video") from error
 
 
 def _delay(image: Image) -> Fraction:

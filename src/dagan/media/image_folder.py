@@ -1,4 +1,4 @@
-"""A folder of numbered images, read as a video of constant frame rate."""
+"""A folder of numbered images, or one image, read as a video of constant frame rate."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from dagan.media.reader import Frame, VideoReader
 
 
 class FolderReader(VideoReader):
-    """The images of a folder in natural order. Raises InputError when there are none, or when their sizes differ."""
+    """The images of a folder in natural order, or one image. Raises InputError when there are none, or when their sizes differ."""
 
     def __init__(self, folder: Path, rate: Fraction) -> None:
         super().__init__()
         self.path = folder
-        self._files = image_files(folder)
+        self._files = image_files(folder) if folder.is_dir() else [folder]
         if not self._files:
             raise InputError(f"{folder} holds no images ({', '.join(IMAGE_SUFFIXES)}): give a video file or a folder of images")
         if rate <= 0:

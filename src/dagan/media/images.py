@@ -6,7 +6,6 @@ Pillow and its plug-ins do the decoding; it is imported on first use because the
 from __future__ import annotations
 
 import re
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ import numpy as np
 from dagan.errors import InputError
 from dagan.media.kinds import IMAGE_SUFFIXES, foreign_kind
 from dagan.media.output import atomic_output
-from dagan.media.pillow_image import cube_of, to_eight_bits, to_srgb_array
+from dagan.media.pillow_image import cube_of, opened, to_eight_bits, to_srgb_array
 from dagan.media.tiff import is_deep, is_tiff, read_deep_tiff, white_is_zero
 
 if TYPE_CHECKING:
@@ -104,13 +103,11 @@ def _decode(path: Path) -> np.ndarray:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # size and EXIF warnings: the image is read all the same
-            with Image.open(path) as image:
-                if is_deep(image):
-                    return to_srgb_array(_deep(image, path))
-                _load(image, path)
-                return to_srgb_array(image, cube_of(path))
+        with opened(path) as image:
+            if is_deep(image):
+                return to_srgb_array(_deep(image, path))
+            _load(image, path)
+            return to_srgb_array(image, cube_of(path))
     except Image.DecompressionBombError as error:
         raise InputError(f"{path} has too many pixels ({_first_line(error)}): make it smaller first") from error
     except UnidentifiedImageError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 # Pillow knows more, some of them by guessing; these are recognised by their first bytes.
@@ -61,16 +60,15 @@ def _pictures_in(path: Path) -> int:
     """How many pictures a viewer shows for the file; 0 for anything that is no picture."""
     from PIL import Image
 
+    from dagan.media.pillow_image import opened
     from dagan.media.tiff import is_tiff
 
     if not path.is_file():
         return 0
     Image.init()  # not every Pillow has AVIF
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # large ones are told of when they are read
-            with Image.open(path, formats=[name for name in _FORMATS if name in Image.OPEN]) as image:
-                return getattr(image, "n_frames", 1) if image.format in _ANIMATED else 1
+        with opened(path, [name for name in _FORMATS if name in Image.OPEN]) as image:
+            return getattr(image, "n_frames", 1) if image.format in _ANIMATED else 1
     except Image.DecompressionBombError:
         return 1
     except OSError as error:

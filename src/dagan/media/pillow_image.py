@@ -5,7 +5,11 @@ Orientation, bit depth, palette, colour profile, HDR and wide gamut, transparenc
 
 from __future__ import annotations
 
+import logging
 import struct
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +23,18 @@ if TYPE_CHECKING:
 
 _SAME_COLOURS = 2  # of 255: a profile whose colours differ by no more is sRGB under another name, and is not worth rounding for
 _HEADER = 1 << 16  # bytes of a file among which its colour tags are looked for
+
+
+@contextmanager
+def opened(path: Path, formats: list[str] | None = None) -> Iterator[Image]:
+    """The file as an image of Pillow's, without what Pillow would print about it. Lets Pillow's errors through."""
+    from PIL import Image as Pillow
+
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of size and EXIF: the image is read all the same
+        with Pillow.open(path, formats=formats) as image:
+            yield image
 
 
 def to_srgb_array(image: Image, cube: Cube | None = None) -> np.ndarray:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dagan.media.animation import AnimationReader
 from dagan.media.image_folder import FolderReader
-from dagan.media.kinds import is_picture
+from dagan.media.kinds import is_animation, is_photo
 from dagan.media.reader import Frame, VideoReader
 from dagan.media.video_file import FileReader
 from dagan.media.writer import VideoWriter
@@ -22,6 +22,6 @@ def open_video(path: Path | str, rate: Fraction | int = 25, threads: bool = True
     several. Raises InputError when the path is missing, empty, no video, cut off before its first frame, or a folder without images.
     """
     path = Path(path)
-    if path.is_dir():
-        return FolderReader(path, Fraction(rate))
-    return AnimationReader(path) if is_picture(path) else FileReader(path, threads)
+    if is_animation(path):
+        return AnimationReader(path)
+    return FolderReader(path, Fraction(rate)) if path.is_dir() or is_photo(path) else FileReader(path, threads)
