@@ -88,6 +88,9 @@ def animate(
     ] = None,
     side_by_side: Annotated[bool, typer.Option("--side-by-side", help="Show source, driving frame, depth and result.")] = False,
     paste_back: Annotated[bool, typer.Option("--paste-back", help="Put the result back into the whole photo.")] = False,
+    max_side: Annotated[
+        int, typer.Option("--max-side", help="With --paste-back, a photo whose longer side has more pixels is shrunk to so many.")
+    ] = 1920,
     save_motion: Annotated[Path | None, typer.Option(help="Motion file to write too (.motion).", show_default=False)] = None,
     report: Annotated[Path | None, typer.Option("--json", help="Report to write too (.json).", show_default=False)] = None,
     frame_rate: RateOption = None,
@@ -118,6 +121,7 @@ def animate(
         reference=reference,
         side_by_side=side_by_side,
         paste_back=paste_back,
+        max_side=max_side,
         save_motion=save_motion,
         report=report,
         frame_rate=parse_rate(frame_rate),

@@ -7,8 +7,8 @@ import pytest
 
 from dagan.errors import InputError
 from dagan.inference.progress import silent
-from dagan.inference.view import middle, read_view, view_still, view_video
-from dagan.media.framing import Framing
+from dagan.inference.view import read_view, view_still, view_video
+from dagan.media.framing import Framing, middle
 from dagan.media.video import open_video
 from faces_seen import seen
 from running_samples import moving_pictures, write_clip

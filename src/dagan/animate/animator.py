@@ -24,10 +24,11 @@ from dagan.inference.engine import Engine
 from dagan.inference.progress import silent
 from dagan.inference.runner import EncodedSource, Runner
 from dagan.inference.transfer import transfer
-from dagan.inference.view import read_ahead, to_square, view_still, view_video
+from dagan.inference.view import read_ahead, view_still, view_video
 from dagan.inference.workers import on_workers
 from dagan.media.faces import FaceFinder
 from dagan.media.framing import crop as cut
+from dagan.media.framing import to_square
 from dagan.media.notices import to_stderr
 from dagan.media.video import open_video
 from dagan.models.dagan import DaGAN

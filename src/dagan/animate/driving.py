@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from dagan.animate.missing import FaceWatch, OnMissing, fill
-from dagan.animate.motion import MOTION_SUFFIXES, Motion
+from dagan.animate.motion import MOTION_SUFFIXES, Motion, holds_motion
 from dagan.errors import InputError
 from dagan.inference.batches import batched
-from dagan.inference.inputs import is_photo
 from dagan.inference.reference import check_reference, head_pose, nearest_layout, pose_distance
 from dagan.inference.runner import Runner
 from dagan.inference.workers import on_workers
+from dagan.media.kinds import is_photo, is_picture, is_video
 from dagan.media.landmarks import Face, FaceLandmarker
 from dagan.media.reader import Frame, VideoReader
 from dagan.media.shots import MOST_SAMPLES
@@ -33,8 +33,8 @@ _FRAMED = 0.1  # of the side, by which the face of a well framed picture may be 
 
 
 def is_motion_file(path: Path) -> bool:
-    """Whether the name says so."""
-    return path.suffix.lower() in MOTION_SUFFIXES
+    """Whether a file holds a motion, whatever its name; or is no picture and no video, and is named like a motion file."""
+    return holds_motion(path) or (path.suffix.lower() in MOTION_SUFFIXES and not is_picture(path) and not is_video(path))
 
 
 def refuse_photo(path: Path) -> None:

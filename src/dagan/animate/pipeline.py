@@ -34,10 +34,10 @@ from dagan.inference.runner import Runner
 from dagan.inference.usage import peak_device_memory_mb, peak_memory_mb
 from dagan.inference.view import View, read_ahead, view_still, view_video
 from dagan.inference.workers import on_workers
-from dagan.media.animation import ANIMATIONS
 from dagan.media.faces import FaceFinder
 from dagan.media.framing import crop
-from dagan.media.images import read_image
+from dagan.media.images import SMALLEST_SIDE, read_image, shrunk
+from dagan.media.kinds import is_video
 from dagan.media.landmarks import FaceLandmarker
 from dagan.media.notices import Warn, to_stderr
 from dagan.media.shots import FramingReport
@@ -55,8 +55,9 @@ class AnimateOptions:
     model, device, precision, batch_size: as `dagan.load` and `Engine` take them. crop: find the face in both inputs; otherwise the
     middle is taken. relative, adapt_scale: see `Animator`. reference: auto (the driving frame whose pose is most like the
     source's), first, or a frame number; None is auto, for a motion file the frame stored in it. side_by_side, paste_back: see
-    `dagan.animate.layout`. save_motion, report: files to write too. frame_rate: of a folder of images (25 where None).
-    encoder: see `VideoWriter`'s codec.
+    `dagan.animate.layout`. max_side: pixels of the longer side that a photo is shrunk to for pasting back, where it has more: videos
+    of larger pictures take long and play nowhere. save_motion, report: files to write too. frame_rate: of a folder of images (25
+    where None). encoder: see `VideoWriter`'s codec.
     on_missing: what takes the place of driving frames without a face: hold (the nearest real motion), rest (the source's own pose, eased
     to and from) or error. engine: opens
     what computes, in place of PyTorch with the first four.
@@ -72,6 +73,7 @@ class AnimateOptions:
     reference: str | None = None
     side_by_side: bool = False
     paste_back: bool = False
+    max_side: int = 1920
     save_motion: Path | None = None
     report: Path | None = None
     overwrite: bool = False
@@ -124,7 +126,7 @@ def animate(
     began = time.monotonic()
     notices = _Notices(warn)
     _check(source, driving, output, options)
-    image = read_image(source)
+    image = _source_image(source, options, notices)
     with ExitStack() as stack:
         opened = _open_driving(driving, options, stack)
         engine = options.engine() if options.engine else Engine(load(options.model, options.device, options.precision), options.batch_size)
@@ -147,6 +149,18 @@ def animate(
     if options.report is not None:
         write_report(options.report, report, options.overwrite)
     return report
+
+
+def _source_image(source: Path, options: AnimateOptions, warn: Warn) -> np.ndarray:
+    """The source picture; of one that will be the output's, at most so many pixels."""
+    image = read_image(source)
+    if not options.paste_back:
+        return image
+    small = shrunk(image, options.max_side)
+    if small is not image:
+        sizes = [f"{picture.shape[1]} x {picture.shape[0]}" for picture in (image, small)]
+        warn(f"{source} is {sizes[0]} pixels: the video is made at {sizes[1]} (--max-side {options.max_side})")
+    return small
 
 
 def _report(
@@ -193,9 +207,11 @@ def _check(source: Path, driving: Path, output: Path, options: AnimateOptions) -
     check_on_missing(options.on_missing)
     if options.encoder is not None:
         VideoWriter(output, 256, 256, codec=options.encoder, warn=lambda _: None)  # refuses a name that is none
+    if options.max_side < SMALLEST_SIDE:
+        raise InputError(f"--max-side is {options.max_side} pixels: must be at least {SMALLEST_SIDE}")
     if options.side_by_side and options.paste_back:
         raise InputError("--side-by-side and --paste-back give different pictures: choose one")
-    if source.suffix.lower() in VIDEO_SUFFIXES and source.suffix.lower() not in ANIMATIONS:
+    if is_video(source):
         raise InputError(f"{source} is a video: SOURCE is the photo to animate, DRIVING the video")
     refuse_photo(driving)
     if options.frame_rate is not None and driving.exists() and not driving.is_dir():

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from dagan.data.clips import Clip, find_clips, find_stills, held_out
 from dagan.data.config import DataConfig
-from dagan.data.decode import Frames, Probe, RandomReader, probe, read_clip
+from dagan.data.decode import DECODER, Frames, Probe, RandomReader, probe, read_clip
 from dagan.data.landmarks import Points, landmarks_of
 from dagan.errors import InputError
 
@@ -216,7 +216,7 @@ class _Cache:
     def of(cls, config: DataConfig, clips: Sequence[Clip]) -> _Cache | None:
         if config.cache is None:
             return None
-        key = hashlib.sha256(f"{config.size} {_stamp(clips)}".encode()).hexdigest()[:16]
+        key = hashlib.sha256(f"{DECODER} {config.size} {_stamp(clips)}".encode()).hexdigest()[:16]
         return cls(config.cache / f"frames-{config.size}-{key}")
 
     def complete(self) -> bool:

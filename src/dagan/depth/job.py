@@ -21,14 +21,14 @@ from dagan.inference.batches import batched
 from dagan.inference.colours import DEFAULT_MAP, colour_table, colourise, robust_range
 from dagan.inference.destination import check_destination, check_distinct
 from dagan.inference.engine import Engine
-from dagan.inference.inputs import is_photo
 from dagan.inference.progress import Progress, counted, silent
 from dagan.inference.runner import Runner
 from dagan.inference.view import View, read_ahead, view_still, view_video
 from dagan.inference.workers import on_workers
 from dagan.media.faces import FaceFinder
 from dagan.media.framing import Framing, crop
-from dagan.media.images import IMAGE_SUFFIXES, read_image, write_image
+from dagan.media.images import read_image, write_image
+from dagan.media.kinds import IMAGE_SUFFIXES, is_photo
 from dagan.media.notices import Warn, to_stderr
 from dagan.media.output import atomic_output
 from dagan.media.reader import Frame

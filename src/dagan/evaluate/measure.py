@@ -22,7 +22,7 @@ from dagan.evaluate.rulers import Rulers, Settings
 from dagan.evaluate.tally import Tally
 from dagan.inference.batches import batched
 from dagan.inference.reference import pose_distance
-from dagan.inference.view import to_square
+from dagan.media.framing import to_square
 
 TILE = 128
 BATCH = 8

@@ -205,3 +205,15 @@ def _ramp(start: int, stop: int, low: float, high: float, length: int) -> np.nda
     fall = np.ones_like(position) if high >= length - 0.5 else np.clip((high - position) / feather, 0, 1)
     weight = np.minimum(rise, fall)
     return weight * weight * (3 - 2 * weight)
+
+
+def middle(width: int, height: int) -> Framing:
+    """The largest square in the middle, on whole pixels, so that a square picture stays as it is."""
+    side = min(width, height)
+    return Framing((width - side) // 2 + side / 2, (height - side) // 2 + side / 2, side)
+
+
+def to_square(picture: np.ndarray, size: int) -> np.ndarray:
+    """uint8 size x size x 3: the middle of a uint8 H x W x 3 picture; itself where it has that size."""
+    height, width = picture.shape[:2]
+    return picture if (height, width) == (size, size) else crop(picture, middle(width, height), size)

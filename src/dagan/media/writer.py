@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from dagan.errors import InputError
-from dagan.media.animation import ANIMATIONS, FINEST_CLOCK, GifPalette, Pace, set_last_delay
+from dagan.media.animation_formats import ANIMATIONS, FINEST_CLOCK, GifPalette, Pace, set_last_delay
 from dagan.media.colour import from_rgb, tag_stream
 from dagan.media.container import open_container, start_time
 from dagan.media.hardware import HARDWARE, SUFFIXES, HardwareEncoder, find_hardware_encoder
@@ -57,7 +57,7 @@ class VideoWriter:
     width, height: of the frames; an odd last row or column is doubled, because the pixel format pairs them.
     rate: average frames a second. time_base: clock tick for frame times (the driving video's, to keep them exact); WebM, MKV and
     WebP round times to 1/1000 s, GIF to 1/100 s. An animated picture (GIF, WebP, PNG) lacks the frames that would be shown too
-    briefly for its format: see `dagan.media.animation`. audio_from: file whose sound, if any, goes along from `audio_start` seconds
+    briefly for its format: see `dagan.media.animation_formats`. audio_from: file whose sound, if any, goes along from `audio_start` seconds
     after its first frame on, until the last frame's end. codec, crf: encoder and quality (lower is better) instead of the format's; codec
     "hardware": one of the machine's where there is one. warn: hears where there is none, and of sound that a format cannot hold.
     Raises InputError for a suffix or codec that cannot be written, an existing file without `overwrite`, a full disk, and when no
