@@ -22,7 +22,7 @@ from rich.console import Console
 from torch import Tensor
 
 import dagan.train.log as runlog
-from dagan.config import dump
+from dagan.checks import dump
 from dagan.errors import InputError
 from dagan.train import state
 from dagan.train.ema import moving_average
