@@ -156,3 +156,14 @@ def test_what_cannot_work_is_said(model):
 
 def test_the_package_offers_it():
     assert dagan.Animator is Animator
+
+
+def test_scale_is_adapted_wherever_nothing_else_is_said():
+    defaults = {
+        "transfer": signature(dagan.transfer).parameters["adapt_scale"].default,
+        "Animator": signature(Animator).parameters["adapt_scale"].default,
+        "AnimateOptions": AnimateOptions.adapt_scale,
+        "dagan animate": signature(animate).parameters["adapt_scale"].default,
+        "dagan evaluate cross-identity": signature(cross_identity).parameters["adapt_scale"].default,
+    }
+    assert defaults == dict.fromkeys(defaults, True)
