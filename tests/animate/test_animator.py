@@ -2,6 +2,7 @@
 
 import gc
 import tracemalloc
+from inspect import signature
 
 import numpy as np
 import pytest
@@ -9,6 +10,9 @@ import torch
 
 import dagan
 from dagan.animate.animator import Animator
+from dagan.animate.pipeline import AnimateOptions
+from dagan.cli import animate
+from dagan.cli_evaluate import cross_identity
 from dagan.errors import InputError
 from dagan.inference.engine import Engine
 from dagan.inference.transfer import transfer
