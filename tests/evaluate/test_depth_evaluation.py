@@ -9,9 +9,9 @@ import torch
 from torch.optim.swa_utils import AveragedModel
 from typer.testing import CliRunner
 
+from dagan.checks import dump
 from dagan.cli import app
 from dagan.commands.evaluate_depth import EvaluateDepthOptions, evaluate_depth
-from dagan.config import dump
 from dagan.data.synthetic.clip import synthesise
 from dagan.data.synthetic.files import ClipTruth, read_truth
 from dagan.errors import InputError

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from dagan.checks import Checked, Seed, parse
 from dagan.commands.evaluate_depth import EvaluateDepthOptions, measure_folder
-from dagan.config import STRICT, parse
 from dagan.errors import InputError
 from dagan.evaluate.ablation import RunFigures, markdown, write_tables
 from dagan.media.output import atomic_output
@@ -23,29 +23,29 @@ from dagan.train.stages import DepthStage
 
 
 @dataclass(frozen=True, kw_only=True)
-class Variant:
+class Variant(Checked):
     """settings: overrides of the recipe, such as "loss.levels=1". seeds: of its runs."""
 
-    __pydantic_config__ = STRICT
     name: str
     settings: tuple[str, ...] = ()
-    seeds: tuple[int, ...] = (0,)
+    seeds: tuple[Seed, ...] = (0,)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise InputError(f"variant {self.name!r}: seeds is {list(self.seeds)}: give at least one, each once")
 
 
 @dataclass(frozen=True, kw_only=True)
-class AblationTable:
+class AblationTable(Checked):
     """recipe: file, from the table's own folder. settings: overrides of the recipe that all variants share; a variant's come after."""
 
-    __pydantic_config__ = STRICT
     recipe: Path
     variants: tuple[Variant, ...]
     settings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         names = [_slug(v.name) for v in self.variants]
         if not names or len(set(names)) < len(names):
             raise InputError(f"variants are {[v.name for v in self.variants]}: give at least one, and names that differ")

@@ -22,7 +22,7 @@ from dagan.evaluate.pairs import Pair, draw_pairs, read_pairs, self_pairs, write
 from dagan.evaluate.records import Evaluation, PairScores
 from dagan.evaluate.rulers import RulerFiles, Settings
 from dagan.evaluate.run import evaluate
-from dagan.evaluate.summary import means, ratio_to_copy, summarise
+from dagan.evaluate.summary import against_copy, means, summarise
 from dagan.losses.features import SQUEEZENET
 from dagan.media.output import atomic_output
 from dagan.weights import load
@@ -224,13 +224,13 @@ def _print(evaluation: Evaluation) -> None:
     table, first = means(evaluation), evaluation.methods[0]
     ours = [s for s in evaluation.scores if s.method == first]
     title = f"{len({s.driving for s in ours})} clips, {len(ours)} pairs, {sum(len(s.frames) for s in ours)} frames of {first}"
-    shown = Table("metric", "unit", "better", *evaluation.methods, *(["ratio"] if first != COPY else []), title=title)
+    shown = Table("metric", "unit", "better", *evaluation.methods, *(["ratio", "against copy"] if first != COPY else []), title=title)
     for metric in evaluation.metrics:
         row = table[metric.key]
         if not row:
             continue
-        quotient = ratio_to_copy(evaluation, metric)
-        ratio = [f"{quotient:.3f}" if quotient is not None else ""] if first != COPY else []
+        quotient, standing = against_copy(evaluation, metric)
+        ratio = [f"{quotient:.3f}" if quotient is not None else "", standing or ""] if first != COPY else []
         cells = [f"{row[method]:.4f}" if method in row else "-" for method in evaluation.methods]
         shown.add_row(metric.title, metric.unit, metric.better, *cells, *ratio)
     console = Console()

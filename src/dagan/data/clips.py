@@ -15,6 +15,9 @@ from dagan.media.kinds import IMAGE_SUFFIXES, is_animation
 VIDEO_SUFFIXES = frozenset(
     (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".vob", ".ts", ".mts", ".m2ts", ".ogv", ".3gp", ".wmv", ".flv")
 ) | {".gif", ".apng"}
+# Folders that data sets keep apart from one another.
+TRAIN_PARTS = ("train", "training", "trainset")
+TEST_PARTS = ("test", "testing", "testset", "val", "valid", "validation", "dev", "eval")
 # "id10280#NXjT3732Ekg#001093#001192.mp4" and "id10280/NXjT3732Ekg/00001.mp4": the two usual layouts of VoxCeleb.
 _IDENTITY = re.compile(r"^(id\d+)(?=$|[#_.-])")
 
@@ -27,6 +30,17 @@ class Clip:
     name: str
     identity: str
     still: bool = False
+
+
+def refuse_mixed_parts(folder: Path, clips: Iterable[Clip]) -> None:
+    """Raises InputError for the root of a data set: clips to test on, beside those to train on, would be trained on too."""
+    parts = {place for clip in clips for place in Path(clip.name).parents if place.name}
+    for train in sorted(place for place in parts if place.name.lower() in TRAIN_PARTS):
+        for test in sorted(place for place in parts if place.parent == train.parent and place.name.lower() in TEST_PARTS):
+            raise InputError(
+                f"{folder} holds {folder / train} to train on and {folder / test} to test on, and both would be trained on: "
+                f"name {folder / train} instead"
+            )
 
 
 def find_clips(folder: Path) -> list[Clip]:

@@ -95,14 +95,15 @@ def _pixel_metrics(files: RulerFiles, settings: Settings) -> list[Metric]:
         Metric(key="l1", title="L1", better="lower", range="0 to 1", tool="mean absolute difference of RGB in [0, 1]"),
         Metric(key="psnr", title="PSNR", better="higher", range="0 to 100; 100 stands for all above", unit="dB",
                tool="torchmetrics, data range 1, per frame"),
-        Metric(key="ssim", title="SSIM", better="higher", range="-1 to 1", tool=f"scikit-image, data range 1, RGB, {window}"),
+        Metric(key="ssim", title="SSIM", better="higher", signed=True, range="-1 to 1", tool=f"scikit-image, data range 1, RGB, {window}"),
     ]  # fmt: skip
     if settings.legacy_range:
         warning = "data range 2 on pictures in [0, 1]: flatters; only beside old figures"
         found += [
             Metric(key="psnr_range2", title="PSNR (range 2)", better="higher", range="6 to 106", unit="dB",
                    tool=f"torchmetrics, {warning}"),
-            Metric(key="ssim_range2", title="SSIM (range 2)", better="higher", range="-1 to 1", tool=f"scikit-image, {warning}"),
+            Metric(key="ssim_range2", title="SSIM (range 2)", better="higher", signed=True, range="-1 to 1",
+                   tool=f"scikit-image, {warning}"),
         ]  # fmt: skip
     if settings.size >= MS_SSIM_SMALLEST:
         tool = f"torchmetrics, data range 1, five scales, {window}"
@@ -130,7 +131,7 @@ def _face_metrics(files: RulerFiles, settings: Settings) -> list[Metric]:
         to = "driving frame" if rebuilt else "source"
         tool = f"{files.identity.name}, ONNX, five-point alignment, result against {to}"
         found += [
-            Metric(key="csim", title="CSIM", better="higher", range="-1 to 1", tool=f"cosine of identity embeddings, {tool}"),
+            Metric(key="csim", title="CSIM", better="higher", signed=True, range="-1 to 1", tool=f"cosine of identity embeddings, {tool}"),
             Metric(key="aed", title="AED", better="lower", range="0 to 2", tool=f"Euclidean distance of unit identity embeddings, {tool}"),
         ]
     shapes = f"51 blendshapes of {mesh}, result against driving frame"
@@ -140,7 +141,7 @@ def _face_metrics(files: RulerFiles, settings: Settings) -> list[Metric]:
                     "root mean square of its yaw, pitch and roll"),
         Metric(key="expression_agreement", title="Expression agreement", better="higher", range="0 to 1",
                tool=f"share equally on or off (strength {ACTIVE} and above is on) of {shapes}; in the manner of AUCON"),
-        Metric(key="expression_correlation", title="Expression correlation", better="higher", range="-1 to 1", per="clip",
+        Metric(key="expression_correlation", title="Expression correlation", better="higher", signed=True, range="-1 to 1", per="clip",
                tool=f"correlation over time, mean over those with standard deviation of {MOVES} or more in the driving clip, of {shapes}; "
                     f"at least {FEWEST_FRAMES} frames"),
         Metric(key="gaze", title="Gaze error", better="lower", range="0 to 180", unit="degrees",
@@ -156,7 +157,8 @@ def _temporal_metrics(settings: Settings) -> list[Metric]:
     rebuilt = settings.protocol == "reconstruction"
     whose = "of the driving frames" if rebuilt else "of each video's own frames"
     return [
-        Metric(key="flicker", title="Flicker", better="lower", range="-255 to 255, 0 is as steady as the driving video", unit="grey levels",
+        Metric(key="flicker", title="Flicker", better="lower", signed=True,
+               range="-255 to 255, 0 is as steady as the driving video", unit="grey levels",
                per="clip", tool=f"warp error of consecutive results less that of the driving frames, at {FLOW_SIDE} x {FLOW_SIDE}; optical "
                f"flow {whose} (scikit-image, iterative Lucas-Kanade, radius 7); at most {FLICKER_PAIRS} evenly spaced pairs of frames"),
         Metric(key="background", title="Background deviation", better="lower", range="0 to 127.5", unit="grey levels", per="clip",
