@@ -125,8 +125,11 @@ TABLE: dict[str, tuple[Callable[[Path], object], Callable[[], np.ndarray] | None
     "rgb16.tif": (lambda p: tiff(p, wide(colours()), "rgb"), RGB, 0),
     "rgba16.tif": (lambda p: tiff(p, wide(np.dstack([colours(), alpha()])), "rgb", extrasamples=["unassalpha"]),
                    lambda: on_white(colours(), alpha()), 1),
-    "premultiplied16.tif": (lambda p: tiff(p, premultiplied(), "rgb", extrasamples=["assocalpha"]),
-                            lambda: on_white(colours(), alpha()), 2),
+    "premultiplied16.tif": (
+        lambda p: tiff(p, premultiplied(), "rgb", extrasamples=["assocalpha"]),
+        lambda: on_white(colours(), alpha()),
+        2,
+    ),
     "planes16.tif": (lambda p: tiff(p, wide(np.moveaxis(colours(), -1, 0)), "rgb", planarconfig="separate"), RGB, 0),
     "bigendian16.tif": (lambda p: tiff(p, wide(colours()), "rgb", byteorder=">"), RGB, 0),
     "cmyk16.tif": (lambda p: tiff(p, wide(np.asarray(Image.fromarray(colours()).convert("CMYK"))), "separated"), RGB, 1),
