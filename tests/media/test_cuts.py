@@ -36,7 +36,10 @@ def test_a_cut_between_shots_that_move():
 
 @pytest.mark.parametrize("length", [1, 2, 3])
 def test_a_flash_is_no_cut(length):
-    assert cuts([scene(1)] * 15 + [np.full((180, 320, 3), 255, np.uint8)] * length + [scene(1)] * 15) == []
+    for level in (0, 255):
+        flash = [np.full((180, 320, 3), level, np.uint8)] * length
+        assert cuts([scene(1)] * 15 + flash + [scene(1)] * 15) == []
+        assert cuts([scene(1, i // 2) for i in range(30)] + flash + [scene(1, i // 2) for i in range(30, 60)]) == []
 
 
 def test_fades_and_dissolves_are_no_cuts():

@@ -15,7 +15,7 @@ _LEAST = 10.0  # grey levels, mean over the picture, by which a cut changes it
 _RATIO = 3.0  # times the mean change of the frames around, by which a cut stands out
 _STILL = 1.0  # grey levels; smaller changes are noise, or a frame that is shown twice
 _BACK, _AHEAD = 0.35, 0.16  # seconds before and after a cut that are compared with it
-_REVERTED = 0.5  # of the change; where the later picture is nearer to the earlier one than that, it was a flash
+_REVERTED = 0.5  # of the change; where the later picture is nearer than that to an earlier one, a flash begins or ends
 
 
 class CutFinder:
@@ -26,7 +26,7 @@ class CutFinder:
 
     def __init__(self, rate: float) -> None:
         self._back, self._ahead = max(3, round(_BACK * rate)), max(2, round(_AHEAD * rate))
-        self._thumbnails: deque[np.ndarray] = deque(maxlen=self._ahead + 2)
+        self._thumbnails: deque[np.ndarray] = deque(maxlen=2 * self._ahead + 2)
         self._changes: deque[float] = deque(maxlen=self._back + 1 + self._ahead)
         self._times: deque[float] = deque(maxlen=self._ahead + 1)
         self.change = 0.0  # of the latest frame against the one before, in grey levels
@@ -56,8 +56,9 @@ class CutFinder:
         others = [other for i, other in enumerate(self._changes) if i != place and other > _STILL]
         if others and change < _RATIO * sum(others) / len(others):
             return None
-        before, latest = self._thumbnails[-2 - later], self._thumbnails[-1]
-        if np.abs(latest - before).mean() < _REVERTED * change:
+        latest, first = self._thumbnails[-1], max(0, len(self._thumbnails) - 2 - later - self._ahead)
+        before = list(self._thumbnails)[first : len(self._thumbnails) - 1 - later]
+        if min(np.abs(latest - earlier).mean() for earlier in before) < _REVERTED * change:
             return None
         self._changes[place] = 0.0  # the next shot may be short: this cut must not make its own look small
         return self._times[-1 - later]

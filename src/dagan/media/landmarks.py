@@ -16,14 +16,16 @@ from pathlib import Path
 
 import numpy as np
 
-from dagan.media.face_detector import detect_in, overlap, tiles, whole
+from dagan.media.face_detector import detect_in, tiles, whole
 from dagan.media.mesh_points import BLENDSHAPE_NAMES, BLENDSHAPE_POINTS, LEFT_EYE_OUTER, MESH_POINTS, RIGHT_EYE_OUTER
 from dagan.media.roi import Roi, cut, roi_around
 from dagan.media.tflite import Network
 
 BUNDLE = Path(__file__).parent / "bundled" / "face_landmarker.task"
 MIN_PRESENCE = 0.5
-_SURE = 0.99  # presence; where the mesh is less sure, the face may lie on its side, and all directions are tried
+# Where mesh or detector are less sure than this, the face may lie on its side, and all directions are tried. On a face that
+# stands on its head the mesh is sometimes sure of a wrong one (0.9999); the detector is then at 0.7 or less, and at 0.9 upright.
+_SURE, _SURE_DETECTION = 0.99, 0.75
 _SURE_TURNED = 0.9  # presence that is asked of faces seen in a turned region: three more directions are three more chances to err
 _MOST_TURNED_TILES = 12
 _QUARTERS = (math.pi / 2, math.pi, -math.pi / 2)
@@ -91,22 +93,26 @@ class FaceLandmarker:
 
     def _faces_around(self, image: np.ndarray, regions: list[Roi]) -> list[Face]:
         """Faces in upright regions; where none is seen for sure, those in the same regions turned by quarters too."""
-        faces = self._faces_in(image, regions)
-        if any(face.score >= _SURE for face in faces):
-            return faces
-        turned = [replace(region, angle=angle) for region in regions for angle in _QUARTERS]
-        return _distinct(faces + [face for face in self._faces_in(image, turned) if face.score >= _SURE_TURNED])
+        found = self._candidates(image, regions)
+        if not any(score >= _SURE_DETECTION and face.score >= _SURE for score, face in found):
+            turned = [replace(region, angle=angle) for region in regions for angle in _QUARTERS]
+            found += [(score, face) for score, face in self._candidates(image, turned) if face.score >= _SURE_TURNED]
+        return _distinct(found)
 
     def _faces_in(self, image: np.ndarray, regions: list[Roi]) -> list[Face]:
-        faces: list[Face] = []
+        return _distinct(self._candidates(image, regions))
+
+    def _candidates(self, image: np.ndarray, regions: list[Roi]) -> list[tuple[float, Face]]:
+        """What the detector sees and the mesh agrees with, each with the detector's score; one face may be there several times."""
+        found = []
         for region in regions:
-            for found in detect_in(self._detector, image, region):
-                face = self._look(image, roi_around(found.box, found.points[0], found.points[1]))
+            for seen in detect_in(self._detector, image, region):
+                face = self._look(image, roi_around(seen.box, seen.points[0], seen.points[1]))
                 # The second look has the crop that the mesh itself asks for, as in tracking: both then agree.
                 face = face and self._look(image, _roi_of(face.landmarks))
                 if face is not None:
-                    faces.append(face)
-        return _distinct(faces)
+                    found.append((seen.score, face))
+        return found
 
     def _look(self, image: np.ndarray, roi: Roi) -> Face | None:
         """The face that fills a region; None when the mesh does not believe in it."""
@@ -135,10 +141,10 @@ def _box(landmarks: np.ndarray) -> tuple[float, float, float, float]:
     return x0, y0, x1, y1
 
 
-def _distinct(faces: list[Face]) -> list[Face]:
-    """Of faces at one place that of which the mesh is surest, largest first: the right direction makes it surest."""
+def _distinct(found: list[tuple[float, Face]]) -> list[Face]:
+    """Of faces at one place that of which the detector is surest, largest first: a face that stands upright in its region."""
     kept: list[Face] = []
-    for face in sorted(faces, key=lambda face: face.score, reverse=True):
+    for _, face in sorted(found, key=lambda pair: pair[0], reverse=True):
         if not any(_same(face, other) for other in kept):
             kept.append(face)
     return sorted(kept, key=_area, reverse=True)
@@ -149,4 +155,7 @@ def _area(face: Face) -> float:
 
 
 def _same(face: Face, other: Face) -> bool:
-    return bool(overlap(np.array(face.box), np.array([other.box]))[0] > 0.4)
+    """Whether the smaller box lies in the other one by more than half."""
+    a, b = np.array(face.box), np.array(other.box)
+    shared = np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0, None).prod()
+    return bool(shared > 0.5 * min(_area(face), _area(other)))

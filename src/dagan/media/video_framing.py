@@ -138,11 +138,19 @@ def settle(times: np.ndarray, boxes: np.ndarray, turn: Turn) -> ShotFraming:
 
 
 def smooth(times: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Gaussian low-pass of n x d values at n times, without delay; memory stays small however many there are."""
+    """Low-pass of n x d values at n times without delay: a straight line is fitted round each, with Gaussian weights.
+
+    What moves steadily is met at both ends too. Memory stays small however many there are.
+    """
     smoothed = np.empty_like(values, dtype=np.float64)
     first = np.searchsorted(times, times - 4 * _SMOOTHING)
     last = np.searchsorted(times, times + 4 * _SMOOTHING, side="right")
     for i, (start, stop) in enumerate(zip(first, last, strict=True)):
-        weight = np.exp(-0.5 * ((times[start:stop] - times[i]) / _SMOOTHING) ** 2)
-        smoothed[i] = weight @ values[start:stop] / weight.sum()
+        offset = (times[start:stop] - times[i]) / _SMOOTHING
+        weight = np.exp(-0.5 * offset**2)
+        centred = offset - weight @ offset / weight.sum()
+        spread = weight @ centred**2
+        mean = weight @ values[start:stop] / weight.sum()
+        slope = (weight * centred) @ values[start:stop] / spread if spread > 1e-6 else 0.0
+        smoothed[i] = mean - slope * (weight @ offset / weight.sum())
     return smoothed
