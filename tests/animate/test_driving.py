@@ -33,7 +33,7 @@ class Landmarker:
             return []
         a = np.radians(degrees)
         rotation = np.array([[np.cos(a), 0, -np.sin(a)], [0, 1, 0], [np.sin(a), 0, np.cos(a)]])
-        points = np.random.default_rng(0).normal(size=(478, 3)) @ rotation
+        points = 5 * np.random.default_rng(0).normal(size=(478, 3)) @ rotation + 32
         return [Face((0.0, 0.0, 1.0, 1.0), points, 1.0, lambda _: np.zeros(len(BLENDSHAPE_NAMES)))]
 
     def track(self, picture, previous):

@@ -1,5 +1,7 @@
 """What takes the place of motion that is not there."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -52,12 +54,12 @@ def test_nothing_missing_changes_nothing():
 class Counting:
     """Sees a face in every picture whose first pixel is bright."""
 
-    def __init__(self):
-        self.looks = 0
+    def __init__(self, place=30):
+        self.looks, self.place = 0, place
 
     def detect(self, picture, *, thorough=True):
         self.looks += 1
-        return ["face"] if picture[0, 0, 0] > 100 else []
+        return [SimpleNamespace(landmarks=np.full((478, 3), self.place, np.float32))] if picture[0, 0, 0] > 100 else []
 
     def track(self, picture, previous):
         return next(iter(self.detect(picture)), None)
@@ -79,6 +81,12 @@ def test_pictures_between_are_looked_at_only_where_something_happened():
         watch.see(picture)
     watch.judge()
     assert [i for i, shown in enumerate(watch.present) if not shown] == [8]
+
+
+def test_a_face_that_is_half_out_of_the_picture_does_not_drive():
+    for place, shown in ((30, True), (-3, False), (70, False)):
+        watch = FaceWatch(Counting(place))
+        assert (watch.see(np.full((64, 64, 3), 200, np.uint8)) is not None) == shown
 
 
 def test_only_three_words_are_known():

@@ -1,6 +1,7 @@
 """Driving frames without a face: which they are, and the motion that takes their place.
 
-A black leader, a title or an empty chair says nothing about a face; its keypoints would only tear the result apart.
+A black leader, a title, an empty chair or half a face at the border says nothing about a face; its keypoints would only tear the
+result apart.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dagan.media.landmarks import Face, FaceLandmarker
 
 OnMissing = Literal["hold", "rest", "error"]
 _EASE = 0.5  # seconds in which motion goes over to rest, or from one held pose to the next
+_WHOLE = 0.9  # share of the landmarks inside the picture; a face that is cut off farther, on its way out, drives as little as none
 _JUMP = 10.0  # grey levels, mean over the picture, by which a frame differs from the one before when it may show something else
 
 
@@ -69,8 +71,13 @@ class FaceWatch:
 
     def _find(self, picture: np.ndarray, near: Face | None) -> Face | None:
         if near is not None:
-            return self._landmarker.track(picture, near)
-        return next(iter(self._landmarker.detect(picture, thorough=False)), None)
+            face = self._landmarker.track(picture, near)
+        else:
+            face = next(iter(self._landmarker.detect(picture, thorough=False)), None)
+        if face is None:
+            return None
+        inside = ((face.landmarks[:, :2] >= 0) & (face.landmarks[:, :2] <= len(picture))).all(axis=1)
+        return face if inside.mean() >= _WHOLE else None
 
 
 def fill(values: np.ndarray, present: np.ndarray, times: np.ndarray, rest: np.ndarray | None = None) -> np.ndarray:
