@@ -67,4 +67,6 @@ class CutFinder:
 def _thumbnail(image: np.ndarray) -> np.ndarray:
     from PIL import Image
 
-    return np.asarray(Image.fromarray(image).resize(_SIZE, Image.Resampling.BOX, reducing_gap=1.0)).astype(np.float32)
+    step = max(1, min(image.shape[1] // (4 * _SIZE[0]), image.shape[0] // (4 * _SIZE[1])))  # most pixels are left out, for speed
+    few = Image.fromarray(np.ascontiguousarray(image[::step, ::step]))
+    return np.asarray(few.resize(_SIZE, Image.Resampling.BOX)).astype(np.float32)
