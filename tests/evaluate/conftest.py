@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -48,16 +46,3 @@ class DotFaces:
 def dot_faces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Faces are found by `DotFaces`."""
     monkeypatch.setattr("dagan.evaluate.rulers.Landmarks", DotFaces)
-
-
-@pytest.fixture(scope="session")
-def shared_asset() -> Callable[[str], Path]:
-    """Finds a file beside the checkout; the test is skipped where it is not there."""
-
-    def find(name: str) -> Path:
-        file = Path(os.environ.get("DAGAN_ASSETS", Path(__file__).resolve().parents[3] / "shared" / "assets")) / name
-        if not file.is_file():
-            pytest.skip(f"needs {name}")
-        return file
-
-    return find

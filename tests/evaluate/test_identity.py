@@ -1,4 +1,7 @@
-"""Identity embeddings and the other face metrics on a real face, where the identity network's file is there."""
+"""Alignment for identity networks and the other face metrics on a real face.
+
+No recognition network ships, so one that hands on what it is given stands for it: its embeddings are the aligned pictures.
+"""
 
 import numpy as np
 import pytest
@@ -8,11 +11,13 @@ from skimage.data import astronaut
 from dagan.evaluate import face_metrics as fm
 from dagan.evaluate.faces import Landmarks, Watcher
 from dagan.evaluate.identity import IdentityNetwork
+from onnx_networks import onnx_scaling
 
 
 @pytest.fixture(scope="module")
-def watcher(shared_asset) -> Watcher:
-    return Watcher(Landmarks(), IdentityNetwork(shared_asset("mobilefacenet_arcface.onnx")))
+def watcher(tmp_path_factory: pytest.TempPathFactory) -> Watcher:
+    network = onnx_scaling(tmp_path_factory.mktemp("network") / "same.onnx", 1.0, 112)
+    return Watcher(Landmarks(), IdentityNetwork(network))
 
 
 def test_a_person_stays_herself_under_changes_of_the_picture(watcher: Watcher) -> None:
@@ -28,7 +33,7 @@ def test_a_person_stays_herself_under_changes_of_the_picture(watcher: Watcher) -
     for name, other in changed.items():
         found = watcher.see(other)
         assert found is not None
-        assert float(seen.identity @ found.identity) > 0.5, name
+        assert np.corrcoef(seen.identity.ravel(), found.identity.ravel())[0, 1] > (0.4 if name == "mirrored" else 0.9), name
     turned = watcher.see(changed["turned"])
     assert fm.head_pose_error(seen.pose.rigid, turned.pose.rigid) == pytest.approx(12 / np.sqrt(3), abs=1)
     assert fm.gaze_error(seen.landmarks, turned.landmarks) < 5
