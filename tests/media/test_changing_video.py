@@ -8,8 +8,7 @@ import pytest
 
 from dagan.data.clips import Clip
 from dagan.data.decode import RandomReader, probe, read_clip
-from dagan.inference.view import FixedView, read_view
-from dagan.media.framing import middle
+from dagan.inference.view import MiddleView, read_view
 from dagan.media.video import open_video
 
 FRAMES = 6  # of each part
@@ -59,7 +58,7 @@ def pictures_everywhere(path, size=96):
     """The video's whole frames, and the squares that animation without cropping, training from memory and from disk see of them."""
     with open_video(path) as reader:
         frames = list(reader)
-        whole = FixedView(middle(reader.width, reader.height))
+        whole = MiddleView(reader.width, reader.height)
         squares = np.stack([square for _, square in read_view(reader, whole, size)])
     clip = Clip(path, path.name, "x")
     trained = read_clip(clip, size).transpose(0, 2, 3, 1)
@@ -80,6 +79,7 @@ def test_proportions_are_kept_when_the_size_changes(tmp_path, sizes, codec):
         for image in (frame.image, square):
             width, height = extent(image)
             assert abs(width - height) <= 2
+        assert extent(square)[0] == pytest.approx(2 * 96 / 3, abs=2)  # its own middle, without the black beside it
     assert extent(frames[0].image)[0] == pytest.approx(2 * min(sizes[0]) / 3, abs=2)
     fit = min(sizes[0][0] / sizes[1][0], sizes[0][1] / sizes[1][1])
     assert extent(frames[-1].image)[0] == pytest.approx(fit * 2 * min(sizes[1]) / 3, abs=2)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from dagan.media.images import read_image
 from dagan.media.interlace import deinterlaced
 from dagan.media.kinds import is_picture
 from dagan.media.screen import Screen
-from dagan.media.video import open_video
+from dagan.media.video import Frame, open_video
 
 DECODER = 2  # raised when the same files give other pixels than before: frames that were cached are decoded anew
 # Folders of images and stills carry no time: the frame rate of the usual sets.
@@ -131,7 +132,8 @@ class RandomReader:
                 # Frames between the key frame and the wanted one only serve the decoder: they are not converted.
                 i = int(np.searchsorted(times, pts))
                 if i in group:
-                    found[i] = _square(opened.screen.picture(frame, opened.stream), self.size)
+                    image, place = opened.screen.picture(frame, opened.stream)
+                    found[i] = _square(Frame(image, Fraction(0), i, Fraction(0), place).filled, self.size)
                 if pts >= last:
                     break
         missing = [i for i in wanted if i not in found]
@@ -165,7 +167,7 @@ def _stream(container: Any, path: Path) -> Any:
 def _video(path: Path, size: int) -> Iterator[Frames]:
     with open_video(path, threads=False) as video:
         for frame in video:
-            yield _square(frame.image, size)
+            yield _square(frame.filled, size)
         if video.damaged:
             raise InputError(f"{path} is damaged ({video.problem()}): remove it from the data folder, or replace it")
 

@@ -23,7 +23,7 @@ from dagan.inference.destination import check_destination, check_distinct
 from dagan.inference.engine import Engine
 from dagan.inference.progress import Progress, counted, silent
 from dagan.inference.runner import Runner
-from dagan.inference.view import View, read_ahead, view_still, view_video
+from dagan.inference.view import View, read_ahead, square_of, view_still, view_video
 from dagan.inference.workers import on_workers
 from dagan.media.faces import FaceFinder
 from dagan.media.framing import Framing, crop
@@ -144,7 +144,7 @@ def _write_numbers(output: Path, reader: VideoReader, view: View, engine: Runner
         for frames, maps in _measured(reader, view, engine, progress):
             archive.add(maps)
             times += [float(frame.time) for frame in frames]
-            squares = [view.at(frame.time) for frame in frames]
+            squares = [square_of(frame, view) for frame in frames]
             framings += [(*square.bounds, square.angle) for square in squares]
         placed = np.array(framings).reshape(-1, 5)
         facts = {"framing": placed[:, :4], "framing_angle": placed[:, 4], **_facts(reader.width, reader.height, engine)}
@@ -193,7 +193,7 @@ def _measured(reader: VideoReader, view: View, engine: Runner, progress: Progres
 def _range_of(reader: VideoReader, view: View, engine: Runner, progress: Progress) -> tuple[float, float]:
     """One range for the whole video, from frames spread over it: colours that breathe would look like motion."""
     step = max(1, reader.frame_count // _RANGE_SAMPLES)
-    sampled = (crop(frame.image, view.at(frame.time), engine.size) for frame in reader.frames(step))
+    sampled = (crop(frame.image, square_of(frame, view), engine.size) for frame in reader.frames(step))
     pictures = counted(sampled, progress, RANGE, -(-reader.frame_count // step))
     # Every fourth row and column: the range does not change, the memory does.
     maps = [engine.disparity(batch)[:, ::4, ::4] for batch in batched(pictures, engine.batch_size)]

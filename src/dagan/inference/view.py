@@ -29,14 +29,24 @@ class View(Protocol):
 
 
 @dataclass(frozen=True)
-class FixedView:
-    """One square for the whole video."""
+class MiddleView:
+    """The middle of the pictures of a video of that size; of a frame that does not fill them, its own middle (see `square_of`)."""
 
-    framing: Framing
+    width: int
+    height: int
 
     def at(self, time: Fraction | float) -> Framing:
         """See View."""
-        return self.framing
+        return middle(self.width, self.height)
+
+
+def square_of(frame: Frame, view: View) -> Framing:
+    """Where to look in a frame."""
+    if frame.place is None or not isinstance(view, MiddleView):
+        return view.at(frame.time)
+    left, top, width, height = frame.place
+    inner = middle(width, height)
+    return Framing(left + inner.center_x, top + inner.center_y, inner.side)
 
 
 def view_still(image: np.ndarray, finder: FaceFinder | None, where: str, warn: Warn) -> Framing:
@@ -52,7 +62,7 @@ def view_video(
     Raises InputError when there is no face.
     """
     if finder is None:
-        return FixedView(middle(reader.width, reader.height)), None
+        return MiddleView(reader.width, reader.height), None
     framing = frame_video(cast(VideoReader, _Watched(reader, progress, stage)), finder, warn)
     return framing, framing.report
 
@@ -60,7 +70,7 @@ def view_video(
 def read_view(reader: VideoReader, view: View, size: int) -> Iterator[tuple[Frame, np.ndarray]]:
     """One pass over the video: each frame, and its view as uint8 size x size x 3."""
     for frame in reader:
-        framing = view.at(frame.time)
+        framing = square_of(frame, view)
         height, width = frame.image.shape[:2]
         untouched = (height, width) == (size, size) and framing == middle(width, height)
         yield frame, frame.image if untouched else crop(frame.image, framing, size)

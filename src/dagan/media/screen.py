@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
+Place = tuple[int, int, int, int]  # left, top, width, height
 _NARROWEST, _WIDEST = Fraction(1, 4), Fraction(4)  # shapes of pixels beyond these are faults of the header
 # Broadcast streams: what their container says of the shape of pixels is a guess from frames that come later, perhaps.
 _SAYS_NOTHING = {"mpegts", "mpeg", "mpegvideo", "h264", "hevc"}
@@ -45,10 +46,10 @@ class Screen:
         self.degrees = self._turn(first).degrees
         self.width, self.height = self._seen_size(first, self._declared)
 
-    def picture(self, frame: VideoFrame, stream: VideoStream, max_side: int | None = None) -> np.ndarray:
+    def picture(self, frame: VideoFrame, stream: VideoStream, max_side: int | None = None) -> tuple[np.ndarray, Place | None]:
         """The frame on the screen, in colours of its own tags; shrunk to the longer side `max_side`, and fast, where that is given.
 
-        stream: the one that was just decoded from.
+        stream: the one that was just decoded from. With it comes the frame's place on the screen, None where it fills it.
         """
         scale = min(1.0, max_side / max(self.width, self.height)) if max_side else 1.0
         width, height = (max(1, round(side * scale)) for side in (self.width, self.height))
@@ -62,11 +63,11 @@ class Screen:
         stored = (high, wide) if turn.transpose else (wide, high)
         image = turn.apply(to_rgb(frame, *stored, fast=max_side is not None))
         if (wide, high) == (width, height):
-            return image
+            return image, None
         screen = np.zeros((height, width, 3), np.uint8)
         top, left = (height - high) // 2, (width - wide) // 2
         screen[top : top + high, left : left + wide] = image
-        return screen
+        return screen, (left, top, wide, high)
 
     def _seen_size(self, frame: VideoFrame, aspect: Fraction) -> tuple[int, int]:
         """Width and height with pixels made square by widening (old camcorders store narrow ones), after the turn."""

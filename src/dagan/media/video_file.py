@@ -14,7 +14,7 @@ from dagan.media import container as files
 from dagan.media.clock import LONGEST_PAUSE, Clock, clock_may_jump
 from dagan.media.interlace import deinterlaced
 from dagan.media.reader import Frame, VideoReader
-from dagan.media.screen import Screen
+from dagan.media.screen import Place, Screen
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -62,22 +62,20 @@ class FileReader(VideoReader):
 
     def _read(self, step: int, max_side: int | None) -> Generator[Frame]:
         """Holds every picture back until the next one's time is known, which gives its duration."""
-        held: tuple[np.ndarray | None, Fraction, int] | None = None
+        held: tuple[np.ndarray | None, Fraction, int, Place | None] | None = None
         duration = 1 / self.rate
         with closing(self._decode()) as decoded:
             for index, (frame, (time, stream)) in enumerate(deinterlaced(decoded)):
                 if held is not None and held[0] is not None:
-                    yield Frame(held[0], held[1], held[2], time - held[1])
-                image = None
-                if index % step == 0:
-                    image = self._screen.picture(frame, stream, max_side)
-                held = (image, time, index)
+                    yield Frame(held[0], held[1], held[2], time - held[1], held[3])
+                image, place = self._screen.picture(frame, stream, max_side) if index % step == 0 else (None, None)
+                held = (image, time, index, place)
                 duration = frame.duration * self.time_base if frame.duration else 1 / self.rate
         if held is not None and held[0] is not None:
             left = None if self._video_end is None or self._shifted else self._video_end - self.start - held[1]
             if left is not None and left > 0 and not self.truncated:
                 duration = left
-            yield Frame(held[0], held[1], held[2], duration)
+            yield Frame(held[0], held[1], held[2], duration, held[3])
 
     def _decode(self) -> Generator[tuple[VideoFrame, tuple[Fraction, VideoStream]]]:
         """All frames that can be decoded, with strictly increasing times from 0 on; counts what goes wrong."""
