@@ -40,9 +40,14 @@ ResumeOption = Annotated[
 SourceArgument = Annotated[Path, typer.Argument(help="Photo to animate.", show_default=False)]
 DrivingArgument = Annotated[Path, typer.Argument(help="Video, folder of images or motion file that drives it.", show_default=False)]
 PicturesArgument = Annotated[Path, typer.Argument(help="Photo, video or folder of images.", show_default=False)]
-VideoOption = Annotated[Path, typer.Option("--output", "-o", help="Video to write: .mp4, .mov, .mkv, .webm or .gif.", show_default=False)]
+VideoOption = Annotated[
+    Path,
+    typer.Option(
+        "--output", "-o", help="Video (.mp4, .mov, .mkv, .webm) or animated picture (.gif, .webp, .png) to write.", show_default=False
+    ),
+]
 DepthOption = Annotated[
-    Path, typer.Option("--output", "-o", help="To write: .png or .mp4 (colours), .npz (numbers), .ply (points).", show_default=False)
+    Path, typer.Option("--output", "-o", help="To write: .png, .mp4 or .gif (colours), .npz (numbers), .ply (points).", show_default=False)
 ]
 ModelOption = Annotated[str, typer.Option("--model", help="Bundled model's name, model file, exported folder, or hub id owner/repository.")]
 RunDeviceOption = Annotated[str, typer.Option("--device", help="Where to compute: auto, cpu, cuda, cuda:N or mps.")]
@@ -50,7 +55,6 @@ PrecisionOption = Annotated[str, typer.Option("--precision", help="auto, float32
 BatchOption = Annotated[int | None, typer.Option("--batch-size", help="Frames computed at once.", show_default=False)]
 CropOption = Annotated[bool, typer.Option("--crop/--no-crop", help="Find and cut out the face; otherwise the middle is taken.")]
 RateOption = Annotated[str | None, typer.Option("--frame-rate", help="Of a folder of images. Default: 25.", show_default=False)]
-LandmarkerOption = Annotated[Path | None, typer.Option("--landmarker", help="File of the face landmarker bundle.", show_default=False)]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")]
 
 
@@ -84,10 +88,20 @@ def animate(
     ] = None,
     side_by_side: Annotated[bool, typer.Option("--side-by-side", help="Show source, driving frame, depth and result.")] = False,
     paste_back: Annotated[bool, typer.Option("--paste-back", help="Put the result back into the whole photo.")] = False,
+    max_side: Annotated[
+        int, typer.Option("--max-side", help="With --paste-back, a photo whose longer side has more pixels is shrunk to so many.")
+    ] = 1920,
     save_motion: Annotated[Path | None, typer.Option(help="Motion file to write too (.motion).", show_default=False)] = None,
     report: Annotated[Path | None, typer.Option("--json", help="Report to write too (.json).", show_default=False)] = None,
     frame_rate: RateOption = None,
-    landmarker: LandmarkerOption = None,
+    on_missing: Annotated[
+        str,
+        typer.Option(
+            "--on-missing",
+            help="What takes the place of driving frames without a face: hold keeps the nearest motion, rest lets the source rest, "
+            "error refuses the video.",
+        ),
+    ] = "hold",
     encoder: Annotated[
         str | None, typer.Option("--encoder", help="hardware (where there is one), or an encoder's name.", show_default=False)
     ] = None,
@@ -107,11 +121,12 @@ def animate(
         reference=reference,
         side_by_side=side_by_side,
         paste_back=paste_back,
+        max_side=max_side,
         save_motion=save_motion,
         report=report,
         frame_rate=parse_rate(frame_rate),
-        landmarker=landmarker,
         encoder=encoder,
+        on_missing=on_missing,
         overwrite=overwrite,
     )
     animate_file(source, driving, output, options, runtime)
@@ -132,7 +147,6 @@ def depth(
         float | None, typer.Option("--focal", help="Focal length assumed for points, in picture widths. Default: 1.5.", show_default=False)
     ] = None,
     frame_rate: RateOption = None,
-    landmarker: LandmarkerOption = None,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Measure the depth of a face in a photo or video."""
@@ -147,7 +161,6 @@ def depth(
         colours=colours,
         focal=ASSUMED_FOCAL if focal is None else focal,
         frame_rate=parse_rate(frame_rate),
-        landmarker=landmarker,
         overwrite=overwrite,
     )
     depth_file(source, output, options, runtime)
@@ -205,7 +218,6 @@ def evaluate_depth(
     limit: Annotated[int | None, typer.Option(help="Measure at most so many clips.", show_default=False)] = None,
     pictures: Annotated[int, typer.Option(help="Clips to draw.")] = 6,
     hold_out: Annotated[float, typer.Option(help="Share of identities that training held out; 0 measures every clip.")] = 0.0,
-    landmarker: LandmarkerOption = None,
     device: RunDeviceOption = "auto",
     overwrite: OverwriteOption = False,
 ) -> None:
@@ -214,7 +226,7 @@ def evaluate_depth(
 
     options = EvaluateDepthOptions(
         weights=weights, egomotion=egomotion, output=output, size=size, every=every, gap=gap, clips=limit, pictures=pictures,
-        hold_out=hold_out, landmarker=landmarker, device=device, overwrite=overwrite,
+        hold_out=hold_out, device=device, overwrite=overwrite,
     )  # fmt: skip
     evaluate_depth(clips, options)
 

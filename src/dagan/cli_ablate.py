@@ -27,7 +27,6 @@ def ablate_depth(
     hold_out: Annotated[float, typer.Option(help="Share of the real identities that training held out; 0 measures all.")] = 0.0,
     every: Annotated[int, typer.Option(help="Measure each n-th frame.")] = 10,
     only: Annotated[list[str] | None, typer.Option(help="Name of a variant to run; may be repeated.", show_default=False)] = None,
-    landmarker: Annotated[Path | None, typer.Option("--landmarker", help="File of the face landmarker bundle.", show_default=False)] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Run again what is done already.")] = False,
 ) -> None:
     """Variants of stage 1, each trained from its seeds, measured as `dagan evaluate depth` does. Started again, it goes on."""
@@ -35,7 +34,7 @@ def ablate_depth(
     from dagan.commands.ablate import ablate_depth as run
 
     options = AblateOptions(
-        output=output, synthetic=synthetic, real=real, hold_out=hold_out, every=every, landmarker=landmarker,
+        output=output, synthetic=synthetic, real=real, hold_out=hold_out, every=every,
         only=tuple(only or ()), overwrite=overwrite,
     )  # fmt: skip
     run(table, overrides or [], options)

@@ -27,17 +27,18 @@ EveryOption = Annotated[int, typer.Option(help="Measure each n-th frame.")]
 SizeOption = Annotated[
     int | None, typer.Option(help="Side of the pictures measured. Default: the first model's, else 256.", show_default=False)
 ]
-LpipsOption = Annotated[Path | None, typer.Option(help="SqueezeNet 1.1 weights, for LPIPS.", show_default=False)]
+LpipsOption = Annotated[
+    Path | None, typer.Option(help="SqueezeNet 1.1 weights for LPIPS and --fid. Default: the bundled ones.", show_default=False)
+]
 VggOption = Annotated[Path | None, typer.Option(help="VGG-16 weights, for LPIPS (VGG).", show_default=False)]
 AlexOption = Annotated[Path | None, typer.Option(help="AlexNet weights, for LPIPS (Alex).", show_default=False)]
 IdentityOption = Annotated[
     str | None,
     typer.Option(help="ONNX face recognition network, for CSIM and AED; hub:owner/repository/file.onnx fetches.", show_default=False),
 ]
-LandmarkerOption = Annotated[Path | None, typer.Option("--landmarker", help="File of the face landmarker bundle.", show_default=False)]
 PortraitsOption = Annotated[Path | None, typer.Option(help="Folder of sources. Default: the clips' first frames.", show_default=False)]
 LegacyOption = Annotated[bool, typer.Option("--legacy-range", help="PSNR and SSIM with data range 2 too, as some publish them.")]
-FidOption = Annotated[bool, typer.Option("--fid", help="Fréchet distance too, on features of --fid-network, else of --lpips.")]
+FidOption = Annotated[bool, typer.Option("--fid", help="Fréchet distance too, on features of --fid-network, else of SqueezeNet 1.1.")]
 FidNetworkOption = Annotated[Path | None, typer.Option(help="ONNX feature network for --fid.", show_default=False)]
 WorkersOption = Annotated[int, typer.Option(help="Processes, each on one core with models of its own.")]
 FolderOption = Annotated[
@@ -64,7 +65,6 @@ def reconstruction(
     lpips_vgg: VggOption = None,
     lpips_alex: AlexOption = None,
     identity: IdentityOption = None,
-    landmarker: LandmarkerOption = None,
     legacy_range: LegacyOption = False,
     fid: FidOption = False,
     fid_network: FidNetworkOption = None,
@@ -78,7 +78,7 @@ def reconstruction(
 
     options = EvaluateOptions(
         models=_models(model, no_model), results=results or (), pairs=pairs, device=device, precision=precision, hold_out=hold_out,
-        every=every, size=size, lpips=lpips, lpips_vgg=lpips_vgg, lpips_alex=lpips_alex, identity=identity, landmarker=landmarker,
+        every=every, size=size, lpips=lpips, lpips_vgg=lpips_vgg, lpips_alex=lpips_alex, identity=identity,
         legacy_range=legacy_range, fid=fid, fid_network=fid_network, workers=workers, folder=output, summary=summary, overwrite=overwrite,
     )  # fmt: skip
     evaluate_reconstruction(clips, options)
@@ -104,9 +104,8 @@ def cross_identity(
     hold_out: HoldOutOption = 0.0,
     every: EveryOption = 5,
     size: SizeOption = None,
-    lpips: Annotated[Path | None, typer.Option(help="SqueezeNet 1.1 weights, for --fid.", show_default=False)] = None,
+    lpips: LpipsOption = None,
     identity: IdentityOption = None,
-    landmarker: LandmarkerOption = None,
     fid: FidOption = False,
     fid_network: FidNetworkOption = None,
     workers: WorkersOption = 1,
@@ -120,7 +119,7 @@ def cross_identity(
     options = EvaluateOptions(
         models=_models(model, no_model), results=results or (), portraits=portraits, pairs=pairs, count=count, seed=seed, absolute=absolute,
         adapt_scale=adapt_scale, reference=reference, device=device, precision=precision, hold_out=hold_out, every=every, size=size,
-        lpips=lpips, identity=identity, landmarker=landmarker, fid=fid, fid_network=fid_network, workers=workers, folder=output,
+        lpips=lpips, identity=identity, fid=fid, fid_network=fid_network, workers=workers, folder=output,
         summary=summary, overwrite=overwrite,
     )  # fmt: skip
     evaluate_cross_identity(clips, options)

@@ -2,6 +2,7 @@
 
 import gc
 import tracemalloc
+from inspect import signature
 
 import numpy as np
 import pytest
@@ -9,6 +10,9 @@ import torch
 
 import dagan
 from dagan.animate.animator import Animator
+from dagan.animate.pipeline import AnimateOptions
+from dagan.cli import animate
+from dagan.cli_evaluate import cross_identity
 from dagan.errors import InputError
 from dagan.inference.engine import Engine
 from dagan.inference.transfer import transfer
@@ -156,3 +160,14 @@ def test_what_cannot_work_is_said(model):
 
 def test_the_package_offers_it():
     assert dagan.Animator is Animator
+
+
+def test_scale_is_adapted_wherever_nothing_else_is_said():
+    defaults = {
+        "transfer": signature(dagan.transfer).parameters["adapt_scale"].default,
+        "Animator": signature(Animator).parameters["adapt_scale"].default,
+        "AnimateOptions": AnimateOptions.adapt_scale,
+        "dagan animate": signature(animate).parameters["adapt_scale"].default,
+        "dagan evaluate cross-identity": signature(cross_identity).parameters["adapt_scale"].default,
+    }
+    assert defaults == dict.fromkeys(defaults, True)

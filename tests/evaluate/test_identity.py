@@ -1,4 +1,4 @@
-"""Identity embeddings and the other face metrics on a real face, where the networks' files are there."""
+"""Identity embeddings and the other face metrics on a real face, where the identity network's file is there."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from dagan.evaluate.identity import IdentityNetwork
 
 @pytest.fixture(scope="module")
 def watcher(shared_asset) -> Watcher:
-    return Watcher(Landmarks(shared_asset("face_landmarker.task")), IdentityNetwork(shared_asset("mobilefacenet_arcface.onnx")))
+    return Watcher(Landmarks(), IdentityNetwork(shared_asset("mobilefacenet_arcface.onnx")))
 
 
 def test_a_person_stays_herself_under_changes_of_the_picture(watcher: Watcher) -> None:

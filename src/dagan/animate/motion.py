@@ -104,6 +104,15 @@ def save_motion(path: Path | str, motion: Motion, overwrite: bool = False) -> No
         temporary.write_bytes(save(tensors, metadata={_NOTE: json.dumps(note)}))
 
 
+def holds_motion(path: Path) -> bool:
+    """Whether a file starts as `save_motion` writes it."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        start = file.read(4096)
+    return start[8:9] == b"{" and f'"{_NOTE}"'.encode() in start
+
+
 def read_motion(path: Path | str) -> Motion:
     """The motion in a file. Raises InputError when it is missing, damaged, of another kind or of a later format."""
     path = Path(path)

@@ -15,7 +15,8 @@ class AnimateReport:
 
     frames, frame_rate (exact, as text), seconds: of the output. wall_seconds, frames_per_second: of the whole job, model loading
     included. peak_memory_mb, device_memory_mb: MiB (device: CUDA only). reference_frame: None with absolute motion.
-    pictures_searched, without_face, several_faces: what the face search saw in the driving video (0 without a search).
+    pictures_searched, several_faces, shots: what the search for the face saw in the driving video (0, false and 1 without one).
+    frames_without_face: frames that do not drive because they show no face (0 where the source picture shows none either).
     truncated, damaged_parts: of the driving file.
     """
 
@@ -34,8 +35,9 @@ class AnimateReport:
     device_memory_mb: float | None
     reference_frame: int | None
     pictures_searched: int
-    without_face: int
+    frames_without_face: int
     several_faces: bool
+    shots: int
     truncated: bool
     damaged_parts: int
     sound: bool

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from dagan.inference.transfer import transfer
-from dagan.inference.view import to_square
+from dagan.media.framing import to_square
 from dagan.models.attention import CrossModalAttention
 from dagan.models.dagan import DaGAN
 from dagan.models.keypoints import Keypoints

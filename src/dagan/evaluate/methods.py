@@ -20,7 +20,7 @@ from dagan.evaluate.pairs import Pair
 from dagan.inference.engine import Engine
 from dagan.inference.runner import Runner
 from dagan.inference.transfer import transfer
-from dagan.inference.view import to_square
+from dagan.media.framing import to_square
 from dagan.weights.load import find, load
 
 COPY = "copy"

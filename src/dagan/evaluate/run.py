@@ -157,7 +157,8 @@ class _Run:
         if self.settings.protocol == "reconstruction":
             for name in ("relative", "adapt scale", "reference"):  # of motion between two people
                 settings.pop(name)
-        tools = {f"tool {name}": f"{getattr(self.files, name).name}, SHA-256 {digest}" for name, digest in self.files.digests().items()}
+        present = self.files.present()
+        tools = {f"tool {name}": f"{present[name].name}, SHA-256 {digest}" for name, digest in self.files.digests().items()}
         frames = sum(s.frames != () for s in self.scores.values())
         facts = {"pairs": str(len(self.pairs)), "pairs times methods measured": f"{frames} of {len(self.scores)}"}
         models = {name: fact for spec in self.methods for name, fact in spec.facts.items()}

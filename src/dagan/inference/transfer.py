@@ -10,7 +10,7 @@ from dagan.geometry import inverse_2x2
 from dagan.models.keypoints import Keypoints
 
 
-def transfer(source: Keypoints, driving: Keypoints, initial: Keypoints, relative: bool = True, adapt_scale: bool = False) -> Keypoints:
+def transfer(source: Keypoints, driving: Keypoints, initial: Keypoints, relative: bool = True, adapt_scale: bool = True) -> Keypoints:
     """Keypoints to drive the source with, for a batch of driving frames (B x K x 2 and B x K x 2 x 2).
 
     relative: value = p_S + s (p_D - p_0), Jacobian = J_D J_0^-1 J_S, where `initial` (batch 1) is the reference driving

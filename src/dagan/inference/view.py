@@ -12,10 +12,11 @@ import numpy as np
 from dagan.inference.progress import Progress
 from dagan.inference.stages import ahead
 from dagan.media.faces import FaceFinder
-from dagan.media.framing import Framing, crop, frame_still
+from dagan.media.framing import Framing, crop, frame_still, middle
 from dagan.media.notices import Warn
 from dagan.media.reader import Frame, VideoReader
-from dagan.media.video_framing import FramingReport, frame_video
+from dagan.media.shots import FramingReport
+from dagan.media.video_framing import frame_video
 
 _FRAMES_AHEAD = 8  # decoded and cut before they are asked for; evens out a decoder that works by groups of pictures
 
@@ -36,18 +37,6 @@ class FixedView:
     def at(self, time: Fraction | float) -> Framing:
         """See View."""
         return self.framing
-
-
-def middle(width: int, height: int) -> Framing:
-    """The largest square in the middle, on whole pixels, so that a square picture stays as it is."""
-    side = min(width, height)
-    return Framing((width - side) // 2 + side / 2, (height - side) // 2 + side / 2, side)
-
-
-def to_square(picture: np.ndarray, size: int) -> np.ndarray:
-    """uint8 size x size x 3: the middle of a uint8 H x W x 3 picture; itself where it has that size."""
-    height, width = picture.shape[:2]
-    return picture if (height, width) == (size, size) else crop(picture, middle(width, height), size)
 
 
 def view_still(image: np.ndarray, finder: FaceFinder | None, where: str, warn: Warn) -> Framing:

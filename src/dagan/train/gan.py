@@ -6,11 +6,13 @@ Legend: B batch, H W image.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor, nn
 
-from dagan.config import STRICT
+from dagan.checks import Checked, Share, Weight
 from dagan.data.landmarks import OPENINGS, POINTS
 from dagan.errors import InputError
 from dagan.geometry import ThinPlateTransform, gaussian_heatmap
@@ -23,10 +25,11 @@ from dagan.models.discriminator import Discriminator
 
 # Of the blobs round eyelids and lips within which the detail loss counts: a standard deviation of 9 pixels in 256.
 DETAIL_VARIANCE = 0.005
+KeypointNumber = Annotated[int, Ge(0), Le(1023)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class GanLossConfig:
+class GanLossConfig(Checked):
     """Weights of METHOD section 7 (defaults) and choices. A weight of 0 switches a loss off.
 
     perceptual_scales: levels of the image pyramid; perceptual_relative: see PerceptualLoss; l1, warped: L1 of the result and
@@ -35,29 +38,31 @@ class GanLossConfig:
     and lips, which needs data.landmarks; detail: of an L1 of the result close to those points, within about 0.1 of the image.
     """
 
-    __pydantic_config__ = STRICT
-    perceptual: float = 10.0
+    perceptual: Weight = 10.0
     perceptual_features: FeatureName = "vgg19"
     perceptual_file: str | None = None
-    perceptual_scales: int = 4
+    perceptual_scales: Annotated[int, Ge(1), Le(6)] = 4
     perceptual_relative: bool = False
-    l1: float = 0.0
-    warped: float = 0.0
-    guide: float = 0.0
-    guided: tuple[int, ...] = tuple(range(len(POINTS)))
-    detail: float = 0.0
-    adversarial: float = 1.0
-    adversarial_start: int = 0
-    feature_matching: float = 10.0
-    equivariance_value: float = 10.0
-    equivariance_jacobian: float = 10.0
-    keypoint_distance: float = 10.0
-    keypoint_alpha: float = 0.2
-    affine_sigma: float = 0.05
-    tps_sigma: float = 0.005
-    tps_points: int = 5
+    l1: Weight = 0.0
+    warped: Weight = 0.0
+    guide: Weight = 0.0
+    guided: tuple[KeypointNumber, ...] = tuple(range(len(POINTS)))
+    detail: Weight = 0.0
+    adversarial: Weight = 1.0
+    adversarial_start: Annotated[int, Ge(0), Le(10**9)] = 0
+    feature_matching: Weight = 10.0
+    equivariance_value: Weight = 10.0
+    equivariance_jacobian: Weight = 10.0
+    keypoint_distance: Weight = 10.0
+    keypoint_alpha: Annotated[float, Ge(0), Le(2)] = 0.2
+    affine_sigma: Share = 0.05
+    tps_sigma: Share = 0.005
+    tps_points: Annotated[int, Ge(2), Le(64)] = 5
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        if not any((self.perceptual, self.l1, self.warped, self.detail)):
+            raise InputError("loss perceptual, l1, warped and detail are all 0: nothing would compare results with driving frames")
         if len(self.guided) != len(POINTS) or len(set(self.guided)) != len(POINTS):
             raise InputError(f"loss guided is {list(self.guided)}: must be {len(POINTS)} different keypoint numbers")
 

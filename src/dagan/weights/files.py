@@ -17,7 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from dagan.config import ModelConfig, dump, parse
+from dagan.checks import dump, parse
+from dagan.config import ModelConfig
 from dagan.errors import InputError
 from dagan.media.output import atomic_output
 from dagan.models.dagan import DaGAN

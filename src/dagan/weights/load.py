@@ -7,7 +7,7 @@ import sys
 from importlib import resources
 from pathlib import Path
 
-from dagan.config import nearest
+from dagan.checks import nearest
 from dagan.device import choose_device, choose_precision
 from dagan.errors import InputError
 from dagan.models.dagan import DaGAN
