@@ -43,6 +43,7 @@ model:
 loss: {{perceptual: 0, l1: 10, warped: 1, adversarial: 0}}
 """
 MODEL = ("--model", "tiny.safetensors", "--device", "cpu")
+FEW = ("--every", "5", "--json", "out.json")
 ANIMATE = ("animate", "photo.png", "{}", "-o", "out.mp4", "--no-crop", *MODEL)
 STILL = ("animate", "{}", "good.motion", "-o", "out.mp4", "--no-crop", *MODEL)
 DEPTH = ("depth", "{}", "-o", "out.png", "--no-crop", *MODEL)
@@ -55,6 +56,7 @@ STEPS = (
 
 
 PREPARATIONS = (
+    ("animate", "photo.png", "clip.mp4", "-o", "prepared.mp4", "--no-crop", "--save-motion", "good.motion", *MODEL),
     ("synth", "heads", "--clips", "1", "--size", "64", "--frames", "4"),
     ("train", "depth", "depth.yaml", *STEPS[:-1], "output=trained"),
 )
@@ -78,7 +80,6 @@ SPECIMENS = (
     Specimen("tiny.safetensors", (
         ("animate", "photo.png", "good.motion", "-o", "out.mp4", "--no-crop", "--device", "cpu", "--model", "{}"),
         ("depth", "photo.png", "-o", "out.png", "--no-crop", "--device", "cpu", "--model", "{}"),
-        ("convert", "{}", "--to-released", "out"),
         ("evaluate", "depth", "heads", "--weights", "{}", "--size", "64", "--limit", "1"),
     )),
     *(Specimen(f"graphs/{name}.onnx", (
@@ -90,16 +91,15 @@ SPECIMENS = (
     Specimen("trained/last.ckpt", (
         ("train", "depth", "depth.yaml", *STEPS[:-1], "output=trained", "max_steps=2"),
         ("evaluate", "depth", "heads", "--weights", "{}", "--size", "64", "--limit", "1"),
-        ("train", "gan", "gan.yaml", *STEPS, "depth_weights={}"),
     )),
     Specimen("trained/depth.safetensors", (("train", "gan", "gan.yaml", *STEPS, "depth_weights={}"),)),
     Specimen("released/model.pth.tar", (("convert", "{}", "-o", "out.safetensors", "--image-size", "64"),)),
-    Specimen("pairs.csv", (("evaluate", "cross-identity", "clips", "--pairs", "{}", *MODEL, "--json", "out.json"),), text=True),
-    Specimen("results/id0#v#0.mp4", (("evaluate", "reconstruction", "clips", "--no-model", "--results", "results", "--json", "out.json"),)),
+    Specimen("pairs.csv", (("evaluate", "cross-identity", "clips", "--pairs", "{}", *MODEL, *FEW),), text=True),
+    Specimen("results/id0#v#0.mp4", (("evaluate", "reconstruction", "clips", "--no-model", "--results", "results", *FEW),)),
     Specimen("clips/id0#v#0.mp4", (
-        ("evaluate", "reconstruction", "clips", *MODEL, "--json", "out.json"), ("train", "depth", "depth.yaml", *STEPS),
+        ("evaluate", "reconstruction", "clips", *MODEL, *FEW), ("train", "depth", "depth.yaml", *STEPS),
     )),
-    Specimen("clips/metadata.csv", (("evaluate", "reconstruction", "clips", *MODEL, "--hold-out", "0.4", "--json", "out.json"),), text=True),
+    Specimen("clips/metadata.csv", (("evaluate", "reconstruction", "clips", *MODEL, "--hold-out", "0.4", *FEW),), text=True),
 )  # fmt: skip
 
 
@@ -127,7 +127,7 @@ def write_samples(folder: Path) -> Iterator[tuple[str, ...]]:
     write_small(folder / "released", use_depth=False)
     (folder / "depth.yaml").write_text(DEPTH_RECIPE)
     (folder / "gan.yaml").write_text(GAN_RECIPE)
-    # These make further samples: heads with their truth, a trained depth network.
+    # These make further samples: a motion, heads with their truth, a trained depth network.
     for preparation in PREPARATIONS:
         yield preparation
 
