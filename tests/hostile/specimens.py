@@ -11,7 +11,6 @@ from pathlib import Path
 
 import av
 import numpy as np
-import torch
 from PIL import Image
 from released_files import write_small
 
@@ -55,6 +54,7 @@ STEPS = (
 )  # fmt: skip
 
 
+HEAD = "head_0_00000"  # of the clip that `dagan synth` makes
 PREPARATIONS = (
     ("animate", "photo.png", "clip.mp4", "-o", "prepared.mp4", "--no-crop", "--save-motion", "good.motion", *MODEL),
     ("synth", "heads", "--clips", "1", "--size", "64", "--frames", "4"),
@@ -93,6 +93,9 @@ SPECIMENS = (
         ("evaluate", "depth", "heads", "--weights", "{}", "--size", "64", "--limit", "1"),
     )),
     Specimen("trained/depth.safetensors", (("train", "gan", "gan.yaml", *STEPS, "depth_weights={}"),)),
+    Specimen("trained/log.jsonl", (("train", "depth", "depth.yaml", *STEPS[:-1], "output=trained", "max_steps=2"),), text=True),
+    *(Specimen(f"heads/{HEAD}.{suffix}", (("evaluate", "depth", "heads", "--weights", "tiny.safetensors", "--size", "64"),), suffix == "json")
+      for suffix in ("npz", "json", "mp4")),
     Specimen("released/model.pth.tar", (("convert", "{}", "-o", "out.safetensors", "--image-size", "64"),)),
     Specimen("pairs.csv", (("evaluate", "cross-identity", "clips", "--pairs", "{}", *MODEL, *FEW),), text=True),
     Specimen("results/id0#v#0.mp4", (("evaluate", "reconstruction", "clips", "--no-model", "--results", "results", *FEW),)),
@@ -128,8 +131,7 @@ def write_samples(folder: Path) -> Iterator[tuple[str, ...]]:
     (folder / "depth.yaml").write_text(DEPTH_RECIPE)
     (folder / "gan.yaml").write_text(GAN_RECIPE)
     # These make further samples: a motion, heads with their truth, a trained depth network.
-    for preparation in PREPARATIONS:
-        yield preparation
+    yield from PREPARATIONS
 
 
 def _encode(path: Path, pictures: list[np.ndarray], codec: str) -> None:

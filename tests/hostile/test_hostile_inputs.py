@@ -183,7 +183,8 @@ def test_faults_are_seen(tmp_path: Path) -> None:
     good = {"status": 2, "out": "", "err": "dagan: a is no photo: give another\n"}
     assert faults(case, good, tmp_path, set()) == []
     assert faults(case, good | {"status": None}, tmp_path, set()) == ["status None"]
-    assert faults(case, good | {"err": "Traceback (most recent call last):\n"}, tmp_path, set()) == ["a traceback", "no sentence at the end"]
+    fallen = good | {"err": "Traceback (most recent call last):\n"}
+    assert faults(case, fallen, tmp_path, set()) == ["a traceback", "no sentence at the end"]
     assert faults(case, good | {"err": "dagan: " + "x" * 800}, tmp_path, set()) == ["a sentence too long to read"]
     (tmp_path / ".out.mp4.part").write_bytes(b"half")
     assert faults(case, good, tmp_path, set()) == ["left behind ['.out.mp4.part']"]
