@@ -151,7 +151,7 @@ def _known(file: Path, settings: tuple[str, ...]) -> RunFigures | None:
         return None
     try:
         figures = parse(RunFigures, json.loads(file.read_text(encoding="utf-8")), str(file))
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         raise InputError(f"{file} cannot be read: remove it, or measure again with --overwrite") from None
     if figures.settings != settings:
         raise InputError(f"{file} is of a run with other settings: choose another --output, or run again with --overwrite")

@@ -114,12 +114,15 @@ def _metadata(folder: Path) -> dict[str, str]:
     table = folder / "metadata.csv"
     if not table.is_file():
         return {}
-    with table.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        missing = {"file", "identity"} - set(reader.fieldnames or ())
-        if missing:
-            raise InputError(f"{table} has no column {' and no column '.join(sorted(missing))}: it needs 'file' and 'identity'")
-        return {row["file"]: row["identity"] for row in reader}
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            missing = {"file", "identity"} - set(reader.fieldnames or ())
+            if missing:
+                raise InputError(f"{table} has no column {' and no column '.join(sorted(missing))}: it needs 'file' and 'identity'")
+            return {row["file"]: row["identity"] for row in reader}
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{table} is no CSV file ({error}): write the columns 'file' and 'identity', or remove it") from None
 
 
 def _clip(root: Path, path: Path, identities: dict[str, str], still: bool) -> Clip:

@@ -148,8 +148,10 @@ def read_mapping(path: Path, what: str) -> dict[str, Any]:
         raise InputError(f"{what} {path} does not exist: give the path of a .yaml file, such as those in recipes/")
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())[:300]}") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}): give the path of a .yaml file") from None
     if not isinstance(data, dict):
         raise InputError(f"{path} must hold a mapping of keys to values, such as `batch_size: 16`")
     return data
@@ -173,7 +175,7 @@ def _apply(data: dict[str, Any], override: str) -> None:
         raise InputError(f"{override!r} is no setting: write key=value, such as optimiser.lr=1e-4")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         raise InputError(f"{override!r}: the value is not valid YAML") from None
     parts = key.split(".")
     place = data
