@@ -82,6 +82,9 @@ def animate(
     adapt_scale: Annotated[
         bool, typer.Option("--adapt-scale/--no-adapt-scale", help="Fit the size of movements to the size of the source's face.")
     ] = True,
+    limit_motion: Annotated[
+        bool, typer.Option("--limit-motion/--no-limit-motion", help="Damp motion that goes farther than the model can draw.")
+    ] = True,
     reference: Annotated[
         str | None,
         typer.Option(help="Driving frame taken as the source's pose: auto, first or a number. Default: auto.", show_default=False),
@@ -118,6 +121,7 @@ def animate(
         crop=crop,
         relative=not absolute,
         adapt_scale=adapt_scale,
+        limit_motion=limit_motion,
         reference=reference,
         side_by_side=side_by_side,
         paste_back=paste_back,

@@ -15,6 +15,7 @@ class AnimateReport:
 
     frames, frame_rate (exact, as text), seconds: of the output. wall_seconds, frames_per_second: of the whole job, model loading
     included. peak_memory_mb, device_memory_mb: MiB (device: CUDA only). reference_frame: None with absolute motion.
+    damped_frames: whose motion went farther than the model can draw (0 without the limit).
     pictures_searched, several_faces, shots: what the search for the face saw in the driving video (0, false and 1 without one).
     frames_without_face: frames that do not drive because they show no face (0 where the source picture shows none either).
     truncated, damaged_parts: of the driving file.
@@ -34,6 +35,7 @@ class AnimateReport:
     peak_memory_mb: float
     device_memory_mb: float | None
     reference_frame: int | None
+    damped_frames: int
     pictures_searched: int
     frames_without_face: int
     several_faces: bool
