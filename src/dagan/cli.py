@@ -12,6 +12,7 @@ from dagan.cli_ablate import app as ablate_app
 from dagan.cli_bench import bench
 from dagan.cli_evaluate import app as evaluate_app
 from dagan.cli_export import RuntimeOption, export
+from dagan.console import check_printed, lenient_streams
 from dagan.errors import InputError
 
 app = typer.Typer(
@@ -269,11 +270,16 @@ def _start(resume: bool | None) -> str:
 
 def main() -> None:
     """Entry point. Bad input ends in one sentence and status 2, an interrupt in status 130."""
-    try:
-        app()
-    except InputError as error:
-        print(f"dagan: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("dagan: interrupted", file=sys.stderr)
-        sys.exit(130)
+    with lenient_streams():
+        try:
+            app()
+        except SystemExit:
+            if {"--help", "--version"} & set(sys.argv):
+                check_printed()
+            raise
+        except InputError as error:
+            print(f"dagan: {error}", file=sys.stderr)
+            sys.exit(2)
+        except KeyboardInterrupt:
+            print("dagan: interrupted", file=sys.stderr)
+            sys.exit(130)

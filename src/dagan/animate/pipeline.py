@@ -45,8 +45,6 @@ from dagan.media.video import VideoReader, VideoWriter, open_video
 from dagan.media.writer import VIDEO_SUFFIXES
 from dagan.weights import load
 
-# A frame is spoken of where less than this share of its motion is left: more cannot be told by eye.
-_SEEN_SHARE = 0.9
 LOOK, READ, DRAW = "finding the face", "reading the motion", "drawing"
 
 
@@ -146,7 +144,7 @@ def animate(
         animator = Animator(engine, options.relative, options.adapt_scale, limit_motion=options.limit_motion)
         animator.set_source(face)
         animator.set_reference(driven.motion.keypoints(slice(driven.motion.reference, driven.motion.reference + 1)))
-        damped = _damped(animator, driven.motion, notices)
+        damped = _damped(animator, driven.motion)
         sound = _draw(output, animator, driven, layout, options, progress, notices)
     if options.save_motion is not None:
         save_motion(options.save_motion, driven.motion, options.overwrite)
@@ -270,17 +268,10 @@ def _motion(
     return _Driving(motion, opened, view, faces, truncated, damaged, reader.missing)
 
 
-def _damped(animator: Animator, motion: Motion, warn: Warn) -> int:
-    """How many frames' motion is damped; a line about those where it shows."""
-    if not animator.limit_motion:
-        return 0
-    left = np.concatenate([animator.share_left(motion.keypoints(slice(n, n + 1024))) for n in range(0, len(motion), 1024)])
-    if (seen := int((left < _SEEN_SHARE).sum())) > 0:
-        warn(
-            f"in {seen} of {len(motion)} frames the driving face moves farther from the photo's pose than the model can draw: "
-            "it moves less there (--no-limit-motion draws it all the same)"
-        )
-    return int((left < 1).sum())
+def _damped(animator: Animator, motion: Motion) -> int:
+    """In how many frames the limit takes a tenth or more of some motion: less is hardly seen."""
+    parts = (motion.keypoints(slice(start, start + 1024)) for start in range(0, len(motion), 1024))
+    return sum(int((animator.share_left(part) < 0.9).sum()) for part in parts) if animator.limit_motion else 0
 
 
 def _draw(
