@@ -79,3 +79,16 @@ def test_train_passes_its_options(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 def test_input_errors_are_value_errors() -> None:
     assert issubclass(InputError, ValueError)
+
+
+def test_help_lists_animate_first_in_panels(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run(monkeypatch, "--help") == 0
+    shown = capsys.readouterr().out
+    panels = (
+        ("Animate", "animate"), ("Measure", "depth", "bench", "evaluate"), ("Train", "synth", "train", "ablate"),
+        ("Models", "convert", "export"),
+    )  # fmt: skip
+    order = [word for panel in panels for word in panel]
+    places = [shown.find(f" {word} ", shown.index(" Animate ")) for word in order]
+    assert -1 not in places
+    assert places == sorted(places)

@@ -12,6 +12,7 @@ from dagan.cli_ablate import app as ablate_app
 from dagan.cli_bench import bench
 from dagan.cli_evaluate import app as evaluate_app
 from dagan.cli_export import RuntimeOption, export
+from dagan.console import check_printed, lenient_streams
 from dagan.errors import InputError
 
 app = typer.Typer(
@@ -19,11 +20,11 @@ app = typer.Typer(
     help="Depth-aware talking heads: one portrait and a driving video in, a talking head out.",
 )  # fmt: skip
 train_app = typer.Typer(no_args_is_help=True, help="Train from a recipe: first the depth network, then the generator.")
-app.add_typer(train_app, name="train")
-app.add_typer(evaluate_app, name="evaluate")
-app.add_typer(ablate_app, name="ablate")
-app.command("bench")(bench)
-app.command("export")(export)
+# Help lists panels and commands in the order in which they are registered here and below: single commands, then groups.
+ANIMATE, MEASURE, TRAIN, MODELS = "Animate", "Measure", "Train", "Models"
+app.add_typer(evaluate_app, name="evaluate", rich_help_panel=MEASURE)
+app.add_typer(train_app, name="train", rich_help_panel=TRAIN)
+app.add_typer(ablate_app, name="ablate", rich_help_panel=TRAIN)
 
 
 RecipeArgument = Annotated[Path, typer.Argument(help="Recipe, a YAML file such as those in recipes/.")]
@@ -67,7 +68,7 @@ def _main(version: Annotated[bool, typer.Option("--version", help="Print the ver
         raise typer.Exit
 
 
-@app.command("animate")
+@app.command("animate", rich_help_panel=ANIMATE)
 def animate(
     source: SourceArgument,
     driving: DrivingArgument,
@@ -81,6 +82,9 @@ def animate(
     absolute: Annotated[bool, typer.Option("--absolute", help="Take the driving pose as it is, not its changes.")] = False,
     adapt_scale: Annotated[
         bool, typer.Option("--adapt-scale/--no-adapt-scale", help="Fit the size of movements to the size of the source's face.")
+    ] = True,
+    limit_motion: Annotated[
+        bool, typer.Option("--limit-motion/--no-limit-motion", help="Damp motion that goes farther than the model can draw.")
     ] = True,
     reference: Annotated[
         str | None,
@@ -118,6 +122,7 @@ def animate(
         crop=crop,
         relative=not absolute,
         adapt_scale=adapt_scale,
+        limit_motion=limit_motion,
         reference=reference,
         side_by_side=side_by_side,
         paste_back=paste_back,
@@ -132,7 +137,7 @@ def animate(
     animate_file(source, driving, output, options, runtime)
 
 
-@app.command("depth")
+@app.command("depth", rich_help_panel=MEASURE)
 def depth(
     source: PicturesArgument,
     output: DepthOption,
@@ -166,7 +171,26 @@ def depth(
     depth_file(source, output, options, runtime)
 
 
-@app.command("convert")
+app.command("bench", rich_help_panel=MEASURE)(bench)
+
+
+@app.command("synth", rich_help_panel=TRAIN)
+def synth(
+    output: Annotated[Path, typer.Argument(help="Folder to write clips to.", show_default=False)],
+    clips: Annotated[int, typer.Option(help="How many clips; a folder can grow later.")] = 10,
+    size: Annotated[int, typer.Option(help="Side of the pictures in pixels.")] = 256,
+    seed: Annotated[int, typer.Option(help="Other seeds give other heads.")] = 0,
+    frames: Annotated[int, typer.Option(help="Frames of a clip, 25 a second.")] = 100,
+    workers: Annotated[int, typer.Option(help="Clips made at once, each by a process of its own.")] = 1,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Make clips of synthetic talking heads with exact depth, camera, pose and landmarks."""
+    from dagan.commands.synth import synthesise_folder
+
+    synthesise_folder(output, clips, size, seed, frames, workers, overwrite)
+
+
+@app.command("convert", rich_help_panel=MODELS)
 def convert(
     checkpoint: Annotated[Path, typer.Argument(help="Released .pth.tar, or model file to go back.", show_default=False)],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Model file to write (.safetensors).", show_default=False)] = None,
@@ -190,20 +214,7 @@ def convert(
     convert_file(checkpoint, options)
 
 
-@app.command("synth")
-def synth(
-    output: Annotated[Path, typer.Argument(help="Folder to write clips to.", show_default=False)],
-    clips: Annotated[int, typer.Option(help="How many clips; a folder can grow later.")] = 10,
-    size: Annotated[int, typer.Option(help="Side of the pictures in pixels.")] = 256,
-    seed: Annotated[int, typer.Option(help="Other seeds give other heads.")] = 0,
-    frames: Annotated[int, typer.Option(help="Frames of a clip, 25 a second.")] = 100,
-    workers: Annotated[int, typer.Option(help="Clips made at once, each by a process of its own.")] = 1,
-    overwrite: OverwriteOption = False,
-) -> None:
-    """Make clips of synthetic talking heads with exact depth, camera, pose and landmarks."""
-    from dagan.commands.synth import synthesise_folder
-
-    synthesise_folder(output, clips, size, seed, frames, workers, overwrite)
+app.command("export", rich_help_panel=MODELS)(export)
 
 
 @evaluate_app.command("depth")
@@ -265,11 +276,16 @@ def _start(resume: bool | None) -> str:
 
 def main() -> None:
     """Entry point. Bad input ends in one sentence and status 2, an interrupt in status 130."""
-    try:
-        app()
-    except InputError as error:
-        print(f"dagan: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("dagan: interrupted", file=sys.stderr)
-        sys.exit(130)
+    with lenient_streams():
+        try:
+            app()
+        except SystemExit:
+            if {"--help", "--version"} & set(sys.argv):
+                check_printed()
+            raise
+        except InputError as error:
+            print(f"dagan: {error}", file=sys.stderr)
+            sys.exit(2)
+        except KeyboardInterrupt:
+            print("dagan: interrupted", file=sys.stderr)
+            sys.exit(130)

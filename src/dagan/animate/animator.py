@@ -21,6 +21,7 @@ from dagan.animate.missing import FaceWatch, check_on_missing
 from dagan.errors import InputError
 from dagan.inference.batches import batched
 from dagan.inference.engine import Engine
+from dagan.inference.limit import limit
 from dagan.inference.progress import silent
 from dagan.inference.runner import EncodedSource, Runner
 from dagan.inference.transfer import transfer
@@ -44,6 +45,7 @@ class Animator:
     frames computed at once; None chooses for the device. face_finder: finds faces; None opens one when needed. on_missing: what a
     driving frame without a face gives: hold (the latest frame with one drives on), rest (the source's own pose) or error
     (InputError). Before the first face the source rests. Frames are judged only where the source picture shows a face itself.
+    limit_motion: damp motion that goes farther from the source than a model can draw (see `dagan.inference.limit`).
 
     Pictures are uint8 H x W x 3 RGB of any size: the largest square in their middle is resized to the model's size.
     """
@@ -56,10 +58,12 @@ class Animator:
         batch_size: int | None = None,
         face_finder: FaceFinder | None = None,
         on_missing: str = "hold",
+        limit_motion: bool = True,
     ) -> None:
         self.engine: Runner = Engine(model, batch_size) if isinstance(model, DaGAN) else model
         self.relative = relative
         self.adapt_scale = adapt_scale
+        self.limit_motion = limit_motion
         self._source: EncodedSource | None = None
         self._reference: Keypoints | None = None
         self._finder = face_finder
@@ -99,14 +103,24 @@ class Animator:
             raise InputError("there are no driving frames: give at least one")
         return self._animated(self._judged([self._picture(frame) for frame in frames]))
 
+    def share_left(self, keypoints: Keypoints) -> np.ndarray:
+        """For each of N driving keypoint sets, which share of its most damped part the limit leaves: in (0, 1], 1 for unchanged ones."""
+        return limit(self._encoded().keypoints, self._moved(keypoints, limit_motion=False))[1].numpy()
+
     def drive(self, keypoints: Keypoints) -> np.ndarray:
         """N x S x S x 3 uint8 for N driving keypoint sets, as `engine.keypoints` or a motion file gives them."""
-        if self._source is None:
-            raise InputError("there is no source picture yet: call set_source first")
+        return self.engine.render(self._encoded(), self._moved(keypoints, self.limit_motion))
+
+    def _moved(self, keypoints: Keypoints, limit_motion: bool) -> Keypoints:
+        source = self._encoded().keypoints
         if self._reference is None:
             self._reference = keypoints[:1]
-        moved = transfer(self._source.keypoints, keypoints, self._reference, self.relative, self.adapt_scale)
-        return self.engine.render(self._source, moved)
+        return transfer(source, keypoints, self._reference, self.relative, self.adapt_scale, limit_motion)
+
+    def _encoded(self) -> EncodedSource:
+        if self._source is None:
+            raise InputError("there is no source picture yet: call set_source first")
+        return self._source
 
     def video(self, path: Path | str, crop: bool = False, rate: Fraction | int = 25) -> Iterator[np.ndarray]:
         """The result of every frame of a video (or of a folder of images, `rate` a second), one after the other.

@@ -23,6 +23,7 @@ from dagan.inference.runner import Runner
 from dagan.media.images import require_file
 from dagan.media.output import atomic_output
 from dagan.models.keypoints import Keypoints
+from dagan.names import text_path
 
 FORMAT = 1
 MOTION_SUFFIXES = (".motion", ".safetensors")
@@ -157,7 +158,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
     require_file(path, "motion file")
     try:
-        with safe_open(path, framework="numpy") as file:
+        with text_path(path) as name, safe_open(name, framework="numpy") as file:
             metadata = file.metadata() or {}
             if _NOTE not in metadata:
                 kind = "a model file" if "dagan" in metadata else "a file of another program"

@@ -53,7 +53,7 @@ class AnimateOptions:
     """How to animate.
 
     model, device, precision, batch_size: as `dagan.load` and `Engine` take them. crop: find the face in both inputs; otherwise the
-    middle is taken. relative, adapt_scale: see `Animator`. reference: auto (the driving frame whose pose is most like the
+    middle is taken. relative, adapt_scale, limit_motion: see `Animator`. reference: auto (the driving frame whose pose is most like the
     source's), first, or a frame number; None is auto, for a motion file the frame stored in it. side_by_side, paste_back: see
     `dagan.animate.layout`. max_side: pixels of the longer side that a photo is shrunk to for pasting back, where it has more: videos
     of larger pictures take long and play nowhere. save_motion, report: files to write too. frame_rate: of a folder of images (25
@@ -70,6 +70,7 @@ class AnimateOptions:
     crop: bool = True
     relative: bool = True
     adapt_scale: bool = True
+    limit_motion: bool = True
     reference: str | None = None
     side_by_side: bool = False
     paste_back: bool = False
@@ -140,12 +141,14 @@ def animate(
             layout = SideBySide(face, engine)
         elif options.paste_back:
             layout = PasteBack(image, framing)
-        animator = Animator(engine, options.relative, options.adapt_scale)
+        animator = Animator(engine, options.relative, options.adapt_scale, limit_motion=options.limit_motion)
         animator.set_source(face)
+        animator.set_reference(driven.motion.keypoints(slice(driven.motion.reference, driven.motion.reference + 1)))
+        damped = _damped(animator, driven.motion)
         sound = _draw(output, animator, driven, layout, options, progress, notices)
     if options.save_motion is not None:
         save_motion(options.save_motion, driven.motion, options.overwrite)
-    report = _report(source, driving, output, driven, animator, time.monotonic() - began, sound, notices.messages)
+    report = _report(source, driving, output, driven, animator, damped, time.monotonic() - began, sound, notices.messages)
     if options.report is not None:
         write_report(options.report, report, options.overwrite)
     return report
@@ -164,7 +167,8 @@ def _source_image(source: Path, options: AnimateOptions, warn: Warn) -> np.ndarr
 
 
 def _report(
-    source: Path, driving: Path, output: Path, driven: _Driving, animator: Animator, wall: float, sound: bool, warnings: list[str]
+    source: Path, driving: Path, output: Path, driven: _Driving, animator: Animator, damped: int, wall: float, sound: bool,
+    warnings: list[str],
 ) -> AnimateReport:  # fmt: skip
     motion, faces, engine = driven.motion, driven.faces, animator.engine
     device_memory = peak_device_memory_mb(engine.device)
@@ -183,6 +187,7 @@ def _report(
         peak_memory_mb=round(peak_memory_mb(), 1),
         device_memory_mb=None if device_memory is None else round(device_memory, 1),
         reference_frame=motion.reference if animator.relative else None,
+        damped_frames=damped,
         pictures_searched=faces.frames if faces else 0,
         frames_without_face=driven.missing,
         shots=faces.shots if faces else 1,
@@ -263,12 +268,17 @@ def _motion(
     return _Driving(motion, opened, view, faces, truncated, damaged, reader.missing)
 
 
+def _damped(animator: Animator, motion: Motion) -> int:
+    """In how many frames the limit takes a tenth or more of some motion: less is hardly seen."""
+    parts = (motion.keypoints(slice(start, start + 1024)) for start in range(0, len(motion), 1024))
+    return sum(int((animator.share_left(part) < 0.9).sum()) for part in parts) if animator.limit_motion else 0
+
+
 def _draw(
     output: Path, animator: Animator, driven: _Driving, layout: Layout, options: AnimateOptions, progress: Progress, warn: Warn
 ) -> bool:  # fmt: skip
     """Computes and writes every frame; whether sound went along."""
     motion, reader = driven.motion, driven.reader
-    animator.set_reference(motion.keypoints(slice(motion.reference, motion.reference + 1)))
     with (
         closing(counted(_frames(animator, driven, layout), progress, DRAW, len(motion))) as frames,
         VideoWriter(

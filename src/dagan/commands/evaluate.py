@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from rich.table import Table
 
 from dagan.commands.notices import warn
 from dagan.commands.progress import progress_bar
+from dagan.console import check_printed
 from dagan.data.clips import Clip, clips_for, find_stills
 from dagan.device import choose_device, choose_precision
 from dagan.errors import InputError
@@ -25,6 +25,7 @@ from dagan.evaluate.run import evaluate
 from dagan.evaluate.summary import against_copy, means, summarise
 from dagan.losses.features import SQUEEZENET
 from dagan.media.output import atomic_output
+from dagan.names import json_text
 from dagan.weights import load
 
 PAIRS = "pairs.csv"
@@ -120,7 +121,9 @@ def _run(protocol: str, pairs: list[Pair], options: EvaluateOptions) -> Evaluati
         print(f"report: {', '.join(str(path) for path in _report(options.folder, evaluation, options.overwrite))}")
     if options.summary is not None:
         with atomic_output(options.summary, options.overwrite) as partial:
-            partial.write_text(json.dumps(summarise(evaluation), indent=1, allow_nan=False), encoding="utf-8")
+            partial.write_text(json_text(summarise(evaluation)), encoding="utf-8")
+    if options.folder is None and options.summary is None:
+        check_printed()
     return evaluation
 
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dagan.commands.progress import progress_bar
+from dagan.console import check_printed
 from dagan.data.clips import clips_for
 from dagan.data.synthetic.files import read_truth, truth_of
 from dagan.errors import InputError
@@ -45,6 +46,8 @@ def evaluate_depth(folder: Path, options: EvaluateDepthOptions) -> DepthSummary:
     if options.output is not None:
         files = write_reports(options.output, summary, found, options.overwrite)
         print(f"{options.output}: {len(files)} files, {files[0].name} and {files[1].name} first")
+    else:
+        check_printed()
     return summary
 
 

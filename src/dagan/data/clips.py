@@ -11,6 +11,7 @@ from pathlib import Path
 
 from dagan.errors import InputError
 from dagan.media.kinds import IMAGE_SUFFIXES, is_animation
+from dagan.names import printable
 
 VIDEO_SUFFIXES = frozenset(
     (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".vob", ".ts", ".mts", ".m2ts", ".ogv", ".3gp", ".wmv", ".flv")
@@ -126,7 +127,7 @@ def _metadata(folder: Path) -> dict[str, str]:
 
 
 def _clip(root: Path, path: Path, identities: dict[str, str], still: bool) -> Clip:
-    name = path.relative_to(root).as_posix()
+    name = printable(path.relative_to(root).as_posix())
     known = identities.get(name) or identities.get(path.name)
     return Clip(path, name, known or _identity(Path(name)), still)
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dagan.errors import InputError
+from dagan.names import text_path
 
 FeatureName = Literal["vgg19", "squeezenet", "vgg16", "alexnet"]
 SQUEEZENET = Path(__file__).parent / "bundled" / "squeezenet1_1_imagenet_fp16.safetensors"
@@ -128,7 +129,8 @@ def _read_state(file: Path) -> dict[str, Tensor]:
         if file.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            return load_file(file)
+            with text_path(file) as name:
+                return load_file(name)
         return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         reason = type(error).__name__

@@ -16,7 +16,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from dagan.errors import InputError
 from dagan.inference.progress import Lines
+from dagan.names import printable
 
 LOG, PICTURES, BOARD = "log.jsonl", "pictures", "tensorboard"
 
@@ -26,6 +28,8 @@ class RunLog:
 
     def __init__(self, folder: Path, step: int, max_steps: int, console: Console) -> None:
         self.folder, self.console, self.max_steps = folder, console, max_steps
+        if printable(str(folder)) != str(folder):
+            raise InputError(f"the output folder {folder} has a name that is not UTF-8, which TensorBoard cannot write to: choose another")
         folder.mkdir(parents=True, exist_ok=True)
         _truncate(folder / LOG, step)
         self._board = SummaryWriter(str(folder / BOARD), purge_step=step)

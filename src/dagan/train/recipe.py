@@ -15,6 +15,7 @@ from dagan.config import DepthConfig, ModelConfig, preset
 from dagan.data.config import AugmentConfig, DataConfig, PairConfig, TripletConfig
 from dagan.errors import InputError
 from dagan.models.egomotion import EgomotionConfig
+from dagan.names import printable
 from dagan.train.depth import DepthLossConfig
 from dagan.train.gan import GanLossConfig
 from dagan.train.labels import ViewsConfig
@@ -174,7 +175,7 @@ def _apply(data: dict[str, Any], override: str) -> None:
     if not separator or not key:
         raise InputError(f"{override!r} is no setting: write key=value, such as optimiser.lr=1e-4")
     try:
-        value = yaml.safe_load(text)
+        value = text if printable(text) != text else yaml.safe_load(text)  # YAML has no file names that are no text
     except (yaml.YAMLError, ValueError, RecursionError):
         raise InputError(f"{override!r}: the value is not valid YAML") from None
     parts = key.split(".")
