@@ -15,7 +15,7 @@ RATE = 48_000
 
 def heard(path):
     """Mono samples at 48 kHz as a player gives them, on the clock of the first video frame, and where they end (seconds)."""
-    start, out, position = start_time(path), np.zeros(12 * RATE, np.float32), None
+    start, out, position = start_time(path), np.zeros(20 * RATE, np.float32), None
     with av.open(str(path)) as container:
         resampler = av.AudioResampler("fltp", "mono", RATE)
         for decoded in container.decode(audio=0):
