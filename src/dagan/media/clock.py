@@ -8,7 +8,7 @@ The pictures decide by how much a part is moved, and the sound of the part is mo
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Clock:
     def packets(self) -> Iterator[Packet]:
         """All packets, moved; the last ones of each stream are empty, for flushing decoders. Lets FFmpeg's errors through."""
         streams: list[Stream] = [stream for stream in (self._video, self._sound) if stream is not None]
-        for packet in self._container.demux(streams):
+        for packet in demux(self._container, streams):
             if not packet.size:
                 yield from self._release() if packet.stream is self._sound else self._settle()
                 yield packet
@@ -202,6 +202,20 @@ class Clock:
         """Whether the pictures read so far lie near the place where the sound jumped: theirs may come next."""
         assert self._sounds.latest is not None
         return self._pictures.end - (self._sounds.latest + self._sounds.shift) < _INTERLEAVING
+
+
+def demux(container: InputContainer, streams: Sequence[Stream]) -> Iterator[Packet]:
+    """The packets of `streams`, also behind the place where another stream begins that the file's start did not tell of.
+
+    PyAV ends there with IndexError, because it has no name for the packet; the next call goes on with the one after. Lets FFmpeg's
+    errors through.
+    """
+    while True:
+        try:
+            yield from container.demux(streams)
+        except IndexError:
+            continue
+        return
 
 
 def clock_may_jump(container: InputContainer) -> bool:

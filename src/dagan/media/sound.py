@@ -153,7 +153,7 @@ class _Line:
             yield from self.flush()
             self._kind, self._late = kind, 0.0
             self._resampler = av.AudioResampler("fltp", self._layout, self._rate)
-            self._expected = self._expected if follows or time is None else time
+            self._expected = self._expected if time is None else time
             self._place = round(self._expected * self._rate)
         assert self._resampler is not None
         self._expected += frame.samples / frame.sample_rate
