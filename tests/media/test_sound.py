@@ -53,7 +53,9 @@ def check_heard(source, target, seconds=1.0, alike=0.97):
 def test_plain_sound_is_copied_byte_by_byte(tmp_path):
     for suffix in ("mp4", "mov", "mkv"):
         assert carry(CASES / "d04.mp4", tmp_path / f"a.{suffix}") == []
-        assert [content for _, content in packets(tmp_path / f"a.{suffix}")][-18:] == [content for _, content in packets(CASES / "d04.mp4")][-18:]
+        before, after = ([content for _, content in packets(path)] for path in (CASES / "d04.mp4", tmp_path / f"a.{suffix}"))
+        assert after == before[-len(after) :]
+        assert len(before) - len(after) <= 1  # Matroska cannot hide the packet that decoders need to run in
     assert packets(tmp_path / "a.mp4") == packets(CASES / "d04.mp4") != []
 
 
