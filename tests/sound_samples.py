@@ -15,7 +15,7 @@ RATE = 48_000
 
 def heard(path):
     """Mono samples at 48 kHz as a player gives them, on the clock of the first video frame, and where they end (seconds)."""
-    start, out, position = start_time(path), np.zeros(12 * RATE, np.float32), None
+    start, out, position = start_time(path), np.zeros(20 * RATE, np.float32), None
     with av.open(str(path)) as container:
         resampler = av.AudioResampler("fltp", "mono", RATE)
         for decoded in container.decode(audio=0):
@@ -79,8 +79,8 @@ def record(
             samples = chirp(float(times[-1]) + 0.04 if seconds is None else seconds, rate)
             channels = sound.codec_context.layout.nb_channels
             for start in range(0, len(samples), 1152):
-                part = np.repeat(samples[None, start : start + 1152], channels, 0)
-                frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(part), format="fltp", layout=layout)
+                part = np.repeat(samples[start : start + 1152], channels)[None]
+                frame = av.AudioFrame.from_ndarray(part, format="flt", layout=layout)
                 frame.sample_rate, frame.time_base, frame.pts = rate, Fraction(1, rate), start
                 packets += _moved(sound.encode(frame), clock + late)
             packets += _moved(sound.encode(None), clock + late)

@@ -8,7 +8,7 @@ The pictures decide by how much a part is moved, and the sound of the part is mo
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Clock:
     def packets(self) -> Iterator[Packet]:
         """All packets, moved; the last ones of each stream are empty, for flushing decoders. Lets FFmpeg's errors through."""
         streams: list[Stream] = [stream for stream in (self._video, self._sound) if stream is not None]
-        for packet in self._container.demux(streams):
+        for packet in demux(self._container, streams):
             if not packet.size:
                 yield from self._release() if packet.stream is self._sound else self._settle()
                 yield packet
@@ -82,7 +82,12 @@ class Clock:
         if self._leaping or self._is_ahead(packet):
             self._leaping.append(packet)
             leapt = time is None or track.latest is None or abs(time - track.latest) > self._longest_pause
-            if leapt or len(self._leaping) >= _MOST_REORDERED:
+            runs_on = not leapt and time is not None and time + track.shift > track.end + 2 * track.step
+            if runs_on:  # the old clock passes the place where it would have ended: a single time was wrong
+                for waiting in self._leaping:
+                    if self._is_ahead(waiting):
+                        waiting.pts = None
+            if leapt or runs_on or len(self._leaping) >= _MOST_REORDERED:
                 yield from self._settle()
             return
         if time is not None and track.latest is not None:
@@ -111,8 +116,8 @@ class Clock:
         for packet, new in zip(waiting, ahead, strict=True):
             if not new:
                 track.put(packet)
-        first = min((packet for packet, new in zip(waiting, ahead, strict=True) if new), key=_shown)
-        if self._is_jump(_shown(first)):
+        first = min((packet for packet, new in zip(waiting, ahead, strict=True) if new), key=_shown, default=None)
+        if first is not None and self._is_jump(_shown(first)):
             self._move(track, first, track.step)
             after = track.shift
         for packet, new in zip(waiting, ahead, strict=True):
@@ -197,6 +202,20 @@ class Clock:
         """Whether the pictures read so far lie near the place where the sound jumped: theirs may come next."""
         assert self._sounds.latest is not None
         return self._pictures.end - (self._sounds.latest + self._sounds.shift) < _INTERLEAVING
+
+
+def demux(container: InputContainer, streams: Sequence[Stream]) -> Iterator[Packet]:
+    """The packets of `streams`, also behind the place where another stream begins that the file's start did not tell of.
+
+    PyAV ends there with IndexError, because it has no name for the packet; the next call goes on with the one after. Lets FFmpeg's
+    errors through.
+    """
+    while True:
+        try:
+            yield from container.demux(streams)
+        except IndexError:
+            continue
+        return
 
 
 def clock_may_jump(container: InputContainer) -> bool:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dagan.errors import InputError
-from dagan.media.clock import LONGEST_PAUSE, Clock
+from dagan.media.clock import LONGEST_PAUSE, Clock, demux
 from dagan.media.images import require_file
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def first_frame(container: InputContainer, stream: VideoStream, path: Path) -> V
     import av
 
     failure: Exception | None = None
-    packets = container.demux(stream)
+    packets = demux(container, [stream])
     while True:
         try:
             packet = next(packets)
@@ -147,7 +147,7 @@ def frame_rate(stream: VideoStream, path: Path) -> Fraction:
             return Fraction(rate)
     with open_container(path) as container:
         times: list[Fraction] = []
-        for packet in container.demux(video_stream(container, path)):
+        for packet in demux(container, [video_stream(container, path)]):
             if packet.pts is not None:
                 times.append(packet.pts * packet.time_base)
             if len(times) == 100:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 # Formats whose edit list hides what comes before time 0. The others would have to shift the pictures to make room for it.
 _HIDING = {".mp4", ".m4v", ".mov"}
+_AVERAGED_FRAMES = 16
+_LASTING_JITTER = 0.004  # seconds by which sound may be off for good; lips and sound are seen apart from 0.02 s on
 
 
 class SoundTrack:
@@ -136,6 +138,7 @@ class _Line:
         self._resampler: AudioResampler | None = None
         self._kind: tuple[int, str, str] | None = None
         self._expected = 0.0  # seconds at which the next frame starts if it follows the one before
+        self._late = 0.0  # by how many seconds frames came later than expected, averaged over the last ones
         self._place = 0  # the sample of the line at which the resampler's next one belongs
         self._length = 0  # of the line so far, in samples
 
@@ -145,17 +148,23 @@ class _Line:
 
         frame = _with_layout(frame)
         kind = (frame.sample_rate, frame.layout.name, frame.format.name)
-        follows = time is None or abs(time - self._expected) < JITTER
+        follows = time is None or (self._kind is not None and self._is_on_time(time))
         if not follows or kind != self._kind:
             yield from self.flush()
-            self._kind = kind
+            self._kind, self._late = kind, 0.0
             self._resampler = av.AudioResampler("fltp", self._layout, self._rate)
-            self._expected = self._expected if follows or time is None else time
+            self._expected = self._expected if time is None else time
             self._place = round(self._expected * self._rate)
         assert self._resampler is not None
         self._expected += frame.samples / frame.sample_rate
         frame.pts = None  # the resampler would see gaps where times are rounded
         yield from self._lay(self._resampler.resample(frame))
+
+    def _is_on_time(self, time: float) -> bool:
+        """Whether a frame that says it starts at `time` follows the one before: its time is off by little, and not always to one side."""
+        late = time - self._expected
+        self._late += (late - self._late) / _AVERAGED_FRAMES
+        return abs(late) < JITTER and abs(self._late) < _LASTING_JITTER
 
     def flush(self) -> Iterator[AudioFrame]:
         """What the resampler still holds."""

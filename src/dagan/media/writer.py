@@ -44,6 +44,7 @@ _OPTIONS = {
     "libvpx": {"deadline": "good", "cpu-used": "4"},
     "mpeg4": {"qscale": "3"},
     "libwebp": {"quality": "90"},
+    "gif": {"gifflags": "-offsetting-transdiff"},  # each frame has its own palette: the same numbers are other colours in the one before
 }
 _COARSEST_CLOCK = 10_000  # ticks a second; a clock made from a frame rate is refined to it, so that uneven times fit too
 _FINEST_CLOCK = 1_000_000  # MP4 counts how long a frame is shown in 32 bits: with finer ticks, minutes would not fit
