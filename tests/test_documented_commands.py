@@ -150,3 +150,20 @@ def test_what_does_not_exist_is_noticed() -> None:
         found_command(["evaluate", "everything"])
     assert "--landmarker" not in options_of(found_command(["animate"])[1])
     assert len(fenced(ROOT / "README.md")) > 15
+
+
+def test_help_is_in_whole_sentences() -> None:
+    def below(command: click.Command, name: str) -> None:
+        assert command.help, f"{name} has no help"
+        for parameter in command.params:
+            if "--help" in parameter.opts:
+                continue
+            text = getattr(parameter, "help", None) or ""
+            assert re.fullmatch(r"[A-Z].*\.", text, re.DOTALL), f"{name} {parameter.name}: {text!r}"
+            first, *others = text.split()
+            assert len(others) >= 2, f"{name} {parameter.name}: {text!r}"
+            assert first not in ("Of", "For", "As", "To", "With"), f"{name} {parameter.name}: {text!r} is half a sentence"
+        for sub, member in getattr(command, "commands", {}).items():
+            below(member, f"{name} {sub}")
+
+    below(typer.main.get_command(app), "dagan")
