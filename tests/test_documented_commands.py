@@ -22,7 +22,7 @@ from dagan.cli import app
 from dagan.config import preset
 from dagan.models.depth import DepthNetwork
 from dagan.train.depth_file import save_depth
-from onnx_networks import onnx_scaling
+from onnx_networks import onnx_flattening
 from parity.released_files import write_small
 from running_samples import save_tiny_model
 
@@ -103,7 +103,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, write_clip: Callable[[Pa
         photo.save(folder / name / "a.png")
     save_tiny_model(folder / "tiny.safetensors")
     for name in ("arcface.onnx", "ARCFACE"):
-        onnx_scaling(folder / name, 1.0, 112)
+        onnx_flattening(folder / name)
     save_depth(folder / "depth.safetensors", DepthNetwork(preset("lite-256").depth), {})
     released = write_small(folder / "DEPTH_FOLDER")
     shutil.move(released.checkpoint, folder / "CHECKPOINT.pth.tar")
