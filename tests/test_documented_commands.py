@@ -130,11 +130,10 @@ def test_commands_run_in_their_order(
     assert code == 0, err[-2000:]
 
 
+@pytest.mark.slow
 def test_stage_2_learnt_on_what_stage_1_left(workspace: Path) -> None:
     """README's three lines of training hand on: the weights are those of the stages before."""
     runs = workspace / "runs"
-    if not runs.exists():
-        pytest.skip("the slow tests did not run")
     depth = load_file(runs / "depth-lite" / "depth.safetensors")
     for size in (128, 256):
         model = load_file(runs / f"gan-lite-{size}" / "model.safetensors")
