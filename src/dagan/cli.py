@@ -27,36 +27,63 @@ app.add_typer(train_app, name="train", rich_help_panel=TRAIN)
 app.add_typer(ablate_app, name="ablate", rich_help_panel=TRAIN)
 
 
-RecipeArgument = Annotated[Path, typer.Argument(help="Recipe, a YAML file such as those in recipes/.")]
+RecipeArgument = Annotated[Path, typer.Argument(help="The recipe is a YAML file, such as those in recipes/.")]
 OverrideArguments = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change, such as optimiser.lr=1e-4.", show_default=False)
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]...", help="These settings take the place of the recipe's, such as optimiser.lr=1e-4.", show_default=False
+    ),
 ]
-OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="Folder of checkpoints, logs and weights.", show_default=False)]
-DeviceOption = Annotated[str | None, typer.Option("--device", help="Where to train: auto, cpu, cuda or mps.", show_default=False)]
+OutputOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--output", "-o", help="This folder takes checkpoints, logs and weights. Default: as the recipe says.", show_default=False
+    ),
+]
+DeviceOption = Annotated[
+    str | None, typer.Option("--device", help="The device trains: auto, cpu, cuda or mps. Default: as the recipe says.", show_default=False)
+]
 ResumeOption = Annotated[
     bool | None,
-    typer.Option("--resume/--fresh", help="Demand a run to continue, or remove one. Default: continue any.", show_default=False),
+    typer.Option(
+        "--resume/--fresh",
+        help="Demand a run to continue, or remove the one that is there. By default a run goes on where there is one.",
+        show_default=False,
+    ),
 ]
 
-SourceArgument = Annotated[Path, typer.Argument(help="Photo to animate.", show_default=False)]
-DrivingArgument = Annotated[Path, typer.Argument(help="Video, folder of images or motion file that drives it.", show_default=False)]
-PicturesArgument = Annotated[Path, typer.Argument(help="Photo, video or folder of images.", show_default=False)]
+SourceArgument = Annotated[Path, typer.Argument(help="The photo shows the face to animate.", show_default=False)]
+DrivingArgument = Annotated[Path, typer.Argument(help="A video, a folder of images or a motion file drives the photo.", show_default=False)]
+PicturesArgument = Annotated[Path, typer.Argument(help="Depth is measured in this photo, video or folder of images.", show_default=False)]
 VideoOption = Annotated[
     Path,
     typer.Option(
-        "--output", "-o", help="Video (.mp4, .mov, .mkv, .webm) or animated picture (.gif, .webp, .png) to write.", show_default=False
+        "--output", "-o", help="Write this video (.mp4, .mov, .mkv, .webm) or animated picture (.gif, .webp, .png).", show_default=False
     ),
 ]
 DepthOption = Annotated[
-    Path, typer.Option("--output", "-o", help="To write: .png, .mp4 or .gif (colours), .npz (numbers), .ply (points).", show_default=False)
+    Path,
+    typer.Option(
+        "--output", "-o", help="Write this file: colours as .png, .mp4 or .gif, numbers as .npz, points as .ply.", show_default=False
+    ),
 ]
-ModelOption = Annotated[str, typer.Option("--model", help="Bundled model's name, model file, exported folder, or hub id owner/repository.")]
-RunDeviceOption = Annotated[str, typer.Option("--device", help="Where to compute: auto, cpu, cuda, cuda:N or mps.")]
-PrecisionOption = Annotated[str, typer.Option("--precision", help="auto, float32, bfloat16, float16, or int8 (lite models, CPU).")]
-BatchOption = Annotated[int | None, typer.Option("--batch-size", help="Frames computed at once.", show_default=False)]
-CropOption = Annotated[bool, typer.Option("--crop/--no-crop", help="Find and cut out the face; otherwise the middle is taken.")]
-RateOption = Annotated[str | None, typer.Option("--frame-rate", help="Of a folder of images. Default: 25.", show_default=False)]
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")]
+ModelOption = Annotated[
+    str, typer.Option("--model", help="The model is a bundled one's name, a model file, an exported folder, or a hub id owner/repository.")
+]
+RunDeviceOption = Annotated[str, typer.Option("--device", help="This device computes: auto, cpu, cuda, cuda:N or mps.")]
+PrecisionOption = Annotated[
+    str,
+    typer.Option("--precision", help="Numbers have this precision: auto, float32, bfloat16, float16, or int8 (for lite models on CPUs)."),
+]
+BatchOption = Annotated[
+    int | None,
+    typer.Option("--batch-size", help="So many frames are computed at once. Default: what suits the device.", show_default=False),
+]
+CropOption = Annotated[bool, typer.Option("--crop/--no-crop", help="Find and cut out the face; otherwise the middle square is taken.")]
+RateOption = Annotated[
+    str | None, typer.Option("--frame-rate", help="A folder of images is taken at this frame rate. Default: 25.", show_default=False)
+]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist already.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -88,15 +115,18 @@ def animate(
     ] = True,
     reference: Annotated[
         str | None,
-        typer.Option(help="Driving frame taken as the source's pose: auto, first or a number. Default: auto.", show_default=False),
+        typer.Option(help="This driving frame stands for the source's pose: auto, first or a number. Default: auto.", show_default=False),
     ] = None,
     side_by_side: Annotated[bool, typer.Option("--side-by-side", help="Show source, driving frame, depth and result.")] = False,
     paste_back: Annotated[bool, typer.Option("--paste-back", help="Put the result back into the whole photo.")] = False,
     max_side: Annotated[
         int, typer.Option("--max-side", help="With --paste-back, a photo whose longer side has more pixels is shrunk to so many.")
     ] = 1920,
-    save_motion: Annotated[Path | None, typer.Option(help="Motion file to write too (.motion).", show_default=False)] = None,
-    report: Annotated[Path | None, typer.Option("--json", help="Report to write too (.json).", show_default=False)] = None,
+    save_motion: Annotated[
+        Path | None,
+        typer.Option(help="Write the motion too, to this file (.motion), which drives again without the video.", show_default=False),
+    ] = None,
+    report: Annotated[Path | None, typer.Option("--json", help="Write a report too, to this file (.json).", show_default=False)] = None,
     frame_rate: RateOption = None,
     on_missing: Annotated[
         str,
@@ -107,7 +137,12 @@ def animate(
         ),
     ] = "hold",
     encoder: Annotated[
-        str | None, typer.Option("--encoder", help="hardware (where there is one), or an encoder's name.", show_default=False)
+        str | None,
+        typer.Option(
+            "--encoder",
+            help="Encode with the machine's own encoder (hardware), where there is one, or with the encoder of this name.",
+            show_default=False,
+        ),
     ] = None,
     overwrite: OverwriteOption = False,
 ) -> None:
@@ -147,9 +182,11 @@ def depth(
     precision: PrecisionOption = "auto",
     batch_size: BatchOption = None,
     crop: CropOption = True,
-    colours: Annotated[str, typer.Option("--colours", help="Colour map, such as inferno, turbo or gray.")] = "inferno",
+    colours: Annotated[
+        str, typer.Option("--colours", help="Depth is drawn in this colour map, such as inferno, turbo or gray.")
+    ] = "inferno",
     focal: Annotated[
-        float | None, typer.Option("--focal", help="Focal length assumed for points, in picture widths. Default: 1.5.", show_default=False)
+        float | None, typer.Option("--focal", help="Points assume this focal length, in picture widths. Default: 1.5.", show_default=False)
     ] = None,
     frame_rate: RateOption = None,
     overwrite: OverwriteOption = False,
@@ -176,12 +213,12 @@ app.command("bench", rich_help_panel=MEASURE)(bench)
 
 @app.command("synth", rich_help_panel=TRAIN)
 def synth(
-    output: Annotated[Path, typer.Argument(help="Folder to write clips to.", show_default=False)],
-    clips: Annotated[int, typer.Option(help="How many clips; a folder can grow later.")] = 10,
-    size: Annotated[int, typer.Option(help="Side of the pictures in pixels.")] = 256,
+    output: Annotated[Path, typer.Argument(help="Clips are written to this folder.", show_default=False)],
+    clips: Annotated[int, typer.Option(help="Make so many clips; a folder can grow later.")] = 10,
+    size: Annotated[int, typer.Option(help="Pictures have this side, in pixels.")] = 256,
     seed: Annotated[int, typer.Option(help="Other seeds give other heads.")] = 0,
-    frames: Annotated[int, typer.Option(help="Frames of a clip, 25 a second.")] = 100,
-    workers: Annotated[int, typer.Option(help="Clips made at once, each by a process of its own.")] = 1,
+    frames: Annotated[int, typer.Option(help="A clip has so many frames, 25 a second.")] = 100,
+    workers: Annotated[int, typer.Option(help="Make so many clips at once, each by a process of its own.")] = 1,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Make clips of synthetic talking heads with exact depth, camera, pose and landmarks."""
@@ -192,15 +229,20 @@ def synth(
 
 @app.command("convert", rich_help_panel=MODELS)
 def convert(
-    checkpoint: Annotated[Path, typer.Argument(help="Released .pth.tar, or model file to go back.", show_default=False)],
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Model file to write (.safetensors).", show_default=False)] = None,
+    checkpoint: Annotated[
+        Path, typer.Argument(help="Convert this released checkpoint (.pth.tar), or this model file on the way back.", show_default=False)
+    ],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write this model file (.safetensors).", show_default=False)] = None,
     depth_dir: Annotated[
-        Path | None, typer.Option("--depth-dir", help="Folder of encoder.pth and depth.pth; none for RGB-only.", show_default=False)
+        Path | None,
+        typer.Option(
+            "--depth-dir", help="This folder holds encoder.pth and depth.pth; models without depth have none.", show_default=False
+        ),
     ] = None,
-    with_discriminator: Annotated[bool, typer.Option("--with-discriminator", help="Keep it, for fine-tuning.")] = False,
-    image_size: Annotated[int, typer.Option("--image-size", help="Side of the images it was trained on.")] = 256,
+    with_discriminator: Annotated[bool, typer.Option("--with-discriminator", help="Keep the discriminator, for fine-tuning.")] = False,
+    image_size: Annotated[int, typer.Option("--image-size", help="The checkpoint was trained on images of this side, in pixels.")] = 256,
     to_released: Annotated[
-        Path | None, typer.Option("--to-released", help="Folder to write a model file to in the released layout.", show_default=False)
+        Path | None, typer.Option("--to-released", help="Write the model file to this folder, in the released layout.", show_default=False)
     ] = None,
     overwrite: OverwriteOption = False,
 ) -> None:
@@ -219,16 +261,29 @@ app.command("export", rich_help_panel=MODELS)(export)
 
 @evaluate_app.command("depth")
 def evaluate_depth(
-    clips: Annotated[Path, typer.Argument(help="Folder of clips: of `dagan synth` (ground truth) or real ones.", show_default=False)],
-    weights: Annotated[str, typer.Option(help="Depth file or checkpoint of stage 1, model file, or model name.")] = "lite-256",
-    egomotion: Annotated[Path | None, typer.Option(help="Stage 1 checkpoint, for pose and focal length.", show_default=False)] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for report and pictures.", show_default=False)] = None,
-    size: Annotated[int | None, typer.Option(help="Side of the network's pictures. Default: as trained.", show_default=False)] = None,
-    every: Annotated[int, typer.Option(help="Measure each n-th frame.")] = 10,
-    gap: Annotated[int, typer.Option(help="Frames between the two of which motion is measured.")] = 5,
+    clips: Annotated[
+        Path,
+        typer.Argument(help="Measure on this folder of clips, from `dagan synth` (with ground truth) or real ones.", show_default=False),
+    ],
+    weights: Annotated[
+        str, typer.Option(help="Measure these weights: a depth file or checkpoint of stage 1, a model file, or a model's name.")
+    ] = "lite-256",
+    egomotion: Annotated[
+        Path | None, typer.Option(help="This checkpoint of stage 1 tells pose and focal length.", show_default=False)
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write report and pictures to this folder.", show_default=False)
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(help="The network sees pictures of this side. Default: as it was trained.", show_default=False)
+    ] = None,
+    every: Annotated[int, typer.Option(help="Measure every n-th frame.")] = 10,
+    gap: Annotated[int, typer.Option(help="Motion is measured between two frames that lie so many frames apart.")] = 5,
     limit: Annotated[int | None, typer.Option(help="Measure at most so many clips.", show_default=False)] = None,
-    pictures: Annotated[int, typer.Option(help="Clips to draw.")] = 6,
-    hold_out: Annotated[float, typer.Option(help="Share of identities that training held out; 0 measures every clip.")] = 0.0,
+    pictures: Annotated[int, typer.Option(help="Draw so many of the clips.")] = 6,
+    hold_out: Annotated[
+        float, typer.Option(help="Training held out this share of the identities, which are measured; 0 measures every clip.")
+    ] = 0.0,
     device: RunDeviceOption = "auto",
     overwrite: OverwriteOption = False,
 ) -> None:

@@ -8,10 +8,11 @@ import pytest
 from PIL import Image
 from skimage.data import astronaut
 
+from dagan.errors import InputError
 from dagan.evaluate import face_metrics as fm
 from dagan.evaluate.faces import Landmarks, Watcher
 from dagan.evaluate.identity import IdentityNetwork
-from onnx_networks import onnx_scaling
+from onnx_networks import onnx_flattening, onnx_scaling
 
 
 @pytest.fixture(scope="module")
@@ -43,3 +44,15 @@ def test_a_person_stays_herself_under_changes_of_the_picture(watcher: Watcher) -
 
 def test_no_face_in_a_plain_picture(watcher: Watcher) -> None:
     assert watcher.see(np.full((128, 128, 3), 90, np.uint8)) is None
+
+
+def test_networks_that_give_no_vector_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"does not turn a picture into one vector, but into \[\(1, 3, 112, 112\)\]"):
+        IdentityNetwork(onnx_scaling(tmp_path / "a.onnx", 1.0))
+    with pytest.raises(InputError, match="does not take 1 x 3 x 112 x 112 pictures"):
+        IdentityNetwork(onnx_scaling(tmp_path / "b.onnx", 1.0, 64))
+    face = np.zeros((128, 128, 3), np.uint8)
+    face[40:80, 40:90] = 200
+    landmarks = np.random.default_rng(0).uniform(20, 100, (478, 3))
+    vector = IdentityNetwork(onnx_flattening(tmp_path / "c.onnx")).embed(face, landmarks)
+    assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)

@@ -165,7 +165,7 @@ def test_signed_values_have_no_ratio_and_the_metrics_own_direction():
 
 
 def test_metrics_that_can_be_negative_say_so():
-    tools = RulerFiles(landmarker=Path("face.task"), identity=Path(__file__))  # hashed, not opened
+    tools = RulerFiles(identity=Path(__file__))  # hashed, not opened
     found = catalogue(tools, Settings(protocol="reconstruction", legacy_range=True))
     assert {m.key for m in found} >= {"l1", "ssim", "flicker", "csim", "expression_correlation"}
     assert all(m.signed == m.range.startswith("-") for m in found)

@@ -54,6 +54,7 @@ STEPS = (
 )  # fmt: skip
 
 
+HEADS = ("evaluate", "depth", "heads", "--weights", "tiny.safetensors", "--size", "64")
 HEAD = "head_0_00000"  # of the clip that `dagan synth` makes
 PREPARATIONS = (
     ("animate", "photo.png", "clip.mp4", "-o", "prepared.mp4", "--no-crop", "--save-motion", "good.motion", *MODEL),
@@ -94,8 +95,7 @@ SPECIMENS = (
     )),
     Specimen("trained/depth.safetensors", (("train", "gan", "gan.yaml", *STEPS, "depth_weights={}"),)),
     Specimen("trained/log.jsonl", (("train", "depth", "depth.yaml", *STEPS[:-1], "output=trained", "max_steps=2"),), text=True),
-    *(Specimen(f"heads/{HEAD}.{suffix}", (("evaluate", "depth", "heads", "--weights", "tiny.safetensors", "--size", "64"),), suffix == "json")
-      for suffix in ("npz", "json", "mp4")),
+    *(Specimen(f"heads/{HEAD}.{suffix}", (HEADS,), text=suffix == "json") for suffix in ("npz", "json", "mp4")),
     Specimen("released/model.pth.tar", (("convert", "{}", "-o", "out.safetensors", "--image-size", "64"),)),
     Specimen("pairs.csv", (("evaluate", "cross-identity", "clips", "--pairs", "{}", *MODEL, *FEW),), text=True),
     Specimen("results/id0#v#0.mp4", (("evaluate", "reconstruction", "clips", "--no-model", "--results", "results", *FEW),)),

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from dagan.checks import Checked, Seed, parse
 from dagan.commands.evaluate_depth import EvaluateDepthOptions, measure_folder
+from dagan.data.clips import find_clips
 from dagan.errors import InputError
 from dagan.evaluate.ablation import RunFigures, markdown, write_tables
 from dagan.media.output import atomic_output
@@ -74,6 +75,9 @@ def ablate_depth(table: Path, overrides: list[str], options: AblateOptions) -> l
     """
     if options.synthetic is None and options.real is None:
         raise InputError("there is nothing to measure on: name clips with --synthetic, --real or both")
+    for folder in (options.synthetic, options.real):
+        if folder is not None:
+            find_clips(folder)  # before the training, not after it
     read = read_table(table)
     unknown = set(options.only) - {v.name for v in read.variants}
     if unknown:

@@ -106,7 +106,7 @@ def _run(protocol: str, pairs: list[Pair], options: EvaluateOptions) -> Evaluati
     methods = _methods(options)
     settings = Settings(
         protocol="reconstruction" if protocol == "reconstruction" else "cross-identity", every=options.every,
-        size=options.size or _size_of(options), relative=not options.absolute, adapt_scale=options.adapt_scale,
+        size=_size_of(options) if options.size is None else options.size, relative=not options.absolute, adapt_scale=options.adapt_scale,
         reference=_reference(options), legacy_range=options.legacy_range, fid=options.fid,
     )  # fmt: skip
     with progress_bar() as show:

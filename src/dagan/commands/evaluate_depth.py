@@ -80,8 +80,6 @@ def _check(options: EvaluateDepthOptions) -> None:
             raise InputError(f"{name} is {value}: must be at least 1")
     if options.pictures < 0:
         raise InputError(f"--pictures is {options.pictures}: must not be negative")
-    if not 0 <= options.hold_out <= 1:
-        raise InputError(f"--hold-out is {options.hold_out}: must be in [0, 1]")
     if options.output is not None and (options.output / "depth.json").exists() and not options.overwrite:
         raise InputError(f"{options.output} holds a report already: choose another folder, or replace it with --overwrite")
 

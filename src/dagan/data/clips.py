@@ -92,7 +92,9 @@ def held_out(identities: Iterable[str], share: float) -> frozenset[str]:
 
 
 def clips_for(folder: Path, hold_out: float) -> list[Clip]:
-    """The clips below `folder` of the identities that `held_out` chooses; all clips for a share of 0."""
+    """The clips below `folder` of the identities that `held_out` chooses; all clips for a share of 0. Raises InputError for no share."""
+    if not 0 <= hold_out <= 1:
+        raise InputError(f"--hold-out is {hold_out}: must be in [0, 1]")
     clips = find_clips(folder)
     names = held_out({clip.identity for clip in clips}, hold_out)
     return [clip for clip in clips if clip.identity in names] if hold_out else clips

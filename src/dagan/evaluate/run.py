@@ -168,8 +168,8 @@ class _Run:
 def _check(pairs: Sequence[Pair], methods: Sequence[Spec], settings: Settings, workers: int) -> None:
     if settings.every < 1:
         raise InputError(f"--every is {settings.every}: must be at least 1")
-    if settings.size < 32:
-        raise InputError(f"--size is {settings.size}: must be at least 32")
+    if not 32 <= settings.size <= 4096:
+        raise InputError(f"--size is {settings.size}: must be from 32 to 4096")
     if workers < 1:
         raise InputError(f"--workers is {workers}: must be at least 1")
     names = [spec.name for spec in methods]
