@@ -1,6 +1,6 @@
 """Quality of a model in every runtime and precision: reconstruction of the same clips, and the difference to float32 PyTorch.
 
-Run: python benchmarks/runtime_quality.py CLIPS [--hold-out 0.1] [--every 10] [--clips 8] [--lpips FILE] [--landmarker FILE]
+Run: python benchmarks/runtime_quality.py CLIPS [--hold-out 0.1] [--every 10] [--clips 8]
      [--with FOLDER ...]   (FOLDER: an exported folder to measure too, for example an int8 one)
 """
 
@@ -56,14 +56,12 @@ def main() -> None:
     parser.add_argument("--hold-out", type=float, default=0.0)
     parser.add_argument("--every", type=int, default=10)
     parser.add_argument("--clips", type=int, default=8)
-    parser.add_argument("--lpips", type=Path)
-    parser.add_argument("--landmarker", type=Path)
     parser.add_argument("--with", dest="folders", type=Path, nargs="*", default=[])
     options = parser.parse_args()
     clips = clips_for(options.folder, options.hold_out)
     clips = [clips[i] for i in np.linspace(0, len(clips) - 1, min(len(clips), options.clips)).round().astype(int)]
     engines = {label: Kept(engine) for label, engine in open_all(options.model, options.folders, 4)}
-    files = RulerFiles(lpips=options.lpips, landmarker=options.landmarker)
+    files = RulerFiles()
     settings = Settings(protocol="reconstruction", every=options.every, size=next(iter(engines.values())).engine.size)
     methods: dict[str, Method] = {**engines, COPY: CopyMethod()}
     rulers = Rulers(files, settings)

@@ -83,12 +83,3 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         return status, printed.out, printed.err
 
     return call
-
-
-@pytest.fixture
-def cascade(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Faces are found with the method that needs no download."""
-    monkeypatch.setenv("DAGAN_OFFLINE", "1")
-    monkeypatch.delenv("DAGAN_FACE_LANDMARKER", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))

@@ -15,9 +15,9 @@ LPIPS = Metric(
     key="lpips", title="LPIPS (SqueezeNet)", better="lower", range="0 and up", tool="SqueezeNet 1.1, torchmetrics' linear weights"
 )
 AKD = Metric(key="akd", title="AKD", better="lower", range="0 and up", tool="Face Landmarker, 478 points", unit="px at 256")
-CSIM = Metric(key="csim", title="CSIM", better="higher", range="-1 to 1", tool="identity network")
+CSIM = Metric(key="csim", title="CSIM", better="higher", range="-1 to 1", signed=True, tool="identity network")
 POSE = Metric(key="prmse", title="Head-pose error", better="lower", range="0 to 180", tool="Face Landmarker", unit="degrees")
-FLICKER = Metric(key="flicker", title="Flicker", better="lower", range="any", tool="optical flow", per="clip")
+FLICKER = Metric(key="flicker", title="Flicker", better="lower", range="any", signed=True, tool="optical flow", per="clip")
 FID = Metric(key="fid", title="FID (SqueezeNet features)", better="lower", range="0 and up", tool="Fréchet distance", per="set")
 METRICS = {
     "reconstruction": (L1, PSNR, LPIPS, AKD, CSIM, POSE, FLICKER, FID),

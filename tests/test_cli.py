@@ -79,3 +79,38 @@ def test_train_passes_its_options(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 def test_input_errors_are_value_errors() -> None:
     assert issubclass(InputError, ValueError)
+
+
+def test_help_lists_animate_first_in_panels(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run(monkeypatch, "--help") == 0
+    shown = capsys.readouterr().out
+    panels = (
+        ("Animate", "animate"), ("Measure", "depth", "bench", "evaluate"), ("Train", "synth", "train", "ablate"),
+        ("Models", "convert", "export"),
+    )  # fmt: skip
+    order = [word for panel in panels for word in panel]
+    places = [shown.find(f" {word} ", shown.index(" Animate ")) for word in order]
+    assert -1 not in places
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("bench --seconds nan", "--seconds is nan: must be from 0 to 1000000"),
+        ("bench --frames -1", "--frames is -1: must be from 0 to 1000000"),
+        ("bench --rounds 0", "--rounds is 0: must be from 1 to 1000000"),
+        ("bench --naive-frames 0", "--naive-frames is 0: must be from 1 to 1000000"),
+        ("evaluate reconstruction CLIPS --no-model --results CLIPS --size 0", "--size is 0: must be from 32 to 4096"),
+        ("evaluate reconstruction CLIPS --no-model --results CLIPS --size 1000000000", "--size is 1000000000: must be from 32 to 4096"),
+        ("evaluate reconstruction CLIPS --hold-out nan", "--hold-out is nan: must be in [0, 1]"),
+        ("evaluate depth CLIPS --hold-out -1", "--hold-out is -1.0: must be in [0, 1]"),
+        ("evaluate cross-identity CLIPS --hold-out 2", "--hold-out is 2.0: must be in [0, 1]"),
+        ("synth OUT --size 0", "--size is 0: must be from 32 to 1024"),
+    ],
+)
+def test_numbers_out_of_range_are_refused_by_option(words: str, message: str, command, clips_folder, tmp_path) -> None:
+    given = [{"CLIPS": clips_folder, "OUT": tmp_path / "out"}.get(word, word) for word in words.split()]
+    code, _, err = command(*given)
+    assert (code, err.strip()) == (2, f"dagan: {message}")
+    assert not (tmp_path / "out").exists()

@@ -2,7 +2,8 @@ import dataclasses
 
 import pytest
 
-from dagan.config import PRESETS, ModelConfig, dump, parse, preset
+from dagan.checks import dump, parse
+from dagan.config import PRESETS, ModelConfig, preset
 from dagan.errors import InputError
 
 

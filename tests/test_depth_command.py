@@ -135,7 +135,6 @@ def test_a_folder_of_images(files, run, tmp_path, output):
             assert loaded["times"].tolist() == [0, 0.1, 0.2]
 
 
-@pytest.mark.usefixtures("cascade")
 def test_the_face_is_cropped_by_default(run, tmp_path):
     from skimage.data import astronaut
 
@@ -155,7 +154,6 @@ def test_the_face_is_cropped_by_default(run, tmp_path):
         assert moving["disparity"][2] == pytest.approx(still["disparity"], abs=0.2)
 
 
-@pytest.mark.usefixtures("cascade")
 def test_a_picture_without_a_face_is_refused(files, run, tmp_path):
     for source, output in ((files / "photo.png", "a.png"), (files / "clip.mp4", "a.mp4")):
         status, _, complaints = run(source, output, crop=True)
@@ -176,9 +174,9 @@ def bad_inputs(files, folder):
         (folder / "fake.mp4", "a.mp4", [], "fake.mp4 cannot be read as a video"),
         (folder / "none", "a.mp4", [], "holds no images"),
         (image, "a.mp4", [], "is one picture: its depth is written to .png"),
-        (clip, "a.png", [], "holds many pictures: their depth is written to .mp4"),
+        (clip, "a.jpg", [], "holds many pictures: their depth is written to .mp4"),
         (clip, "a.ply", [], "holds many pictures"),
-        (files / "images", "a.png", [], "holds many pictures"),
+        (files / "images", "a.jpg", [], "holds many pictures"),
         (image, "a.txt", [], "ends in '.txt': depth is written to .png"),
         (image, image, [], "is an input too"),
         (image, image, ["--overwrite"], "is an input too"),

@@ -36,7 +36,6 @@ def clips(tmp_path: Path, write_clip: Callable[[Path, list[np.ndarray]], None]) 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, command: Callable[..., tuple[int, str, str]]) -> Callable[..., tuple[int, str, str]]:
     """Runs `dagan evaluate ...`: status, standard output, error stream."""
-    monkeypatch.setattr("dagan.commands.evaluate.find_landmarker_file", lambda path: path)
     monkeypatch.setenv("COLUMNS", "200")
 
     def call(*arguments: object) -> tuple[int, str, str]:
@@ -134,7 +133,6 @@ def test_sources_from_portraits(run, clips: Path, model: str, tmp_path: Path) ->
     ("arguments", "message"),
     [
         (("--every", 0), "--every is 0"),
-        (("--fid",), "--fid needs a feature network"),
         (("--lpips", "none.pth"), "none.pth does not exist"),
         (("--identity", "none.onnx"), "none.onnx does not exist"),
         (("--identity", "hub:only"), "names no file on the hub"),

@@ -72,7 +72,7 @@ class ToyStage:
     def optimiser(self, objective: str) -> OptimiserConfig:
         return self.recipe.optimiser
 
-    def open_data(self) -> None:
+    def open_data(self, console: Console) -> None:
         self.batches.clear()
 
     def close(self) -> None:

@@ -17,17 +17,21 @@ def _ablate() -> None:
 
 @app.command("depth")
 def ablate_depth(
-    table: Annotated[Path, typer.Argument(help="Table of variants, such as recipes/ablations/depth.yaml.", show_default=False)],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of runs and tables.", show_default=False)],
+    table: Annotated[Path, typer.Argument(help="The table lists the variants, such as recipes/ablations/depth.yaml.", show_default=False)],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Runs and tables are written to this folder.", show_default=False)],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings of all runs, such as max_steps=500.", show_default=False)
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="These settings hold for all runs, such as max_steps=500.", show_default=False),
     ] = None,
-    synthetic: Annotated[Path | None, typer.Option(help="Clips of `dagan synth` to measure on.", show_default=False)] = None,
-    real: Annotated[Path | None, typer.Option(help="Real clips to measure on.", show_default=False)] = None,
-    hold_out: Annotated[float, typer.Option(help="Share of the real identities that training held out; 0 measures all.")] = 0.0,
-    every: Annotated[int, typer.Option(help="Measure each n-th frame.")] = 10,
-    only: Annotated[list[str] | None, typer.Option(help="Name of a variant to run; may be repeated.", show_default=False)] = None,
-    landmarker: Annotated[Path | None, typer.Option("--landmarker", help="File of the face landmarker bundle.", show_default=False)] = None,
+    synthetic: Annotated[Path | None, typer.Option(help="Measure on these clips of `dagan synth`.", show_default=False)] = None,
+    real: Annotated[Path | None, typer.Option(help="Measure on these real clips.", show_default=False)] = None,
+    hold_out: Annotated[
+        float, typer.Option(help="Training held out this share of the real identities, which are measured; 0 measures all.")
+    ] = 0.0,
+    every: Annotated[int, typer.Option(help="Measure every n-th frame.")] = 10,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Run the variant of this name alone; the option may be repeated.", show_default=False)
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Run again what is done already.")] = False,
 ) -> None:
     """Variants of stage 1, each trained from its seeds, measured as `dagan evaluate depth` does. Started again, it goes on."""
@@ -35,7 +39,7 @@ def ablate_depth(
     from dagan.commands.ablate import ablate_depth as run
 
     options = AblateOptions(
-        output=output, synthetic=synthetic, real=real, hold_out=hold_out, every=every, landmarker=landmarker,
+        output=output, synthetic=synthetic, real=real, hold_out=hold_out, every=every,
         only=tuple(only or ()), overwrite=overwrite,
     )  # fmt: skip
     run(table, overrides or [], options)

@@ -9,43 +9,66 @@ import typer
 
 app = typer.Typer(no_args_is_help=True, help="Measure models, and results of other programs.")
 
-ClipsArgument = Annotated[Path, typer.Argument(help="Folder of clips.", show_default=False)]
+ClipsArgument = Annotated[Path, typer.Argument(help="Measure on this folder of clips.", show_default=False)]
 ModelsOption = Annotated[
     list[str] | None,
-    typer.Option("--model", help="Model's name, file, or hub id; can be repeated. Default: lite-256.", show_default=False),
+    typer.Option(
+        "--model", help="Measure the model of this name, file or hub id; the option may be repeated. Default: lite-256.", show_default=False
+    ),
 ]
 NoModelOption = Annotated[bool, typer.Option("--no-model", help="Measure --results and the baseline alone.")]
 ResultsOption = Annotated[
     list[Path] | None,
-    typer.Option(help="Folder of results of any program, named like pairs or driving clips; can be repeated.", show_default=False),
+    typer.Option(
+        help="Measure this folder of any program's results, named like pairs or driving clips; the option may be repeated.",
+        show_default=False,
+    ),
 ]
-PairsOption = Annotated[Path | None, typer.Option(help="List to measure, CSV: source,driving,frame.", show_default=False)]
-DeviceOption = Annotated[str, typer.Option("--device", help="Where to compute: auto, cpu, cuda, cuda:N or mps.")]
-PrecisionOption = Annotated[str, typer.Option("--precision", help="auto, float32, bfloat16 or float16.")]
-HoldOutOption = Annotated[float, typer.Option(help="Share of identities that training held out; 0 measures every clip.")]
-EveryOption = Annotated[int, typer.Option(help="Measure each n-th frame.")]
+PairsOption = Annotated[
+    Path | None, typer.Option(help="Measure the pairs of this list, a CSV file with the columns source,driving,frame.", show_default=False)
+]
+DeviceOption = Annotated[str, typer.Option("--device", help="This device computes: auto, cpu, cuda, cuda:N or mps.")]
+PrecisionOption = Annotated[str, typer.Option("--precision", help="Numbers have this precision: auto, float32, bfloat16 or float16.")]
+HoldOutOption = Annotated[
+    float, typer.Option(help="Training held out this share of the identities, which are measured; 0 measures every clip.")
+]
+EveryOption = Annotated[int, typer.Option(help="Measure every n-th frame.")]
 SizeOption = Annotated[
-    int | None, typer.Option(help="Side of the pictures measured. Default: the first model's, else 256.", show_default=False)
+    int | None,
+    typer.Option(help="Pictures are measured at this side. Default: the first model's, or 256 without a model.", show_default=False),
 ]
-LpipsOption = Annotated[Path | None, typer.Option(help="SqueezeNet 1.1 weights, for LPIPS.", show_default=False)]
-VggOption = Annotated[Path | None, typer.Option(help="VGG-16 weights, for LPIPS (VGG).", show_default=False)]
-AlexOption = Annotated[Path | None, typer.Option(help="AlexNet weights, for LPIPS (Alex).", show_default=False)]
+LpipsOption = Annotated[
+    Path | None, typer.Option(help="LPIPS and --fid use these SqueezeNet 1.1 weights. Default: the bundled ones.", show_default=False)
+]
+VggOption = Annotated[
+    Path | None, typer.Option(help="LPIPS (VGG) uses these VGG-16 weights; without them it is left out.", show_default=False)
+]
+AlexOption = Annotated[
+    Path | None, typer.Option(help="LPIPS (Alex) uses these AlexNet weights; without them it is left out.", show_default=False)
+]
 IdentityOption = Annotated[
     str | None,
-    typer.Option(help="ONNX face recognition network, for CSIM and AED; hub:owner/repository/file.onnx fetches.", show_default=False),
+    typer.Option(
+        help="CSIM and AED use this ONNX face recognition network; hub:owner/repository/file.onnx fetches one.", show_default=False
+    ),
 ]
-LandmarkerOption = Annotated[Path | None, typer.Option("--landmarker", help="File of the face landmarker bundle.", show_default=False)]
-PortraitsOption = Annotated[Path | None, typer.Option(help="Folder of sources. Default: the clips' first frames.", show_default=False)]
-LegacyOption = Annotated[bool, typer.Option("--legacy-range", help="PSNR and SSIM with data range 2 too, as some publish them.")]
-FidOption = Annotated[bool, typer.Option("--fid", help="Fréchet distance too, on features of --fid-network, else of --lpips.")]
-FidNetworkOption = Annotated[Path | None, typer.Option(help="ONNX feature network for --fid.", show_default=False)]
-WorkersOption = Annotated[int, typer.Option(help="Processes, each on one core with models of its own.")]
+PortraitsOption = Annotated[
+    Path | None, typer.Option(help="Sources come from this folder. Default: they are the clips' first frames.", show_default=False)
+]
+LegacyOption = Annotated[bool, typer.Option("--legacy-range", help="Measure PSNR and SSIM with data range 2 too, as some publish them.")]
+FidOption = Annotated[
+    bool, typer.Option("--fid", help="Measure the Fréchet distance too, on features of --fid-network, or of SqueezeNet 1.1 without it.")
+]
+FidNetworkOption = Annotated[Path | None, typer.Option(help="Features for --fid come from this ONNX network.", show_default=False)]
+WorkersOption = Annotated[int, typer.Option(help="So many processes measure, each on one core with models of its own.")]
 FolderOption = Annotated[
     Path | None,
-    typer.Option("--output", "-o", help="Folder of report and pictures; a run that was stopped goes on there.", show_default=False),
+    typer.Option(
+        "--output", "-o", help="Write report and pictures to this folder; a run that was stopped goes on there.", show_default=False
+    ),
 ]
-SummaryOption = Annotated[Path | None, typer.Option("--json", help="Means to write too (.json).", show_default=False)]
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace existing reports.")]
+SummaryOption = Annotated[Path | None, typer.Option("--json", help="Write the means too, to this file (.json).", show_default=False)]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace reports that exist already.")]
 
 
 @app.command("reconstruction")
@@ -64,7 +87,6 @@ def reconstruction(
     lpips_vgg: VggOption = None,
     lpips_alex: AlexOption = None,
     identity: IdentityOption = None,
-    landmarker: LandmarkerOption = None,
     legacy_range: LegacyOption = False,
     fid: FidOption = False,
     fid_network: FidNetworkOption = None,
@@ -78,7 +100,7 @@ def reconstruction(
 
     options = EvaluateOptions(
         models=_models(model, no_model), results=results or (), pairs=pairs, device=device, precision=precision, hold_out=hold_out,
-        every=every, size=size, lpips=lpips, lpips_vgg=lpips_vgg, lpips_alex=lpips_alex, identity=identity, landmarker=landmarker,
+        every=every, size=size, lpips=lpips, lpips_vgg=lpips_vgg, lpips_alex=lpips_alex, identity=identity,
         legacy_range=legacy_range, fid=fid, fid_network=fid_network, workers=workers, folder=output, summary=summary, overwrite=overwrite,
     )  # fmt: skip
     evaluate_reconstruction(clips, options)
@@ -92,21 +114,20 @@ def cross_identity(
     results: ResultsOption = None,
     portraits: PortraitsOption = None,
     pairs: PairsOption = None,
-    count: Annotated[int | None, typer.Option(help="Pairs to draw. Default: one for each clip.", show_default=False)] = None,
-    seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
+    count: Annotated[int | None, typer.Option(help="Draw so many pairs. Default: one for each clip.", show_default=False)] = None,
+    seed: Annotated[int, typer.Option(help="Other seeds draw other pairs.")] = 0,
     absolute: Annotated[bool, typer.Option("--absolute", help="Take the driving pose as it is, not its changes.")] = False,
     adapt_scale: Annotated[
         bool, typer.Option("--adapt-scale/--no-adapt-scale", help="Fit the size of movements to the size of the source's face.")
     ] = True,
-    reference: Annotated[str, typer.Option(help="Driving frame taken as the source's pose: auto or first.")] = "auto",
+    reference: Annotated[str, typer.Option(help="This driving frame stands for the source's pose: auto or first.")] = "auto",
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
     hold_out: HoldOutOption = 0.0,
     every: EveryOption = 5,
     size: SizeOption = None,
-    lpips: Annotated[Path | None, typer.Option(help="SqueezeNet 1.1 weights, for --fid.", show_default=False)] = None,
+    lpips: LpipsOption = None,
     identity: IdentityOption = None,
-    landmarker: LandmarkerOption = None,
     fid: FidOption = False,
     fid_network: FidNetworkOption = None,
     workers: WorkersOption = 1,
@@ -120,7 +141,7 @@ def cross_identity(
     options = EvaluateOptions(
         models=_models(model, no_model), results=results or (), portraits=portraits, pairs=pairs, count=count, seed=seed, absolute=absolute,
         adapt_scale=adapt_scale, reference=reference, device=device, precision=precision, hold_out=hold_out, every=every, size=size,
-        lpips=lpips, identity=identity, landmarker=landmarker, fid=fid, fid_network=fid_network, workers=workers, folder=output,
+        lpips=lpips, identity=identity, fid=fid, fid_network=fid_network, workers=workers, folder=output,
         summary=summary, overwrite=overwrite,
     )  # fmt: skip
     evaluate_cross_identity(clips, options)

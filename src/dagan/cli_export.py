@@ -11,18 +11,22 @@ import typer
 RuntimeOption = Annotated[
     str | None,
     typer.Option(
-        "--runtime", help="What computes: torch, onnxruntime or openvino. Default: torch, or what runs the folder.", show_default=False
+        "--runtime",
+        help="This runtime computes: torch, onnxruntime or openvino. Default: torch, or what runs the exported folder.",
+        show_default=False,
     ),
 ]
 
 
 def export(
-    folder: Annotated[Path, typer.Option("--output", "-o", help="Folder of graphs to write.", show_default=False)],
-    model: Annotated[str, typer.Option("--model", help="Bundled model's name, model file, or hub id.")] = "lite-256",
-    kind: Annotated[str, typer.Option("--format", help="onnx or openvino; onnx also serves OpenVINO and TensorRT.")] = "onnx",
+    folder: Annotated[Path, typer.Option("--output", "-o", help="Write the graphs to this folder.", show_default=False)],
+    model: Annotated[str, typer.Option("--model", help="The model is a bundled one's name, a model file, or a hub id.")] = "lite-256",
+    kind: Annotated[
+        str, typer.Option("--format", help="Graphs have this format: onnx, which also serves OpenVINO and TensorRT, or openvino.")
+    ] = "onnx",
     int8: Annotated[bool, typer.Option("--int8", help="Quantise the generator's convolutions.")] = False,
-    calibration: Annotated[Path | None, typer.Option(help="Folder of clips to calibrate int8 on.", show_default=False)] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an exported folder.")] = False,
+    calibration: Annotated[Path | None, typer.Option(help="Calibrate int8 on this folder of clips.", show_default=False)] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an exported folder that exists already.")] = False,
 ) -> None:
     """Write a model as graphs for other runtimes."""
     from dagan.commands.export import ExportOptions, export_file

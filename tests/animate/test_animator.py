@@ -2,6 +2,7 @@
 
 import gc
 import tracemalloc
+from inspect import signature
 
 import numpy as np
 import pytest
@@ -9,6 +10,9 @@ import torch
 
 import dagan
 from dagan.animate.animator import Animator
+from dagan.animate.pipeline import AnimateOptions
+from dagan.cli import animate
+from dagan.cli_evaluate import cross_identity
 from dagan.errors import InputError
 from dagan.inference.engine import Engine
 from dagan.inference.transfer import transfer
@@ -114,6 +118,7 @@ def test_memory_of_a_video_does_not_grow_with_length(model, tmp_path):
         clip = write_clip(tmp_path / f"{count}.mp4", moving_pictures(8) * (count // 8))
         animator = Animator(model, batch_size=4)
         animator.set_source(SOURCE)
+        animator.animate(SOURCE)  # opens the face finder, whose file is larger than all pictures
         gc.collect()
         tracemalloc.start()
         assert sum(1 for _ in animator.video(clip)) == count
@@ -156,3 +161,14 @@ def test_what_cannot_work_is_said(model):
 
 def test_the_package_offers_it():
     assert dagan.Animator is Animator
+
+
+def test_scale_is_adapted_wherever_nothing_else_is_said():
+    defaults = {
+        "transfer": signature(dagan.transfer).parameters["adapt_scale"].default,
+        "Animator": signature(Animator).parameters["adapt_scale"].default,
+        "AnimateOptions": AnimateOptions.adapt_scale,
+        "dagan animate": signature(animate).parameters["adapt_scale"].default,
+        "dagan evaluate cross-identity": signature(cross_identity).parameters["adapt_scale"].default,
+    }
+    assert defaults == dict.fromkeys(defaults, True)

@@ -37,7 +37,8 @@ def test_the_output_has_every_frame_and_the_sound(files, run, tmp_path):
     report = json.loads((tmp_path / "report.json").read_text())
     expected = {
         "frames": FRAMES, "frame_rate": "25", "seconds": 0.44, "model": "tiny-64", "device": "cpu", "precision": "float32", "sound": True,
-        "truncated": False, "damaged_parts": 0, "pictures_searched": 0, "without_face": 0, "several_faces": False, "warnings": [],
+        "truncated": False, "damaged_parts": 0, "pictures_searched": 0, "several_faces": False, "shots": 1,
+        "frames_without_face": 0, "warnings": [],
         "device_memory_mb": None, "output": "out.mp4",
     }  # fmt: skip
     assert {key: report[key] for key in expected} == expected

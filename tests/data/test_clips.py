@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from dagan.data.clips import find_clips, find_stills, held_out, images_of
+from dagan.data.clips import find_clips, find_stills, held_out, images_of, refuse_mixed_parts
 from dagan.errors import InputError
 
 
@@ -86,3 +86,24 @@ def test_held_out_of_few() -> None:
     assert held_out(["a", "b", "c"], 0) == frozenset()
     assert len(held_out(["a", "b", "c"], 1e-9)) == 1
     assert len(held_out(["a", "b", "c"], 0.999999)) == 2
+
+
+@pytest.mark.parametrize(("train", "test"), [("train", "test"), ("Train", "TEST"), ("vox/train", "vox/val"), ("training", "validation")])
+def test_a_root_with_clips_to_test_on_is_not_trained_on(train: str, test: str, tmp_path: Path) -> None:
+    for part in (train, test):
+        (tmp_path / part / "id1").mkdir(parents=True)
+        (tmp_path / part / "id1" / "a.mp4").touch()
+    clips = find_clips(tmp_path)
+    with pytest.raises(InputError) as caught:
+        refuse_mixed_parts(tmp_path, clips)
+    assert f"{tmp_path / train} to train on and {tmp_path / test} to test on" in str(caught.value)
+    assert str(caught.value).endswith(f"name {tmp_path / train} instead")
+    refuse_mixed_parts(tmp_path / train, find_clips(tmp_path / train))
+
+
+@pytest.mark.parametrize("folders", [("train", "more"), ("test", "val"), ("a/train", "b/test"), ("trains", "test")])
+def test_other_folders_may_lie_side_by_side(folders: tuple[str, str], tmp_path: Path) -> None:
+    for part in folders:
+        (tmp_path / part).mkdir(parents=True)
+        (tmp_path / part / "a.mp4").touch()
+    refuse_mixed_parts(tmp_path, find_clips(tmp_path))

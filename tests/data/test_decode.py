@@ -68,5 +68,5 @@ def test_files_that_are_no_videos_are_named(tmp_path: Path) -> None:
             act(Clip(path, "broken.mp4", "x"))
     image = tmp_path / "broken.png"
     image.write_bytes(b"not an image")
-    with pytest.raises(InputError, match=r"broken\.png cannot be read as an image"):
+    with pytest.raises(InputError, match=r"broken\.png is not an image that can be read"):
         read_clip(Clip(image, "broken.png", "x", still=True), 32)

@@ -15,7 +15,6 @@ from dagan.data.batches import BatchSource
 from dagan.data.config import NO_AUGMENT, AugmentConfig, DataConfig, PairConfig
 from dagan.data.sampling import PairSampler
 from dagan.data.store import open_dataset
-from dagan.errors import InputError
 from dagan.geometry import gaussian_heatmap
 
 COUNT = len(landmarks.POINTS)
@@ -76,9 +75,6 @@ class _Fake:
 
     searched = 0
 
-    def __init__(self, path: Path) -> None:
-        assert path.name == "bundle.task"
-
     def detect(self, image: np.ndarray, thorough: bool = True) -> list[SimpleNamespace]:
         _Fake.searched += 1
         assert image.shape == (landmarks.SIDE, landmarks.SIDE, 3)
@@ -91,16 +87,12 @@ class _Fake:
 
 
 @pytest.fixture
-def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def fake(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(landmarks, "FaceLandmarker", _Fake)
-    monkeypatch.setattr(landmarks, "find_landmarker_file", lambda path: path)
-    path = tmp_path / "bundle.task"
-    path.write_bytes(b"networks")
-    return path
 
 
-def test_a_data_set_finds_them_once_and_batches_carry_them(clips_folder: Path, tmp_path: Path, bundle: Path) -> None:
-    config = DataConfig(train=clips_folder, size=32, hold_out=0, cache=tmp_path / "cache", landmarks=True, landmarker=bundle)
+def test_a_data_set_finds_them_once_and_batches_carry_them(clips_folder: Path, tmp_path: Path, fake: None) -> None:
+    config = DataConfig(train=clips_folder, size=32, hold_out=0, cache=tmp_path / "cache", landmarks=True)
     first = open_dataset(config)
     assert first.landmarks is not None
     assert first.landmarks.shape == (first.count.sum(), COUNT, 2)
@@ -118,18 +110,12 @@ def test_a_data_set_finds_them_once_and_batches_carry_them(clips_folder: Path, t
     np.testing.assert_allclose((batch.landmarks[..., 0, 0] + 1) * 127.5 + 0.5, 255 * batch.plain.mean((2, 3, 4)), atol=1.5)
 
 
-def test_frames_without_a_face_are_marked(tmp_path: Path, bundle: Path, write_clip: object) -> None:
+def test_frames_without_a_face_are_marked(tmp_path: Path, fake: None, write_clip: object) -> None:
     pictures = [np.full((64, 64, 3), value, np.uint8) for value in (200, 20, 180)]
     write_clip(tmp_path / "clips.mp4", pictures)  # type: ignore[operator]
     folder = tmp_path / "folder"
     folder.mkdir()
     (tmp_path / "clips.mp4").rename(folder / "a.mp4")
-    data = open_dataset(DataConfig(train=folder, size=32, hold_out=0, landmarks=True, landmarker=bundle))
+    data = open_dataset(DataConfig(train=folder, size=32, hold_out=0, landmarks=True))
     assert data.landmarks is not None
     assert np.isnan(data.landmarks[:, 0, 0]).tolist() == [False, True, False]
-
-
-def test_without_the_bundle_it_says_what_to_set(clips_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(landmarks, "find_landmarker_file", lambda path: None)
-    with pytest.raises(InputError, match=r"data\.landmarker"):
-        open_dataset(DataConfig(train=clips_folder, size=32, hold_out=0, landmarks=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -99,3 +100,29 @@ def test_too_little_memory_is_said_before_decoding(config: DataConfig, monkeypat
     monkeypatch.setattr(psutil, "virtual_memory", Small)
     with pytest.raises(InputError, match=r"set data\.cache"):
         open_dataset(config)
+
+
+def test_says_what_is_done_and_what_there_is(clips_folder: Path, portraits_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    open_dataset(DataConfig(train=clips_folder, portraits=portraits_folder, size=32, hold_out=0.3))
+    said = capsys.readouterr().err.splitlines()
+    assert said[:2] == ["Counting frames: 0 of 14", "Decoding clips: 0 of 14"]
+    found = re.fullmatch(
+        r"(.*): training on (\d) clips of (\d) identities, (\d+) frames, and (\d) portraits; "
+        r"held out for validation: (\d) clips? of (\d) identit(?:y|ies), (\d+) frames",
+        said[2],
+    )
+    assert found, said[2]
+    folder, *numbers = found.groups()
+    clips, people, frames, portraits, held_clips, held_people, held_frames = map(int, numbers)
+    assert folder == str(clips_folder)
+    assert (clips + held_clips, people + held_people, frames + held_frames) == (8, 6, sum(9 + i for i in range(8)))
+    assert portraits == people
+    assert held_people >= 1
+
+
+def test_a_root_with_clips_to_test_on_is_refused_before_anything_is_decoded(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        (tmp_path / part).mkdir()
+        (tmp_path / part / "a.mp4").touch()
+    with pytest.raises(InputError, match="to test on, and both would be trained on"):
+        open_dataset(DataConfig(train=tmp_path))

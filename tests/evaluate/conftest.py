@@ -1,10 +1,7 @@
-"""Clips and a model small enough to evaluate in a moment, and faces without the landmarker's file."""
+"""Clips and a model small enough to evaluate in a moment, and a stand-in for the landmarker."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +26,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class DotFaces:
     """Stands for the landmarker: a mesh round the centre of a picture's brightness; no face in pictures that are dark."""
 
-    def __init__(self, file: Path | None = None) -> None:
+    def __init__(self) -> None:
         self.mesh = np.random.default_rng(0).normal(size=(478, 3)) * [2.5, 3, 2]
 
     def face(self, image: np.ndarray) -> Face | None:
@@ -46,22 +43,6 @@ class DotFaces:
 
 
 @pytest.fixture
-def dot_faces(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Faces are found by `DotFaces`; returns the file to give as landmarker."""
-    file = tmp_path / "faces.task"
-    file.write_bytes(b"dots")
+def dot_faces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Faces are found by `DotFaces`."""
     monkeypatch.setattr("dagan.evaluate.rulers.Landmarks", DotFaces)
-    return file
-
-
-@pytest.fixture(scope="session")
-def shared_asset() -> Callable[[str], Path]:
-    """Finds a file beside the checkout; the test is skipped where it is not there."""
-
-    def find(name: str) -> Path:
-        file = Path(os.environ.get("DAGAN_ASSETS", Path(__file__).resolve().parents[3] / "shared" / "assets")) / name
-        if find_spec("ai_edge_litert") is None or not file.is_file():
-            pytest.skip(f"needs {name}")
-        return file
-
-    return find

@@ -9,9 +9,9 @@ import torch
 from torch.optim.swa_utils import AveragedModel
 from typer.testing import CliRunner
 
+from dagan.checks import dump
 from dagan.cli import app
 from dagan.commands.evaluate_depth import EvaluateDepthOptions, evaluate_depth
-from dagan.config import dump
 from dagan.data.synthetic.clip import synthesise
 from dagan.data.synthetic.files import ClipTruth, read_truth
 from dagan.errors import InputError
@@ -147,41 +147,30 @@ def test_bad_weights_are_named(trained: Path, tmp_path: Path) -> None:
         open_networks(str(tmp_path / "rgb.safetensors"))
 
 
-def test_command_writes_report_page_and_pictures(heads: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dagan.evaluate.faces.find_landmarker_file", lambda path: None)
+def test_command_writes_report_page_and_pictures(heads: Path, trained: Path, tmp_path: Path) -> None:
     output = tmp_path / "report"
     arguments = ["evaluate", "depth", str(heads), "--weights", str(trained / "depth.safetensors"), "-o", str(output), "--every", "3"]
     result = CliRunner().invoke(app, [*arguments, "--gap", "2", "--pictures", "1", "--device", "cpu"])
     assert result.exit_code == 0, result.output
     note = json.loads((output / "depth.json").read_text())
     assert note["synthetic_clips"] == 2
-    assert set(note["synthetic"]) == set(ROWS) - {"landmarker"}
+    assert set(note["synthetic"]) == set(ROWS)
     assert all(np.isfinite(list(figure.values())).all() for figure in note["synthetic"].values())
     assert [clip["clip"] for clip in note["clips"]] == ["head_1_00000.mp4", "head_1_00001.mp4"]
     page = (output / "depth.md").read_text()
     assert f"| {note['synthetic']['relief']['value']:.3f} |" in page
-    assert "landmarker's file is not there" in page
     assert [path.name for path in (output / "pictures").iterdir()] == ["head_1_00000.png"]
     assert "pictures/head_1_00000.png" in page
     with pytest.raises(InputError, match="holds a report already"):
         evaluate_depth(heads, EvaluateDepthOptions(weights=str(trained / "depth.safetensors"), output=output))
 
 
-def test_missing_motion_network_is_said(heads: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dagan.evaluate.faces.find_landmarker_file", lambda path: None)
+def test_missing_motion_network_is_said(heads: Path, trained: Path, tmp_path: Path) -> None:
     (tmp_path / "alone.safetensors").write_bytes((trained / "depth.safetensors").read_bytes())
     summary = evaluate_depth(heads, EvaluateDepthOptions(weights=str(tmp_path / "alone.safetensors"), clips=1, device="cpu"))
     assert summary.synthetic_clips == 1
     assert not {"rotation", "focal"} & set(summary.synthetic)
     assert any("Pose and focal length are not measured" in note for note in summary.notes)
-
-
-def test_real_clips_without_landmarker_are_refused(
-    clips_folder: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:  # fmt: skip
-    monkeypatch.setattr("dagan.evaluate.faces.find_landmarker_file", lambda path: None)
-    with pytest.raises(InputError, match="--landmarker"):
-        evaluate_depth(clips_folder, EvaluateDepthOptions(weights=str(trained / "depth.safetensors"), device="cpu"))
 
 
 @pytest.mark.parametrize(

@@ -60,9 +60,9 @@ def test_copy_is_measured_as_scikit_image_does(clips: Path) -> None:
     assert {m.key for m in run.metrics} == set(scores.values)  # 64 pixels are too few for MS-SSIM
 
 
-def test_perfect_results_are_perfect(clips: Path, dot_faces: Path) -> None:
+def test_perfect_results_are_perfect(clips: Path, dot_faces: None) -> None:
     methods = [ResultsSpec("same", clips), CopySpec()]
-    run = evaluate(self_pairs(clips_for(clips, 0)), methods, RulerFiles(landmarker=dot_faces), replace(REBUILD, every=1))
+    run = evaluate(self_pairs(clips_for(clips, 0)), methods, RulerFiles(), replace(REBUILD, every=1))
     for scores in (s for s in run.scores if s.method == "same"):
         values = scores.values
         assert set(values["l1"]) == {0.0}
@@ -79,7 +79,7 @@ def test_perfect_results_are_perfect(clips: Path, dot_faces: Path) -> None:
     assert copied.values["expression_correlation"] == (0.0,)
 
 
-def test_landmark_distances_are_in_pixels_at_256(clips: Path, dot_faces: Path, tmp_path: Path, write_clip: Write) -> None:
+def test_landmark_distances_are_in_pixels_at_256(clips: Path, dot_faces: None, tmp_path: Path, write_clip: Write) -> None:
     """Faces that stand for one of a bright square: 4 pixels to the right of 64 are 16 of 256."""
     square = np.zeros((64, 64, 3), np.uint8)
     square[16:56, 8:40] = 255
@@ -88,18 +88,18 @@ def test_landmark_distances_are_in_pixels_at_256(clips: Path, dot_faces: Path, t
         (folder / "a").mkdir(parents=True)
         for i in range(3):
             Image.fromarray(np.roll(square, shift, 1)).save(folder / "a" / f"{i}.png")
-    methods, files = [ResultsSpec("moved", folders[1])], RulerFiles(landmarker=dot_faces)
+    methods, files = [ResultsSpec("moved", folders[1])], RulerFiles()
     run = evaluate(self_pairs(clips_for(folders[0], 0)), methods, files, replace(REBUILD, every=1))
     assert run.scores[0].values["akd"] == pytest.approx((16, 16), abs=1e-3)
 
 
-def test_faces_that_are_lost_are_counted(clips: Path, dot_faces: Path, tmp_path: Path, write_clip: Write) -> None:
+def test_faces_that_are_lost_are_counted(clips: Path, dot_faces: None, tmp_path: Path, write_clip: Write) -> None:
     pictures = moving_blob(1, 11)
     folder = tmp_path / "dark"
     folder.mkdir()
     write_clip(folder / "id1#v#0.mp4", [p if i < 6 else p // 50 for i, p in enumerate(pictures)])
     pairs = [p for p in self_pairs(clips_for(clips, 0)) if p.driving.name == "id1#v#0.mp4"]
-    run = evaluate(pairs, [ResultsSpec("dark", folder)], RulerFiles(landmarker=dot_faces), REBUILD)
+    run = evaluate(pairs, [ResultsSpec("dark", folder)], RulerFiles(), REBUILD)
     scores = run.scores[0]
     assert scores.frames == (2, 4, 6, 8, 10)
     assert scores.missing == {"result": 3, "driving": 0}
@@ -155,16 +155,16 @@ def test_nothing_to_measure_is_an_error(clips: Path, tmp_path: Path, write_clip:
         evaluate(self_pairs(clips_for(clips, 0)), [ResultsSpec("peer", tmp_path / "peer")], RulerFiles(), REBUILD)
 
 
-def test_cross_identity_of_a_model(clips: Path, tiny_model: Path, dot_faces: Path) -> None:
+def test_cross_identity_of_a_model(clips: Path, tiny_model: Path, dot_faces: None) -> None:
     found = clips_for(clips, 0)
     pairs = draw_pairs(found, found, seed=0)
     methods = [ModelSpec("tiny", str(tiny_model), "cpu"), CopySpec()]
-    run = evaluate(pairs, methods, RulerFiles(landmarker=dot_faces), CROSS)
+    run = evaluate(pairs, methods, RulerFiles(), CROSS)
     assert {"l1", "akd"}.isdisjoint(m.key for m in run.metrics)  # no true result to compare with
     ours = next(s for s in run.scores if s.method == "tiny")
     assert ours.frames[0] == 0  # another clip's first frame is measured too
     assert set(ours.values) == {m.key for m in run.metrics if m.per != "set"}
-    absolute = evaluate(pairs, methods, RulerFiles(landmarker=dot_faces), replace(CROSS, relative=False))
+    absolute = evaluate(pairs, methods, RulerFiles(), replace(CROSS, relative=False))
     assert next(s for s in absolute.scores if s.method == "tiny").values != ours.values
     assert [s for s in absolute.scores if s.method == "copy"] == [s for s in run.scores if s.method == "copy"]
 
@@ -177,7 +177,7 @@ def test_relative_motion_starts_at_the_source(clips: Path, tiny_model: Path, tmp
     found = clips_for(clips, 0)
     pair = next(p for p in draw_pairs(found, found, seed=0))
     run = evaluate([pair], [ModelSpec("tiny", str(tiny_model), "cpu")], RulerFiles(), replace(CROSS, every=1), folder=tmp_path / "run")
-    animator = Animator(load_model(tiny_model, "cpu"))
+    animator = Animator(load_model(tiny_model, "cpu"), limit_motion=False)
     with open_video(pair.source.path) as source, open_video(pair.driving.path) as driving:
         animator.set_source(next(iter(source)).image)
         results = [animator.animate(frame.image) for frame in driving]

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,10 @@ from scipy.stats import norm
 
 from dagan.evaluate import statistics
 from dagan.evaluate.records import Evaluation, PairScores
+from dagan.evaluate.rulers import RulerFiles, Settings, catalogue
 from dagan.evaluate.statistics import Interval, analyse, compare, interval, over_rotation, pair_means, sign_flip
+from dagan.evaluate.summary import against_copy, summarise
+from dagan.evaluate.tables import results
 from fake_evaluation import CSIM, FID, FLICKER, L1, LPIPS, PSNR, fake_evaluation
 
 
@@ -144,10 +148,27 @@ def test_figures_of_the_old_range_are_shown_but_not_compared_again():
     assert [c.metric for c in table.comparisons] == ["psnr"]
 
 
-def test_no_share_of_negative_or_empty_baselines():
-    for value, copy in ((-0.2, 0.4), (0.2, -0.4), (0.2, 0.0)):
-        scores = [scored("p", [v], metric="flicker", method=m) for m, v in (("a", value), ("copy", copy))]
-        assert analyse(run(*scores, metrics=(FLICKER,), methods=("a", "copy"))).summary("a", "flicker").ratio is None
+def test_signed_values_have_no_ratio_and_the_metrics_own_direction():
+    for metric, value, copy, standing in (
+        (FLICKER, -0.29, -0.81, "worse"), (FLICKER, -0.81, -0.29, "better"), (FLICKER, 0.2, 0.4, "better"), (FLICKER, 0.2, 0.0, "worse"),
+        (CSIM, -0.1, -0.2, "better"), (CSIM, 0.3, 0.6, "worse"), (CSIM, 0.3, 0.3, "same"),
+    ):  # fmt: skip
+        scores = [scored("p", [v], metric=metric.key, method=m) for m, v in (("a", value), ("copy", copy))]
+        found = run(*scores, metrics=(metric,), methods=("a", "copy"))
+        summary = analyse(found).summary("a", metric.key)
+        assert (summary.ratio, summary.against_copy) == (None, standing) == against_copy(found, metric)
+        words = "same as copy" if standing == "same" else f"{standing} than copy"
+        assert [cell.ratio for cell in results(found, analyse(found))[0][1]] == [words, ""]
+        written = summarise(found)
+        assert written["metrics"] == {metric.title: [value, copy, None]}
+        assert (written["better"], written["against_copy"]) == ({metric.title: metric.better}, {metric.title: standing})
+
+
+def test_metrics_that_can_be_negative_say_so():
+    tools = RulerFiles(identity=Path(__file__))  # hashed, not opened
+    found = catalogue(tools, Settings(protocol="reconstruction", legacy_range=True))
+    assert {m.key for m in found} >= {"l1", "ssim", "flicker", "csim", "expression_correlation"}
+    assert all(m.signed == m.range.startswith("-") for m in found)
 
 
 def test_holm_by_hand():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -215,3 +216,23 @@ def test_the_export_command(run, onnx_folder, monkeypatch):
         status, _, complaints = run(*words.split(), "--runtime", "tensorrt")
         assert (status, complaints.count("\n")) == (2, 1)
         assert complaints.startswith("dagan: runtime 'tensorrt' is unknown: use torch, onnxruntime or openvino")
+
+
+@pytest.mark.parametrize(
+    ("platform", "variables", "expected"),
+    [
+        ("linux", {"XDG_CACHE_HOME": "/x/cache"}, Path("/x/cache/dagan")),
+        ("linux", {}, Path("/home/me/.cache/dagan")),
+        ("darwin", {}, Path("/home/me/Library/Caches/dagan")),
+        ("win32", {"LOCALAPPDATA": "/c/Local"}, Path("/c/Local/dagan/Cache")),
+        ("win32", {}, Path("/home/me/AppData/Local/dagan/Cache")),
+    ],
+)
+def test_cache_folder_of_each_platform(monkeypatch, platform, variables, expected):
+    monkeypatch.setattr(runtimes.sys, "platform", platform)
+    monkeypatch.setattr(Path, "home", lambda: Path("/home/me"))
+    for name in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert runtimes.cache_folder() == expected

@@ -13,7 +13,7 @@ from dagan.inference.colours import colour_table, colourise, robust_range
 from dagan.inference.destination import check_destination, check_distinct
 from dagan.inference.progress import counted
 from dagan.inference.usage import peak_device_memory_mb, peak_memory_mb
-from dagan.inference.view import to_square
+from dagan.media.framing import to_square
 from running_samples import moving_pictures
 
 

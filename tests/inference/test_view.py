@@ -7,25 +7,26 @@ import pytest
 
 from dagan.errors import InputError
 from dagan.inference.progress import silent
-from dagan.inference.view import middle, read_view, view_still, view_video
-from dagan.media.faces import FaceBox
-from dagan.media.framing import Framing
+from dagan.inference.view import read_view, view_still, view_video
+from dagan.media.framing import Framing, middle
 from dagan.media.video import open_video
+from faces_seen import seen
 from running_samples import moving_pictures, write_clip
 
 
 class Finder:
     """Sees one face at a fixed place, in share of the picture's width; none where `box` is None."""
 
-    most_samples = 5
-
     def __init__(self, box):
         self.box, self.calls = box, 0
+
+    def follow_face(self, image, previous):
+        return None
 
     def find_faces(self, image, *, thorough=True):
         self.calls += 1
         width = image.shape[1]
-        return [] if self.box is None else [FaceBox(tuple(width * part for part in self.box), 1.0)]
+        return [] if self.box is None else [seen(tuple(width * part for part in self.box))]
 
 
 FACE = Finder((0.5, 0.1, 0.6, 0.22))
@@ -54,10 +55,11 @@ def test_a_video_is_looked_through_once_and_told_of(tmp_path):
     finder = Finder(FACE.box)
     with open_video(write_clip(tmp_path / "a.mp4", moving_pictures(23, 200, 100))) as reader:
         view, report = view_video(reader, finder, print, lambda *step: told.append(step), "looking")
-        assert (report.missing, report.several, report.frames) == (0, 0, finder.calls)
+        assert (report.missing, report.several, report.frames, report.shots) == (0, 0, finder.calls, 1)
         assert told[0] == ("looking", 1, 23)
         assert told[-1] == ("looking", 23, 23)
-        assert len(told) == finder.calls + 1 <= 7
+        assert len(told) == 24
+        assert finder.calls <= 6
         frames = list(read_view(reader, view, 64))
         assert [frame.time for frame, _ in frames] == [Fraction(i, 25) for i in range(23)]
         assert all(picture.shape == (64, 64, 3) for _, picture in frames)

@@ -53,9 +53,13 @@ def test_unfit_files_are_refused(tmp_path: Path, fault: str) -> None:
         FeatureNetwork("squeezenet", path)
 
 
-def test_squeezenet_without_a_file_says_what_to_do() -> None:
-    with pytest.raises(InputError, match="perceptual_file"):
-        FeatureNetwork("squeezenet")
+def test_squeezenet_needs_no_file_and_others_say_what_to_do() -> None:
+    """The bundled weights tell a picture from noise; what is not bundled is asked for."""
+    network = FeatureNetwork("squeezenet")
+    assert len(network(torch.rand(1, 3, 64, 64))) == 7
+    assert all(torch.isfinite(value).all() for value in network.state_dict().values())
+    with pytest.raises(InputError, match="alexnet features need their weights"):
+        FeatureNetwork("alexnet")
 
 
 def test_least_squares_gan() -> None:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from fractions import Fraction
-from importlib.util import find_spec
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 
-from dagan.media.faces import CascadeFinder, FaceFinder, LandmarkFinder
-from dagan.media.landmarks import FaceLandmarker
+from dagan.media.faces import FaceFinder
 
 TICKS = 10_000
 
@@ -94,28 +91,6 @@ def video(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def bundle() -> Path | None:
-    """The face landmarker's file where this machine has it and can run it; it is never fetched for tests."""
-    if find_spec("ai_edge_litert") is None:
-        return None
-    named = os.environ.get("DAGAN_FACE_LANDMARKER")
-    beside = Path(__file__).resolve().parents[3] / "shared" / "assets" / "face_landmarker.task"
-    return next((path for path in (Path(named) if named else beside, beside) if path.is_file()), None)
-
-
-@pytest.fixture(autouse=True)
-def nothing_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No network and no user's cache or settings; tests of fetching put their own answer in."""
-
-    def refuse(*args: object, **kwargs: object) -> None:
-        raise OSError("no network in tests")
-
-    monkeypatch.setattr("urllib.request.urlopen", refuse)
-    monkeypatch.setattr("dagan.media.landmarker_file.cache_folder", lambda: tmp_path / "no cache")
-    monkeypatch.delenv("DAGAN_FACE_LANDMARKER", raising=False)
-
-
-@pytest.fixture(scope="session")
 def astronaut() -> np.ndarray:
     """512 x 512 x 3: a portrait whose face lies at about x 180 to 271, y 70 to 179."""
     from skimage import data
@@ -124,11 +99,5 @@ def astronaut() -> np.ndarray:
 
 
 @pytest.fixture(scope="session")
-def cascade() -> CascadeFinder:
-    return CascadeFinder()
-
-
-@pytest.fixture(scope="session")
-def finder(bundle: Path | None, cascade: CascadeFinder) -> FaceFinder:
-    """The best finder that this machine has without fetching anything."""
-    return cascade if bundle is None else LandmarkFinder(FaceLandmarker(bundle))
+def finder() -> FaceFinder:
+    return FaceFinder()

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dagan.errors import InputError
-from dagan.media.faces import FaceBox
 from dagan.media.framing import FACE_SHARE, Framing, crop, fit_box, frame_still, paste
+from faces_seen import seen
 
 SMOOTH = np.indices((300, 400)).sum(0)[..., None] / 700 * np.array([200, 120, 250])
 PICTURE = np.rint(SMOOTH).astype(np.uint8)
@@ -22,7 +22,7 @@ class Sees:
         self.boxes = boxes
 
     def find_faces(self, image, *, thorough=True):
-        return [FaceBox(box, 1.0) for box in self.boxes]
+        return [seen(box) for box in self.boxes]
 
 
 def test_face_takes_half_of_the_side_in_the_middle():

@@ -119,14 +119,58 @@ def test_cmyk(tmp_path):
     assert result[1:].max() < 60
 
 
-def test_colour_profile_is_converted(tmp_path, monkeypatch):
-    """A profile that says "linear light": the same numbers are lighter in sRGB."""
-    linear = ImageCms.ImageCmsProfile(ImageCms.createProfile("XYZ"))
-    asked = []
-    monkeypatch.setattr(ImageCms, "profileToProfile", lambda image, *a, **k: asked.append(k) or image.point(lambda v: 255 - v))
-    Image.new("RGB", (20, 20), (200, 100, 50)).save(tmp_path / "a.png", icc_profile=linear.tobytes())
-    assert read_image(tmp_path / "a.png")[0, 0].tolist() == [55, 155, 205]
-    assert asked == [{"outputMode": "RGB"}]
+def icc_profile(gamma, primaries=None, kind=b"RGB ", name="test"):
+    """A small ICC profile: a power curve, and of colour ones the primaries' XYZ; those of sRGB where None."""
+
+    def fixed(value):
+        return struct.pack(">i", round(value * 65536))
+
+    curve = b"curv" + bytes(4) + struct.pack(">IH", 1, round(gamma * 256)) + bytes(2)
+    text = name.encode() + b"\0"
+    tags = {
+        b"desc": b"desc" + bytes(4) + struct.pack(">I", len(text)) + text + bytes(78 + 1),
+        b"wtpt": b"XYZ " + bytes(4) + b"".join(map(fixed, (0.9642, 1.0, 0.8249))),
+    }
+    if kind == b"GRAY":
+        tags[b"kTRC"] = curve
+    else:
+        columns = primaries or ((0.4361, 0.2225, 0.0139), (0.3851, 0.7169, 0.0971), (0.1431, 0.0606, 0.7141))
+        for letter, xyz in zip(b"rgb", columns, strict=True):
+            tags[bytes([letter]) + b"XYZ"] = b"XYZ " + bytes(4) + b"".join(map(fixed, xyz))
+            tags[bytes([letter]) + b"TRC"] = curve
+    table, body = b"", b""
+    for tag, data in tags.items():
+        table += tag + struct.pack(">II", 128 + 4 + 12 * len(tags) + len(body), len(data))
+        body += data + bytes(-len(data) % 4)
+    size = 128 + 4 + len(table) + len(body)
+    header = struct.pack(">I4sI4s4s4s", size, bytes(4), 0x02100000, b"mntr", kind, b"XYZ ") + bytes(12) + b"acsp"
+    header += bytes(68 - len(header)) + b"".join(map(fixed, (0.9642, 1.0, 0.8249)))
+    return header.ljust(128, b"\0") + struct.pack(">I", len(tags)) + table + body
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "L", "LA"])
+@pytest.mark.parametrize("name", ["linear", "linear sRGB"])
+def test_colour_profile_is_converted(tmp_path, mode, name):
+    """A profile that says "linear light", even in the name of sRGB: the same numbers are lighter in sRGB."""
+    plain = Image.new("RGB", (20, 20), (55, 55, 55))
+    image = plain.quantize(4) if mode == "P" else plain.convert(mode)
+    profile = icc_profile(1.0, kind=b"GRAY" if mode in ("L", "LA") else b"RGB ", name=name)
+    image.save(tmp_path / "a.png", icc_profile=profile)
+    expected = 255 * (1.055 * (55 / 255) ** (1 / 2.4) - 0.055)
+    assert np.abs(read_image(tmp_path / "a.png").astype(float) - expected).max() < 2.5
+
+
+def test_wide_gamut_profile_and_deep_tiff_with_profile(tmp_path):
+    """Display P3: its green is beyond sRGB's, its half-saturated red is a stronger one there."""
+    display_p3 = icc_profile(2.2, ((0.5151, 0.2412, -0.0011), (0.2920, 0.6922, 0.0419), (0.1571, 0.0666, 0.7841)))
+    Image.new("RGB", (20, 20), (200, 100, 100)).save(tmp_path / "a.jpg", icc_profile=display_p3, quality=100)
+    red, green, blue = read_image(tmp_path / "a.jpg")[10, 10].astype(int)
+    assert red > 212
+    assert green < 96
+    assert 90 < blue < 104
+    values = np.full((20, 24, 3), 55 * 257, np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb", iccprofile=icc_profile(1.0))
+    assert abs(float(read_image(tmp_path / "a.tif").mean()) - 128) < 3
 
 
 def test_srgb_profile_changes_nothing_and_a_broken_one_is_ignored(tmp_path, picture):
@@ -177,6 +221,37 @@ def test_cut_off_files(tmp_path, kind):
     path.write_bytes(buffer.getvalue()[: len(buffer.getvalue()) // 2])
     with pytest.raises(InputError, match=r"a\.img"):
         read_image(path)
+
+
+def test_lab_tiff(tmp_path):
+    image = Image.merge("LAB", [Image.new("L", (20, 20), value) for value in (128, 128, 128)])
+    image.save(tmp_path / "a.tif")
+    assert np.abs(read_image(tmp_path / "a.tif").astype(int) - 119).max() <= 3
+
+
+@pytest.mark.parametrize(
+    ("start", "kind"),
+    [(b"\0\0\0\x18ftypheic", "a HEIC image"), (b"\0\0\0\x18ftypmif1", "a HEIC image"), (b"\xff\x0a", "a JPEG XL image")],
+)
+def test_formats_that_are_not_read_are_named_whatever_the_suffix(tmp_path, start, kind):
+    (tmp_path / "a.jpg").write_bytes(start + bytes(100))
+    with pytest.raises(InputError, match=rf"a\.jpg is {kind}, which is not read here: convert it to PNG or JPEG first"):
+        read_image(tmp_path / "a.jpg")
+
+
+def test_kinds_of_tiff_that_cannot_be_read_are_named(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((20, 24, 3), np.uint16), photometric="cielab")
+    with pytest.raises(InputError, match=r"a\.tif holds colours of the kind CIELAB with 16 bits: save it as RGB"):
+        read_image(tmp_path / "a.tif")
+
+
+def test_infinite_and_missing_numbers(tmp_path):
+    values = np.full((20, 24), 0.5, np.float32)
+    values[0, :3] = (np.inf, -np.inf, np.nan)
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="minisblack")
+    result = read_image(tmp_path / "a.tif")[..., 0]
+    assert (result[1:] == 128).all()
+    assert result[0, :3].tolist() == [128, 0, 0]
 
 
 def test_write_refuses(tmp_path, picture):

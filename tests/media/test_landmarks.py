@@ -1,4 +1,4 @@
-"""The landmarker: its logic with stand-in networks everywhere, its accuracy where the bundle is at hand."""
+"""The landmarker: its accuracy with the bundled networks, its logic with stand-ins."""
 
 import zipfile
 
@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dagan.errors import InputError
 from dagan.media import landmarks as module
-from dagan.media.faces import CascadeFinder, open_face_finder
-from dagan.media.landmarks import FaceLandmarker, read_bundle
+from dagan.media.landmarks import FaceLandmarker
 from dagan.media.mesh_points import BLENDSHAPE_NAMES, BLENDSHAPE_POINTS, CHIN, SIXTY_EIGHT
 
 # Positions in the astronaut picture that MediaPipe's own program gives with the same bundle.
@@ -22,24 +20,11 @@ REFERENCE = {
 
 
 @pytest.fixture(scope="module")
-def landmarker(bundle):
-    return None if bundle is None else FaceLandmarker(bundle)
-
-
-def falls_back(astronaut):
-    """Without the bundle: what must happen instead is that the cascade finds the face."""
-    said = []
-    finder = open_face_finder(download=False, warn=said.append)
-    assert isinstance(finder, CascadeFinder)
-    assert len(said) == 1
-    assert finder.find_faces(astronaut)
-    return True
+def landmarker():
+    return FaceLandmarker()
 
 
 def test_landmarks_agree_with_the_reference(landmarker, astronaut):
-    if landmarker is None:
-        assert falls_back(astronaut)
-        return
     (face,) = landmarker.detect(astronaut)
     assert face.landmarks.shape == (478, 3)
     assert face.landmarks.dtype == np.float32
@@ -53,9 +38,6 @@ def test_landmarks_agree_with_the_reference(landmarker, astronaut):
 
 
 def test_blendshapes_by_name(landmarker, astronaut):
-    if landmarker is None:
-        assert falls_back(astronaut)
-        return
     shapes = landmarker.detect(astronaut)[0].blendshapes()
     assert tuple(shapes) == BLENDSHAPE_NAMES
     assert shapes["mouthSmileLeft"] > 0.8
@@ -66,9 +48,6 @@ def test_blendshapes_by_name(landmarker, astronaut):
 @pytest.mark.parametrize("degrees", [-40, 25, 40])
 def test_leaning_heads(landmarker, astronaut, degrees):
     """Landmarks of the turned picture, turned back, are those of the upright one."""
-    if landmarker is None:
-        assert falls_back(astronaut)
-        return
     upright = landmarker.detect(astronaut)[0].landmarks
     turned = np.asarray(Image.fromarray(astronaut).rotate(degrees, Image.Resampling.BICUBIC, center=(226, 124), fillcolor=(120, 120, 120)))
     (face,) = landmarker.detect(turned)
@@ -80,9 +59,6 @@ def test_leaning_heads(landmarker, astronaut, degrees):
 
 
 def test_mirrored_picture_mirrors_the_sixty_eight(landmarker, astronaut):
-    if landmarker is None:
-        assert falls_back(astronaut)
-        return
     points = landmarker.detect(astronaut)[0].landmarks[list(SIXTY_EIGHT), :2]
     mirrored = landmarker.detect(astronaut[:, ::-1])[0].landmarks[list(SIXTY_EIGHT), :2]
     mirrored[:, 0] = 512 - mirrored[:, 0]
@@ -93,9 +69,6 @@ def test_mirrored_picture_mirrors_the_sixty_eight(landmarker, astronaut):
 
 def test_tiny_face_in_a_large_picture(landmarker, astronaut):
     """42 pixels of 1080 lines: the detector sees it in a tile only."""
-    if landmarker is None:
-        assert falls_back(astronaut)
-        return
     scene = np.full((1080, 1920, 3), 110, np.uint8)
     scene[700:900, 1500:1700] = np.asarray(Image.fromarray(astronaut).resize((200, 200)))
     assert landmarker.detect(scene, thorough=False) == []
@@ -105,9 +78,6 @@ def test_tiny_face_in_a_large_picture(landmarker, astronaut):
 
 
 def test_several_faces_largest_first(landmarker, astronaut):
-    if landmarker is None:
-        assert falls_back(astronaut)
-        return
     scene = np.concatenate([np.asarray(Image.fromarray(astronaut).resize((360, 512))), astronaut], axis=1)
     scene[:, :360] = 110
     scene[100:460, :360] = np.asarray(Image.fromarray(astronaut).resize((360, 360)))
@@ -117,9 +87,6 @@ def test_several_faces_largest_first(landmarker, astronaut):
 
 
 def test_tracking_follows_and_gives_up(landmarker, astronaut):
-    if landmarker is None:
-        assert falls_back(astronaut)
-        return
     face = landmarker.detect(astronaut)[0]
     for shift in (6, 12, 18, 24):
         face = landmarker.track(np.roll(astronaut, shift, axis=1), face)
@@ -130,9 +97,6 @@ def test_tracking_follows_and_gives_up(landmarker, astronaut):
 
 
 def test_nothing_where_nothing_is(landmarker, astronaut):
-    if landmarker is None:
-        assert falls_back(astronaut)
-        return
     noise = np.random.default_rng(0).integers(0, 255, (200, 300, 3), dtype=np.uint8)
     for image in (np.zeros((64, 64, 3), np.uint8), noise, astronaut[300:, :200], np.zeros((16, 16, 3), np.uint8)):
         assert landmarker.detect(image) == []
@@ -149,9 +113,9 @@ def test_tables():
 # From here on the networks are stand-ins: they see white squares as faces.
 
 
-def write_bundle(path, parts=("face_detector.tflite", "face_landmarks_detector.tflite", "face_blendshapes.tflite")):
+def write_bundle(path):
     with zipfile.ZipFile(path, "w") as file:
-        for part in parts:
+        for part in ("face_detector.tflite", "face_landmarks_detector.tflite", "face_blendshapes.tflite"):
             file.writestr(part, part)
     return path
 
@@ -202,7 +166,8 @@ class StandIn:
 def stand_in(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "Network", StandIn)
     StandIn.calls = {}
-    return FaceLandmarker(write_bundle(tmp_path / "b.task"))
+    monkeypatch.setattr(module, "BUNDLE", write_bundle(tmp_path / "b.task"))
+    return FaceLandmarker()
 
 
 def scene(*squares, size=(240, 320)):
@@ -244,28 +209,3 @@ def test_what_the_mesh_denies_is_no_face(stand_in):
     hollow = scene((100, 60, 80))
     hollow[80:120, 120:160] = 0
     assert stand_in.detect(hollow, thorough=False) == []
-
-
-def test_files_that_are_no_bundle(tmp_path, monkeypatch):
-    with pytest.raises(InputError, match="does not exist"):
-        FaceLandmarker(tmp_path / "none.task")
-    (tmp_path / "text.task").write_text("no zip")
-    with pytest.raises(InputError, match="no face landmarker bundle"):
-        FaceLandmarker(tmp_path / "text.task")
-    with pytest.raises(InputError, match="no face landmarker bundle"):
-        FaceLandmarker(write_bundle(tmp_path / "part.task", parts=("face_detector.tflite",)))
-    assert read_bundle(write_bundle(tmp_path / "full.task"))[0] == b"face_detector.tflite"
-
-    class Other(StandIn):
-        def __init__(self, content, num_threads):
-            self.outputs = ["something"]
-
-    monkeypatch.setattr(module, "Network", Other)
-    with pytest.raises(InputError, match="another version"):
-        FaceLandmarker(tmp_path / "full.task")
-
-
-def test_networks_that_cannot_be_read(tmp_path):
-    """The real interpreter refuses the bytes; where it is not installed that shows as ImportError instead."""
-    with pytest.raises((InputError, ImportError), match=r"no usable face landmarker bundle|ai_edge_litert"):
-        FaceLandmarker(write_bundle(tmp_path / "full.task"))

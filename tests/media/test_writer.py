@@ -7,10 +7,8 @@ import numpy as np
 import pytest
 
 from dagan.errors import InputError
-from dagan.media.container import start_time
 from dagan.media.video import VideoWriter, open_video
-
-RATE = 48_000
+from sound_samples import RATE, heard, shift
 
 
 def even(count, rate=25):
@@ -26,33 +24,6 @@ def write(path, times, last=None, **options):
         for i, time in enumerate(times):
             writer.write(flat(40 + 3 * (i % 60)), time, last)
     return open_video(path)
-
-
-def heard(path):
-    """Mono samples at 48 kHz as a player gives them, on the clock of the first video frame, and where they end (seconds)."""
-    start, out, position = start_time(path), np.zeros(12 * RATE, np.float32), None
-    with av.open(str(path)) as container:
-        resampler = av.AudioResampler("fltp", "mono", RATE)
-        for decoded in container.decode(audio=0):
-            time = decoded.pts * decoded.time_base - start
-            decoded.pts = None
-            for frame in resampler.resample(decoded):
-                place = round(time * RATE)
-                if position is not None and abs(place - position) < RATE // 20:
-                    place = position  # time stamps are rounded, samples follow each other
-                samples = frame.to_ndarray()[0]
-                position = place + len(samples)
-                samples = samples[max(0, -place) :]
-                out[max(0, place) : max(0, place) + len(samples)] = samples
-    return out, (position or 0) / RATE
-
-
-def shift(a, b):
-    """By how many seconds b comes after a, and how alike they are then (1: the same)."""
-    n = min(len(a), len(b))
-    product = np.fft.irfft(np.fft.rfft(a[:n], 2 * n).conj() * np.fft.rfft(b[:n], 2 * n))
-    best = int(product.argmax())
-    return (best - 2 * n if best > n else best) / RATE, product[best] / np.sqrt((a[:n] ** 2).sum() * (b[:n] ** 2).sum())
 
 
 @pytest.mark.parametrize(("suffix", "tick"), [("mp4", 0), ("mov", 0), ("m4v", 0), ("mkv", 0.0005), ("webm", 0.0005), ("gif", 0.005)])
@@ -288,5 +259,13 @@ def test_codec_and_quality_can_be_chosen(tmp_path):
 
 
 def test_times_on_one_tick_are_set_apart(tmp_path):
-    reader = write(tmp_path / "a.gif", [Fraction(i, 1000) for i in range(5)])
-    assert [f.time for f in reader] == [Fraction(i, 100) for i in range(5)]
+    reader = write(tmp_path / "a.mp4", [Fraction(i, 1_000_000) for i in range(5)])
+    assert [f.time for f in reader] == [Fraction(i, 10_000) for i in range(5)]
+
+
+def test_times_do_not_drift_where_the_format_rounds_them(tmp_path):
+    """An hour at 29.97 frames a second, of which a few are there, in formats that count milliseconds."""
+    times = [i * Fraction(1001, 30000) for i in (*range(40), 54_000, *range(107_800, 107_840))]
+    for suffix in ("mkv", "webm"):
+        frames = list(write(tmp_path / f"a.{suffix}", times, rate=Fraction(30000, 1001)))
+        assert max(abs(f.time - t) for f, t in zip(frames, times, strict=True)) <= Fraction(1, 2000)

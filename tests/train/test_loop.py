@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -239,3 +241,16 @@ def test_works_outside_the_main_thread(tmp_path: Path) -> None:
     thread.start()
     thread.join()
     assert results[0].steps == 2
+
+
+def test_without_a_terminal_a_line_a_minute_says_that_it_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(0, 10**6, 7))  # seconds: each look at the clock takes 7
+    monkeypatch.setattr("dagan.inference.progress.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    train(toy_recipe(tmp_path, max_steps=80, log_every=1000, validate_every=1000, picture_every=1000), ToyStage, "auto")
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "training stage toy of 80 steps on cpu, 32-true; figures come every 1000 steps"
+    assert len(said) > 6
+    assert all(re.fullmatch(r"\d+ min left, steps: \d+ of 80", line) for line in said[1:-1])
+    assert said[-1].startswith("finished at step 80; weights: ")

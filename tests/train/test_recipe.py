@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from dagan.config import dump, parse, preset
+from dagan.checks import dump, parse
+from dagan.config import preset
 from dagan.errors import InputError
 from dagan.train.recipe import DepthRecipe, GanRecipe, OptimiserConfig, Recipe, read_recipe
 from dagan.train.schedule import learning_rate
@@ -77,14 +78,14 @@ def test_overrides() -> None:
         ("loss.perceptul=1", r"nearest: perceptual"),
         ("batch_size=none", "batch_size"),
         ("batch_size=0", "batch_size is 0"),
-        ("optimiser.lr=-1", "lr is -1.0: must be positive"),
+        ("optimiser.lr=-1", r"optimiser\.lr is -1: must be above 0"),
         ("max_steps", "write key=value"),
         ("max_steps.x=1", "max_steps is a single value"),
         ("data.size=96", "data.size is 96, but model.image_size is 64"),
         ("depth_weights=null", "depth_weights is missing"),
         ("loss.guide=1", "set data.landmarks to true"),
         ("model.preset=lite", "nearest: lite-256"),
-        ("data.size=50", "data size is 50"),
+        ("data.size=50", r"data\.size is 50: must be a multiple of 32"),
         ("augment.zoom=[1.2, 0.8]", "augment zoom"),
         ("output=[", "not valid YAML"),
     ],

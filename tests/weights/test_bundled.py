@@ -63,3 +63,15 @@ def test_the_example_motion_fits_and_moves_the_example_portrait(model: dagan.DaG
     animator.set_reference(keypoints[motion.reference : motion.reference + 1])
     frames = animator.drive(keypoints[:: len(keypoints.value) // 8]).astype(int)
     assert np.abs(frames - frames[:1]).mean(axis=(1, 2, 3)).max() > 1
+
+
+def test_the_demo_is_damped_where_it_would_break_and_nowhere_else(model: dagan.DaGAN) -> None:
+    """A chin lifted far in the last half second; the rest is hardly touched."""
+    motion = read_motion(EXAMPLES / "speech.motion")
+    animator = dagan.Animator(model)
+    animator.set_source(crop(read_image(EXAMPLES / "astronaut.png"), Framing(226, 150, 280), 256))
+    animator.set_reference(motion.keypoints(slice(motion.reference, motion.reference + 1)))
+    left = animator.share_left(motion.keypoints(slice(None)))
+    assert (left == 1).mean() > 0.5
+    assert (left > 0.9).mean() > 0.8
+    assert left[-8:].max() < 0.8

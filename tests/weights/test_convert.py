@@ -137,7 +137,7 @@ def test_models_trained_here_can_be_released(tmp_path: Path) -> None:
         ({"generator": GeneratorConfig(decoder="pyramid", width=8, max_width=16)}, "decoder is pyramid, those have residual or spade"),
         ({"generator": GeneratorConfig(width=8, max_width=16, align_depth=True)}, "align_depth is True"),
         ({"use_depth": True, "depth": DepthConfig(encoder="lite", encoder_widths=(8,) * 5, decoder_widths=(8,) * 5)}, "encoder is lite"),
-        ({"use_depth": True, "depth": DepthConfig(decoder_widths=(8,) * 5, size=32)}, "depth.size is 32, those have None"),
+        ({"use_depth": True, "depth": DepthConfig(decoder_widths=(8,) * 5, size=64)}, "depth.size is 64, those have None"),
     ],
 )
 def test_models_that_the_released_networks_cannot_compute_stay_here(change: dict[str, Any], says: str, tmp_path: Path) -> None:

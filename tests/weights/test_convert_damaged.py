@@ -249,7 +249,7 @@ TENSORS: dict[str, tuple[Callable[[States], object], str]] = {
     "no generator layer": (remove("generator", "down_blocks.1.conv.weight"), r"generator of .* has no down_blocks\.1\.conv\.weight"),
     "narrow": (put("generator", "first.conv.weight", torch.zeros(4, 3, 7, 7)), "generator of .*: generator width is 4: must be at least 8"),
     "vast": (put("generator", "final.weight", torch.zeros(1).expand(10**6, 10**6)), r"final\.weight claims \(1000000, 1000000\) but"),
-    "wide": (put("generator", "first.conv.weight", torch.zeros(200000, 1, 1, 1)), r"not \(200000, 200000, 3, 3\)"),
+    "wide": (put("generator", "first.conv.weight", torch.zeros(4000, 1, 1, 1)), r"not \(4000, 4000, 3, 3\)"),
     "depth keypoints, RGB generator": (
         put("kp_detector", "predictor.encoder.down_blocks.0.conv.weight", torch.zeros(16, 4, 3, 3)),
         "takes 4 channels, but the generator is one without depth",

@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from dagan.config import dump
+from dagan.checks import dump
 from dagan.errors import InputError
 from dagan.models.dagan import DaGAN
 from dagan.weights import load, read_card, read_model, save_model

@@ -17,16 +17,19 @@ from pathlib import Path
 
 import numpy as np
 
+from dagan.animate.missing import FaceWatch, check_on_missing
 from dagan.errors import InputError
 from dagan.inference.batches import batched
 from dagan.inference.engine import Engine
+from dagan.inference.limit import limit
 from dagan.inference.progress import silent
 from dagan.inference.runner import EncodedSource, Runner
 from dagan.inference.transfer import transfer
-from dagan.inference.view import read_ahead, to_square, view_still, view_video
+from dagan.inference.view import read_ahead, view_still, view_video
 from dagan.inference.workers import on_workers
-from dagan.media.faces import FaceFinder, open_face_finder
+from dagan.media.faces import FaceFinder
 from dagan.media.framing import crop as cut
+from dagan.media.framing import to_square
 from dagan.media.notices import to_stderr
 from dagan.media.video import open_video
 from dagan.models.dagan import DaGAN
@@ -39,7 +42,10 @@ class Animator:
     model: a model, or an engine around one. relative: move the source as the driving face moves away from a reference frame (the
     first animated one unless `set_reference` names another), which keeps the source's own proportions; otherwise take the driving
     keypoints as they are. adapt_scale: with relative, fit the size of movements to the size of the source's face. batch_size:
-    frames computed at once; None chooses for the device. face_finder: for cropping; None opens the best one there is when needed.
+    frames computed at once; None chooses for the device. face_finder: finds faces; None opens one when needed. on_missing: what a
+    driving frame without a face gives: hold (the latest frame with one drives on), rest (the source's own pose) or error
+    (InputError). Before the first face the source rests. Frames are judged only where the source picture shows a face itself.
+    limit_motion: damp motion that goes farther from the source than a model can draw (see `dagan.inference.limit`).
 
     Pictures are uint8 H x W x 3 RGB of any size: the largest square in their middle is resized to the model's size.
     """
@@ -51,13 +57,20 @@ class Animator:
         adapt_scale: bool = True,
         batch_size: int | None = None,
         face_finder: FaceFinder | None = None,
+        on_missing: str = "hold",
+        limit_motion: bool = True,
     ) -> None:
         self.engine: Runner = Engine(model, batch_size) if isinstance(model, DaGAN) else model
         self.relative = relative
         self.adapt_scale = adapt_scale
+        self.limit_motion = limit_motion
         self._source: EncodedSource | None = None
         self._reference: Keypoints | None = None
         self._finder = face_finder
+        self._on_missing = check_on_missing(on_missing)
+        self._portrait: np.ndarray | None = None  # the source's view, until it is known whether it shows a face
+        self._watch: FaceWatch | None = None
+        self._shown: np.ndarray | None = None
 
     def set_source(self, image: np.ndarray, crop: bool = False) -> None:
         """Encodes the source, once. The reference frame is forgotten: movements start anew.
@@ -66,16 +79,19 @@ class Animator:
         """
         _check_picture(image)
         framing = view_still(image, self._face_finder() if crop else None, "the source picture", to_stderr)
-        self._source = self.engine.encode(cut(image, framing, self.engine.size))
+        face = cut(image, framing, self.engine.size)
+        self._source = self.engine.encode(face)
         self._reference = None
+        self._portrait, self._watch, self._shown = face, None, None
 
     def set_reference(self, frame: np.ndarray | Keypoints) -> None:
         """Takes a driving frame, or its keypoints, as the one whose pose and expression are the source's."""
         self._reference = frame if isinstance(frame, Keypoints) else self.engine.keypoints([self._picture(frame)])
 
     def reset(self) -> None:
-        """Forgets the reference frame: the next animated frame becomes it. The source stays."""
+        """Forgets the reference frame: the next animated frame that shows a face becomes it. The source stays."""
         self._reference = None
+        self._shown = None
 
     def animate(self, frame: np.ndarray) -> np.ndarray:
         """S x S x 3 uint8: the source in the pose of one driving frame. Raises InputError before `set_source`."""
@@ -85,16 +101,26 @@ class Animator:
         """N x S x S x 3 uint8 for N driving frames. Raises InputError before `set_source` and for no frames."""
         if not len(frames):
             raise InputError("there are no driving frames: give at least one")
-        return self.drive(self.engine.keypoints([self._picture(frame) for frame in frames]))
+        return self._animated(self._judged([self._picture(frame) for frame in frames]))
+
+    def share_left(self, keypoints: Keypoints) -> np.ndarray:
+        """For each of N driving keypoint sets, which share of its most damped part the limit leaves: in (0, 1], 1 for unchanged ones."""
+        return limit(self._encoded().keypoints, self._moved(keypoints, limit_motion=False))[1].numpy()
 
     def drive(self, keypoints: Keypoints) -> np.ndarray:
         """N x S x S x 3 uint8 for N driving keypoint sets, as `engine.keypoints` or a motion file gives them."""
-        if self._source is None:
-            raise InputError("there is no source picture yet: call set_source first")
+        return self.engine.render(self._encoded(), self._moved(keypoints, self.limit_motion))
+
+    def _moved(self, keypoints: Keypoints, limit_motion: bool) -> Keypoints:
+        source = self._encoded().keypoints
         if self._reference is None:
             self._reference = keypoints[:1]
-        moved = transfer(self._source.keypoints, keypoints, self._reference, self.relative, self.adapt_scale)
-        return self.engine.render(self._source, moved)
+        return transfer(source, keypoints, self._reference, self.relative, self.adapt_scale, limit_motion)
+
+    def _encoded(self) -> EncodedSource:
+        if self._source is None:
+            raise InputError("there is no source picture yet: call set_source first")
+        return self._source
 
     def video(self, path: Path | str, crop: bool = False, rate: Fraction | int = 25) -> Iterator[np.ndarray]:
         """The result of every frame of a video (or of a folder of images, `rate` a second), one after the other.
@@ -110,19 +136,47 @@ class Animator:
                 for results in drawn:
                     yield from results
 
-    def _animated(self, batch: list[np.ndarray]) -> np.ndarray:
-        return self.drive(self.engine.keypoints(batch))
+    def _animated(self, pictures: list[np.ndarray | None]) -> np.ndarray:
+        """The results for pictures that drive; the source at rest where there is None."""
+        if self._source is None:
+            raise InputError("there is no source picture yet: call set_source first")
+        driving = [picture for picture in pictures if picture is not None]
+        moved = iter(self.drive(self.engine.keypoints(driving))) if driving else iter(())
+        if len(driving) == len(pictures):
+            return np.stack(list(moved))
+        rest = self.engine.render(self._source, self._source.keypoints)[0]
+        return np.stack([rest if picture is None else next(moved) for picture in pictures])
 
-    def _referred(self, batches: Iterator[list[np.ndarray]]) -> Iterator[list[np.ndarray]]:
-        """The batches; the very first frame is made the reference where there is none, whichever batch is drawn first."""
+    def _referred(self, batches: Iterator[list[np.ndarray]]) -> Iterator[list[np.ndarray | None]]:
+        """What drives of each batch; its first frame is made the reference where there is none, whichever batch is drawn first."""
         for batch in batches:
-            if self._reference is None:
-                self._reference = self.engine.keypoints(batch[:1])
-            yield batch
+            judged = self._judged(batch)
+            driving = [picture for picture in judged if picture is not None]
+            if self._reference is None and driving:
+                self._reference = self.engine.keypoints(driving[:1])
+            yield judged
+
+    def _judged(self, pictures: list[np.ndarray]) -> list[np.ndarray | None]:
+        """What drives in place of each picture: itself where it shows a face, else what `on_missing` says; None is the source at rest."""
+        if self._portrait is not None:  # not before frames are to be judged: keypoints alone drive without any of this
+            finder = self._face_finder()
+            self._watch = FaceWatch(finder.landmarker) if finder.find_faces(self._portrait, thorough=False) else None
+            self._portrait = None
+        if self._watch is None:
+            return list(pictures)
+        return [self._stand_in(self._watch, picture) for picture in pictures]
+
+    def _stand_in(self, watch: FaceWatch, picture: np.ndarray) -> np.ndarray | None:
+        if watch.see(picture) is not None:
+            self._shown = picture
+            return picture
+        if self._on_missing == "error":
+            raise InputError("a driving frame shows no face: leave it out, or set on_missing to hold or rest")
+        return self._shown if self._on_missing == "hold" else None
 
     def _face_finder(self) -> FaceFinder:
         if self._finder is None:
-            self._finder = open_face_finder()
+            self._finder = FaceFinder()
         return self._finder
 
     def _picture(self, image: np.ndarray) -> np.ndarray:

@@ -23,6 +23,7 @@ from dagan.inference.runner import Runner
 from dagan.media.images import require_file
 from dagan.media.output import atomic_output
 from dagan.models.keypoints import Keypoints
+from dagan.names import text_path
 
 FORMAT = 1
 MOTION_SUFFIXES = (".motion", ".safetensors")
@@ -104,6 +105,15 @@ def save_motion(path: Path | str, motion: Motion, overwrite: bool = False) -> No
         temporary.write_bytes(save(tensors, metadata={_NOTE: json.dumps(note)}))
 
 
+def holds_motion(path: Path) -> bool:
+    """Whether a file starts as `save_motion` writes it."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        start = file.read(4096)
+    return start[8:9] == b"{" and f'"{_NOTE}"'.encode() in start
+
+
 def read_motion(path: Path | str) -> Motion:
     """The motion in a file. Raises InputError when it is missing, damaged, of another kind or of a later format."""
     path = Path(path)
@@ -148,7 +158,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
     require_file(path, "motion file")
     try:
-        with safe_open(path, framework="numpy") as file:
+        with text_path(path) as name, safe_open(name, framework="numpy") as file:
             metadata = file.metadata() or {}
             if _NOTE not in metadata:
                 kind = "a model file" if "dagan" in metadata else "a file of another program"

@@ -21,6 +21,7 @@ import numpy as np
 from dagan.animate.animator import Animator
 from dagan.animate.driving import MotionReader, frame_spans, is_motion_file, nearest_keypoints, refuse_photo
 from dagan.animate.layout import Layout, PasteBack, Plain, SideBySide
+from dagan.animate.missing import check_on_missing
 from dagan.animate.motion import MOTION_SUFFIXES, Motion, check_fit, read_motion, save_motion
 from dagan.animate.report import AnimateReport, write_report
 from dagan.errors import InputError
@@ -33,13 +34,14 @@ from dagan.inference.runner import Runner
 from dagan.inference.usage import peak_device_memory_mb, peak_memory_mb
 from dagan.inference.view import View, read_ahead, view_still, view_video
 from dagan.inference.workers import on_workers
-from dagan.media.faces import FaceFinder, open_face_finder
+from dagan.media.faces import FaceFinder
 from dagan.media.framing import crop
-from dagan.media.images import read_image
+from dagan.media.images import SMALLEST_SIDE, read_image, shrunk
+from dagan.media.kinds import is_video
+from dagan.media.landmarks import FaceLandmarker
 from dagan.media.notices import Warn, to_stderr
-from dagan.media.sound import SOUND_SUFFIXES
+from dagan.media.shots import FramingReport
 from dagan.media.video import VideoReader, VideoWriter, open_video
-from dagan.media.video_framing import FramingReport
 from dagan.media.writer import VIDEO_SUFFIXES
 from dagan.weights import load
 
@@ -51,10 +53,13 @@ class AnimateOptions:
     """How to animate.
 
     model, device, precision, batch_size: as `dagan.load` and `Engine` take them. crop: find the face in both inputs; otherwise the
-    middle is taken. relative, adapt_scale: see `Animator`. reference: auto (the driving frame whose pose is most like the
+    middle is taken. relative, adapt_scale, limit_motion: see `Animator`. reference: auto (the driving frame whose pose is most like the
     source's), first, or a frame number; None is auto, for a motion file the frame stored in it. side_by_side, paste_back: see
-    `dagan.animate.layout`. save_motion, report: files to write too. frame_rate: of a folder of images (25 where None).
-    landmarker: the face landmarker bundle, where it is not to be looked for. encoder: see `VideoWriter`'s codec. engine: opens
+    `dagan.animate.layout`. max_side: pixels of the longer side that a photo is shrunk to for pasting back, where it has more: videos
+    of larger pictures take long and play nowhere. save_motion, report: files to write too. frame_rate: of a folder of images (25
+    where None). encoder: see `VideoWriter`'s codec.
+    on_missing: what takes the place of driving frames without a face: hold (the nearest real motion), rest (the source's own pose, eased
+    to and from) or error. engine: opens
     what computes, in place of PyTorch with the first four.
     """
 
@@ -65,15 +70,17 @@ class AnimateOptions:
     crop: bool = True
     relative: bool = True
     adapt_scale: bool = True
+    limit_motion: bool = True
     reference: str | None = None
     side_by_side: bool = False
     paste_back: bool = False
+    max_side: int = 1920
     save_motion: Path | None = None
     report: Path | None = None
     overwrite: bool = False
     frame_rate: Fraction | None = None
-    landmarker: Path | None = None
     encoder: str | None = None
+    on_missing: str = "hold"
     engine: Callable[[], Runner] | None = None
 
 
@@ -87,6 +94,7 @@ class _Driving:
     faces: FramingReport | None = None
     truncated: bool = False
     damaged: int = 0
+    missing: int = 0
 
 
 class _Notices:
@@ -119,32 +127,48 @@ def animate(
     began = time.monotonic()
     notices = _Notices(warn)
     _check(source, driving, output, options)
-    image = read_image(source)
+    image = _source_image(source, options, notices)
     with ExitStack() as stack:
         opened = _open_driving(driving, options, stack)
         engine = options.engine() if options.engine else Engine(load(options.model, options.device, options.precision), options.batch_size)
-        finder = open_face_finder(options.landmarker, warn=notices) if options.crop else None
+        landmarker = FaceLandmarker() if options.crop or isinstance(opened, VideoReader) else None
+        finder = FaceFinder(landmarker) if options.crop else None
         framing = view_still(image, finder, str(source), notices)
         face = crop(image, framing, engine.size)
-        driven = _motion(opened, driving, engine, face, finder, options, progress, notices)
+        driven = _motion(opened, driving, engine, face, landmarker, options, progress, notices)
         layout: Layout = Plain(engine.size)
         if options.side_by_side:
             layout = SideBySide(face, engine)
         elif options.paste_back:
             layout = PasteBack(image, framing)
-        animator = Animator(engine, options.relative, options.adapt_scale)
+        animator = Animator(engine, options.relative, options.adapt_scale, limit_motion=options.limit_motion)
         animator.set_source(face)
-        _draw(output, animator, driven, layout, options, progress, notices)
+        animator.set_reference(driven.motion.keypoints(slice(driven.motion.reference, driven.motion.reference + 1)))
+        damped = _damped(animator, driven.motion)
+        sound = _draw(output, animator, driven, layout, options, progress, notices)
     if options.save_motion is not None:
         save_motion(options.save_motion, driven.motion, options.overwrite)
-    report = _report(source, driving, output, driven, animator, time.monotonic() - began, notices.messages)
+    report = _report(source, driving, output, driven, animator, damped, time.monotonic() - began, sound, notices.messages)
     if options.report is not None:
         write_report(options.report, report, options.overwrite)
     return report
 
 
+def _source_image(source: Path, options: AnimateOptions, warn: Warn) -> np.ndarray:
+    """The source picture; of one that will be the output's, at most so many pixels."""
+    image = read_image(source)
+    if not options.paste_back:
+        return image
+    small = shrunk(image, options.max_side)
+    if small is not image:
+        sizes = [f"{picture.shape[1]} x {picture.shape[0]}" for picture in (image, small)]
+        warn(f"{source} is {sizes[0]} pixels: the video is made at {sizes[1]} (--max-side {options.max_side})")
+    return small
+
+
 def _report(
-    source: Path, driving: Path, output: Path, driven: _Driving, animator: Animator, wall: float, warnings: list[str]
+    source: Path, driving: Path, output: Path, driven: _Driving, animator: Animator, damped: int, wall: float, sound: bool,
+    warnings: list[str],
 ) -> AnimateReport:  # fmt: skip
     motion, faces, engine = driven.motion, driven.faces, animator.engine
     device_memory = peak_device_memory_mb(engine.device)
@@ -163,12 +187,14 @@ def _report(
         peak_memory_mb=round(peak_memory_mb(), 1),
         device_memory_mb=None if device_memory is None else round(device_memory, 1),
         reference_frame=motion.reference if animator.relative else None,
+        damped_frames=damped,
         pictures_searched=faces.frames if faces else 0,
-        without_face=faces.missing if faces else 0,
+        frames_without_face=driven.missing,
+        shots=faces.shots if faces else 1,
         several_faces=bool(faces and faces.several),
         truncated=driven.truncated,
         damaged_parts=driven.damaged,
-        sound=driven.reader is not None and driven.reader.has_audio and output.suffix.lower() in SOUND_SUFFIXES,
+        sound=sound,
         warnings=warnings,
     )
 
@@ -183,11 +209,14 @@ def _check(source: Path, driving: Path, output: Path, options: AnimateOptions) -
         check_destination(options.report, "a report", (".json",), options.overwrite)
     if options.reference is not None:
         parse_reference(options.reference)
+    check_on_missing(options.on_missing)
     if options.encoder is not None:
         VideoWriter(output, 256, 256, codec=options.encoder, warn=lambda _: None)  # refuses a name that is none
+    if options.max_side < SMALLEST_SIDE:
+        raise InputError(f"--max-side is {options.max_side} pixels: must be at least {SMALLEST_SIDE}")
     if options.side_by_side and options.paste_back:
         raise InputError("--side-by-side and --paste-back give different pictures: choose one")
-    if source.suffix.lower() in VIDEO_SUFFIXES and source.suffix.lower() != ".gif":
+    if is_video(source):
         raise InputError(f"{source} is a video: SOURCE is the photo to animate, DRIVING the video")
     refuse_photo(driving)
     if options.frame_rate is not None and driving.exists() and not driving.is_dir():
@@ -212,7 +241,7 @@ def _motion(
     path: Path,
     engine: Runner,
     source: np.ndarray,
-    finder: FaceFinder | None,
+    landmarker: FaceLandmarker | None,
     options: AnimateOptions,
     progress: Progress,
     warn: Warn,
@@ -225,25 +254,31 @@ def _motion(
         if options.reference == "auto":
             asked = nearest_keypoints(engine, source, opened.value)
         return _Driving(opened if asked is None else opened.with_reference(asked))
-    view, faces = view_video(opened, finder, warn, progress, LOOK)
-    wanted = source if asked is None and options.relative else None
+    view, faces = view_video(opened, FaceFinder(landmarker) if options.crop else None, warn, progress, LOOK)
+    reader = MotionReader(engine, opened, landmarker, options.crop)
+    on_missing = check_on_missing(options.on_missing)
     with closing(counted(read_ahead(opened, view, engine.size), progress, READ, opened.frame_count)) as frames:
-        motion = MotionReader(engine, opened, finder).read(frames, wanted)
+        motion = reader.read(frames, source, reference=asked, relative=options.relative, on_missing=on_missing)
+    if reader.missing:
+        instead = "the nearest motion is held" if on_missing == "hold" else "the source rests"
+        warn(f"{path}: no face in {reader.missing} of {len(motion)} frames: {instead} there")
     if (problem := opened.problem()) is not None:
         warn(problem)
     truncated, damaged = opened.truncated, opened.damaged  # of this pass: a later one may stop early
-    if asked is not None:
-        check_reference(asked, len(motion))
-        motion = motion.with_reference(asked)
-    return _Driving(motion, opened, view, faces, truncated, damaged)
+    return _Driving(motion, opened, view, faces, truncated, damaged, reader.missing)
+
+
+def _damped(animator: Animator, motion: Motion) -> int:
+    """In how many frames the limit takes a tenth or more of some motion: less is hardly seen."""
+    parts = (motion.keypoints(slice(start, start + 1024)) for start in range(0, len(motion), 1024))
+    return sum(int((animator.share_left(part) < 0.9).sum()) for part in parts) if animator.limit_motion else 0
 
 
 def _draw(
     output: Path, animator: Animator, driven: _Driving, layout: Layout, options: AnimateOptions, progress: Progress, warn: Warn
-) -> None:  # fmt: skip
-    """Computes and writes every frame."""
+) -> bool:  # fmt: skip
+    """Computes and writes every frame; whether sound went along."""
     motion, reader = driven.motion, driven.reader
-    animator.set_reference(motion.keypoints(slice(motion.reference, motion.reference + 1)))
     with (
         closing(counted(_frames(animator, driven, layout), progress, DRAW, len(motion))) as frames,
         VideoWriter(
@@ -260,6 +295,7 @@ def _draw(
     ):
         for frame, (moment, duration) in zip(frames, frame_spans(motion), strict=True):
             writer.write(frame, moment, duration)
+    return writer.has_sound
 
 
 def _frames(animator: Animator, driven: _Driving, layout: Layout) -> Generator[np.ndarray]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from dagan.media.output import atomic_output
+from dagan.names import json_text
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,9 @@ class AnimateReport:
 
     frames, frame_rate (exact, as text), seconds: of the output. wall_seconds, frames_per_second: of the whole job, model loading
     included. peak_memory_mb, device_memory_mb: MiB (device: CUDA only). reference_frame: None with absolute motion.
-    pictures_searched, without_face, several_faces: what the face search saw in the driving video (0 without a search).
+    damped_frames: in which a tenth or more of some motion was damped, as it goes farther than the model can draw (see `Animator`).
+    pictures_searched, several_faces, shots: what the search for the face saw in the driving video (0, false and 1 without one).
+    frames_without_face: frames that do not drive because they show no face (0 where the source picture shows none either).
     truncated, damaged_parts: of the driving file.
     """
 
@@ -33,9 +35,11 @@ class AnimateReport:
     peak_memory_mb: float
     device_memory_mb: float | None
     reference_frame: int | None
+    damped_frames: int
     pictures_searched: int
-    without_face: int
+    frames_without_face: int
     several_faces: bool
+    shots: int
     truncated: bool
     damaged_parts: int
     sound: bool
@@ -45,4 +49,4 @@ class AnimateReport:
 def write_report(path: Path, report: AnimateReport, overwrite: bool) -> None:
     """Writes the report as JSON. Raises InputError as `atomic_output` does."""
     with atomic_output(path, overwrite) as temporary:
-        temporary.write_text(json.dumps(asdict(report), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(json_text(asdict(report)), encoding="utf-8")

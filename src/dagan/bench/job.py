@@ -23,6 +23,7 @@ from dagan.bench.report import BenchReport, NaiveFigures, Part, RuntimeFigures
 from dagan.bench.rival import Rival
 from dagan.bench.scene import RATE, swaying, write_clip
 from dagan.bench.timing import matrix_peak, repeated, timed
+from dagan.checks import require
 from dagan.device import PRECISIONS, choose_device
 from dagan.errors import InputError
 from dagan.export.note import is_exported, read_note
@@ -70,10 +71,17 @@ class _Scene:
     folder: Path
 
 
+# More frames, rounds or seconds than anybody waits for.
+MOST = 1_000_000
+
+
 def measure(options: BenchOptions, tell: Tell = lambda _: None) -> BenchReport:
     """Measures everything; `tell` hears what is being done. Raises InputError for options that cannot work."""
-    if min(options.rounds, options.naive_frames) < 1 or options.frames < 0 or options.seconds < 0:
-        raise InputError("rounds and naive frames must be at least 1, frames and seconds at least 0")
+    for name, value, least in (
+        ("--rounds", options.rounds, 1), ("--naive-frames", options.naive_frames, 1), ("--frames", options.frames, 0),
+        ("--seconds", options.seconds, 0),
+    ):  # fmt: skip
+        require(least <= value <= MOST, name, value, f"must be from {least} to {MOST}")
     device = choose_device(options.device)
     model, trained = open_model(options.model, options.device, options.precision)
     folder = Path(options.model) if is_exported(Path(options.model)) else None

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from dagan.inference.transfer import transfer
-from dagan.inference.view import to_square
+from dagan.media.framing import to_square
 from dagan.models.attention import CrossModalAttention
 from dagan.models.dagan import DaGAN
 from dagan.models.keypoints import Keypoints
@@ -63,7 +63,7 @@ class Naive:
 
         with open_video(driving) as reader:
             rate = reader.rate
-            frames = [to_square(frame.image, self.size).astype(np.float32) / 255 for frame in reader]
+            frames = [to_square(frame.filled, self.size).astype(np.float32) / 255 for frame in reader]
         results = [self.frame((frame * 255).astype(np.uint8)) for frame in frames]
         with VideoWriter(output, self.size, self.size, rate=rate, overwrite=True) as writer:
             for i, result in enumerate(_bytes(results)):

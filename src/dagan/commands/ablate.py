@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from dagan.checks import Checked, Seed, parse
 from dagan.commands.evaluate_depth import EvaluateDepthOptions, measure_folder
-from dagan.config import STRICT, parse
+from dagan.data.clips import find_clips
 from dagan.errors import InputError
 from dagan.evaluate.ablation import RunFigures, markdown, write_tables
 from dagan.media.output import atomic_output
@@ -23,29 +24,29 @@ from dagan.train.stages import DepthStage
 
 
 @dataclass(frozen=True, kw_only=True)
-class Variant:
+class Variant(Checked):
     """settings: overrides of the recipe, such as "loss.levels=1". seeds: of its runs."""
 
-    __pydantic_config__ = STRICT
     name: str
     settings: tuple[str, ...] = ()
-    seeds: tuple[int, ...] = (0,)
+    seeds: tuple[Seed, ...] = (0,)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise InputError(f"variant {self.name!r}: seeds is {list(self.seeds)}: give at least one, each once")
 
 
 @dataclass(frozen=True, kw_only=True)
-class AblationTable:
+class AblationTable(Checked):
     """recipe: file, from the table's own folder. settings: overrides of the recipe that all variants share; a variant's come after."""
 
-    __pydantic_config__ = STRICT
     recipe: Path
     variants: tuple[Variant, ...]
     settings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         names = [_slug(v.name) for v in self.variants]
         if not names or len(set(names)) < len(names):
             raise InputError(f"variants are {[v.name for v in self.variants]}: give at least one, and names that differ")
@@ -55,14 +56,13 @@ class AblationTable:
 class AblateOptions:
     """output: folder of runs and tables. synthetic: clips of `dagan synth` to measure on, of other seeds than the training clips.
     real: real clips to measure on, by landmarks; hold_out: share of their identities that training held out (0: all clips).
-    every, landmarker: as in `dagan evaluate depth`. only: names of the variants to run; all where empty."""
+    every: as in `dagan evaluate depth`. only: names of the variants to run; all where empty."""
 
     output: Path
     synthetic: Path | None = None
     real: Path | None = None
     hold_out: float = 0.0
     every: int = 10
-    landmarker: Path | None = None
     only: tuple[str, ...] = ()
     overwrite: bool = False
 
@@ -75,6 +75,9 @@ def ablate_depth(table: Path, overrides: list[str], options: AblateOptions) -> l
     """
     if options.synthetic is None and options.real is None:
         raise InputError("there is nothing to measure on: name clips with --synthetic, --real or both")
+    for folder in (options.synthetic, options.real):
+        if folder is not None:
+            find_clips(folder)  # before the training, not after it
     read = read_table(table)
     unknown = set(options.only) - {v.name for v in read.variants}
     if unknown:
@@ -129,7 +132,7 @@ def _run(variant: Variant, recipe: DepthRecipe, settings: tuple[str, ...], optio
     for kind, folder, hold_out in (("synthetic", options.synthetic, 0.0), ("real", options.real, options.hold_out)):
         if folder is not None:
             how = EvaluateDepthOptions(
-                weights=str(result.weights), every=options.every, hold_out=hold_out, landmarker=options.landmarker, pictures=0,
+                weights=str(result.weights), every=options.every, hold_out=hold_out, pictures=0,
                 device="cpu" if recipe.accelerator == "cpu" else "auto",
             )  # fmt: skip
             summary, _ = measure_folder(folder, how)
@@ -152,7 +155,7 @@ def _known(file: Path, settings: tuple[str, ...]) -> RunFigures | None:
         return None
     try:
         figures = parse(RunFigures, json.loads(file.read_text(encoding="utf-8")), str(file))
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         raise InputError(f"{file} cannot be read: remove it, or measure again with --overwrite") from None
     if figures.settings != settings:
         raise InputError(f"{file} is of a run with other settings: choose another --output, or run again with --overwrite")

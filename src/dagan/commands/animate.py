@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from dagan.animate.pipeline import AnimateOptions, animate
+from dagan.animate.report import AnimateReport
 from dagan.commands.notices import parse_rate, warn
 from dagan.commands.progress import progress_bar
 from dagan.export.runtimes import open_engine
@@ -27,4 +28,12 @@ def animate_file(source: Path, driving: Path, output: Path, options: AnimateOpti
         f"{report.output}: {report.frames} frames, {report.seconds:.2f} s at {rate:.4g} a second"
         f"{', with sound' if report.sound else ''}; took {report.wall_seconds:.1f} s ({report.frames_per_second:.1f} frames a second) "
         f"and {report.peak_memory_mb:.0f} MB on {report.device} in {report.precision}"
+        f"{_damped(report)}"
     )
+
+
+def _damped(report: AnimateReport) -> str:
+    """What is said of frames whose motion goes beyond what the model can draw; nothing where there are none."""
+    if not report.damped_frames:
+        return ""
+    return f"; motion beyond what the model can draw is damped in {report.damped_frames} frames (--no-limit-motion draws it whole)"

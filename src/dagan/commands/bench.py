@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,9 +10,11 @@ from rich.table import Table
 
 from dagan.bench.job import BenchOptions, measure
 from dagan.bench.report import BenchReport
+from dagan.console import check_printed
 from dagan.inference.allocator import keep_freed_memory
 from dagan.inference.destination import check_destination
 from dagan.media.output import atomic_output
+from dagan.names import json_text
 
 __all__ = ["BenchOptions", "bench"]
 
@@ -29,7 +30,9 @@ def bench(options: BenchOptions, output: Path | None, overwrite: bool) -> BenchR
     _print(report)
     if output is not None:
         with atomic_output(output, overwrite) as partial:
-            partial.write_text(json.dumps(asdict(report), indent=2) + "\n", encoding="utf-8")
+            partial.write_text(json_text(asdict(report)), encoding="utf-8")
+    else:
+        check_printed()
     return report
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from rich.table import Table
 
 from dagan.commands.notices import warn
 from dagan.commands.progress import progress_bar
+from dagan.console import check_printed
 from dagan.data.clips import Clip, clips_for, find_stills
 from dagan.device import choose_device, choose_precision
 from dagan.errors import InputError
@@ -22,9 +22,10 @@ from dagan.evaluate.pairs import Pair, draw_pairs, read_pairs, self_pairs, write
 from dagan.evaluate.records import Evaluation, PairScores
 from dagan.evaluate.rulers import RulerFiles, Settings
 from dagan.evaluate.run import evaluate
-from dagan.evaluate.summary import means, ratio_to_copy, summarise
-from dagan.media.landmarker_file import find_landmarker_file
+from dagan.evaluate.summary import against_copy, means, summarise
+from dagan.losses.features import SQUEEZENET
 from dagan.media.output import atomic_output
+from dagan.names import json_text
 from dagan.weights import load
 
 PAIRS = "pairs.csv"
@@ -57,7 +58,6 @@ class EvaluateOptions:
     lpips_vgg: Path | None = None
     lpips_alex: Path | None = None
     identity: str | None = None
-    landmarker: Path | None = None
     fid: bool = False
     fid_network: Path | None = None
     legacy_range: bool = False
@@ -104,12 +104,10 @@ def _run(protocol: str, pairs: list[Pair], options: EvaluateOptions) -> Evaluati
     _refuse_existing(options)
     files = _tools(options)
     methods = _methods(options)
-    if options.fid and not (files.fid or files.lpips):
-        raise InputError("--fid needs a feature network: give --lpips (SqueezeNet) or --fid-network (ONNX)")
     settings = Settings(
         protocol="reconstruction" if protocol == "reconstruction" else "cross-identity", every=options.every,
-        size=options.size or _size_of(options), relative=not options.absolute, adapt_scale=options.adapt_scale,
-        reference=_reference(options, files), legacy_range=options.legacy_range, fid=options.fid,
+        size=_size_of(options) if options.size is None else options.size, relative=not options.absolute, adapt_scale=options.adapt_scale,
+        reference=_reference(options), legacy_range=options.legacy_range, fid=options.fid,
     )  # fmt: skip
     with progress_bar() as show:
         evaluation = evaluate(
@@ -123,7 +121,9 @@ def _run(protocol: str, pairs: list[Pair], options: EvaluateOptions) -> Evaluati
         print(f"report: {', '.join(str(path) for path in _report(options.folder, evaluation, options.overwrite))}")
     if options.summary is not None:
         with atomic_output(options.summary, options.overwrite) as partial:
-            partial.write_text(json.dumps(summarise(evaluation), indent=1, allow_nan=False), encoding="utf-8")
+            partial.write_text(json_text(summarise(evaluation)), encoding="utf-8")
+    if options.folder is None and options.summary is None:
+        check_printed()
     return evaluation
 
 
@@ -155,7 +155,10 @@ def _tools(options: EvaluateOptions) -> RulerFiles:
         if file is not None and not file.is_file():
             raise InputError(f"{file} does not exist: give the file for --{name.replace('_', '-')}")
     identity = _identity(options.identity) if options.identity else None
-    return RulerFiles(**named, identity=identity, landmarker=find_landmarker_file(options.landmarker))
+    return RulerFiles(
+        lpips=options.lpips or SQUEEZENET, lpips_vgg=options.lpips_vgg, lpips_alex=options.lpips_alex, identity=identity,
+        fid=options.fid_network,
+    )  # fmt: skip
 
 
 def _identity(text: str) -> Path:
@@ -206,11 +209,10 @@ def _size_of(options: EvaluateOptions) -> int:
     return load(options.models[0], "cpu").config.image_size if options.models else 256
 
 
-def _reference(options: EvaluateOptions, files: RulerFiles) -> Literal["auto", "first"]:
+def _reference(options: EvaluateOptions) -> Literal["auto", "first"]:
     if options.reference not in ("auto", "first"):
         raise InputError(f"--reference is {options.reference!r}: must be auto or first")
-    # Said in the report's settings: without landmarks head poses cannot be compared.
-    return "auto" if options.reference == "auto" and files.landmarker is not None else "first"
+    return "auto" if options.reference == "auto" else "first"
 
 
 def _warn_of_problems(scores: Sequence[PairScores]) -> None:
@@ -225,13 +227,13 @@ def _print(evaluation: Evaluation) -> None:
     table, first = means(evaluation), evaluation.methods[0]
     ours = [s for s in evaluation.scores if s.method == first]
     title = f"{len({s.driving for s in ours})} clips, {len(ours)} pairs, {sum(len(s.frames) for s in ours)} frames of {first}"
-    shown = Table("metric", "unit", "better", *evaluation.methods, *(["ratio"] if first != COPY else []), title=title)
+    shown = Table("metric", "unit", "better", *evaluation.methods, *(["ratio", "against copy"] if first != COPY else []), title=title)
     for metric in evaluation.metrics:
         row = table[metric.key]
         if not row:
             continue
-        quotient = ratio_to_copy(evaluation, metric)
-        ratio = [f"{quotient:.3f}" if quotient is not None else ""] if first != COPY else []
+        quotient, standing = against_copy(evaluation, metric)
+        ratio = [f"{quotient:.3f}" if quotient is not None else "", standing or ""] if first != COPY else []
         cells = [f"{row[method]:.4f}" if method in row else "-" for method in evaluation.methods]
         shown.add_row(metric.title, metric.unit, metric.better, *cells, *ratio)
     console = Console()

@@ -10,13 +10,14 @@ from rich.console import Console
 from rich.table import Table
 
 from dagan.commands.progress import progress_bar
+from dagan.console import check_printed
 from dagan.data.clips import clips_for
 from dagan.data.synthetic.files import read_truth, truth_of
 from dagan.errors import InputError
 from dagan.evaluate.depth import ClipDepth, DepthSummary, measure_depth, summarise_depth
 from dagan.evaluate.depth_networks import open_networks
 from dagan.evaluate.depth_report import rows, write_reports
-from dagan.evaluate.faces import open_landmarks
+from dagan.evaluate.faces import Landmarks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +35,6 @@ class EvaluateDepthOptions:
     clips: int | None = None
     pictures: int = 6
     hold_out: float = 0.0
-    landmarker: Path | None = None
     device: str = "auto"
     overwrite: bool = False
 
@@ -46,6 +46,8 @@ def evaluate_depth(folder: Path, options: EvaluateDepthOptions) -> DepthSummary:
     if options.output is not None:
         files = write_reports(options.output, summary, found, options.overwrite)
         print(f"{options.output}: {len(files)} files, {files[0].name} and {files[1].name} first")
+    else:
+        check_printed()
     return summary
 
 
@@ -56,24 +58,19 @@ def measure_folder(folder: Path, options: EvaluateDepthOptions) -> tuple[DepthSu
     if options.clips is not None and options.clips < len(clips):
         clips = [clips[i] for i in np.linspace(0, len(clips) - 1, options.clips).astype(int)]
     networks = open_networks(options.weights, options.egomotion, options.size, options.device)
-    landmarks = open_landmarks(options.landmarker)
+    landmarks = Landmarks()
     found: list[ClipDepth] = []
     with progress_bar() as show:
         for number, clip in enumerate(clips):
             show("measuring", number, len(clips))
             description = truth_of(clip.path)
             truth = read_truth(description) if description else None
-            if truth is not None or landmarks is not None:
-                shown = 3 if options.output is not None and number < options.pictures else 0
-                found.append(measure_depth(clip.path, networks, truth, landmarks, every=options.every, gap=options.gap, show=shown))
-                found[-1].name = clip.name  # below the folder: names in sub-folders may be the same
-    if not found:
-        raise InputError(f"{folder} holds no synthetic clips, and real ones need the face landmarker: name its file with --landmarker")
+            shown = 3 if options.output is not None and number < options.pictures else 0
+            found.append(measure_depth(clip.path, networks, truth, landmarks, every=options.every, gap=options.gap, show=shown))
+            found[-1].name = clip.name  # below the folder: names in sub-folders may be the same
     notes = []
     if networks.egomotion is None and any(clip.synthetic for clip in found):
         notes.append("Pose and focal length are not measured: the motion network's weights are not there (--egomotion last.ckpt).")
-    if landmarks is None:
-        notes.append("The landmarker's file is not there: no rank correlation with its z, and real clips are left out.")
     return summarise_depth(found, networks, notes), found
 
 
@@ -83,8 +80,6 @@ def _check(options: EvaluateDepthOptions) -> None:
             raise InputError(f"{name} is {value}: must be at least 1")
     if options.pictures < 0:
         raise InputError(f"--pictures is {options.pictures}: must not be negative")
-    if not 0 <= options.hold_out <= 1:
-        raise InputError(f"--hold-out is {options.hold_out}: must be in [0, 1]")
     if options.output is not None and (options.output / "depth.json").exists() and not options.overwrite:
         raise InputError(f"{options.output} holds a report already: choose another folder, or replace it with --overwrite")
 

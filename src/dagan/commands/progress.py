@@ -1,4 +1,4 @@
-"""A progress bar with the time left, on the terminal's error stream; nothing where there is no terminal."""
+"""A progress bar with the time left, on the terminal's error stream; a line a minute where that is no terminal."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from dagan.commands.notices import warn
+from dagan.inference.progress import Lines
 from dagan.inference.progress import Progress as Listener
-from dagan.inference.progress import silent
 
 
 @contextmanager
@@ -17,7 +18,7 @@ def progress_bar() -> Iterator[Listener]:
     """Yields what a job reports to: one line for each of its stages, removed at the end."""
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield silent
+        yield Lines(warn, beginnings=False)
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
     with Progress(*columns, console=console, transient=True) as progress:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Literal
 
+from dagan.names import printable
 from dagan.train.loop import Result, train
 from dagan.train.recipe import DepthRecipe, GanRecipe, read_recipe
 from dagan.train.stages import DepthStage, GanStage
@@ -26,4 +28,4 @@ def train_stage(
 
 def _quoted(path: Path) -> str:
     """As a YAML string, whatever characters the path has."""
-    return "'" + str(path).replace("'", "''") + "'"
+    return printable(json.dumps(str(path), ensure_ascii=False))

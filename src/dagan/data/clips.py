@@ -10,9 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dagan.errors import InputError
+from dagan.media.kinds import IMAGE_SUFFIXES, is_animation
+from dagan.names import printable
 
-VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg", ".ogv", ".gif"})
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
+VIDEO_SUFFIXES = frozenset(
+    (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".vob", ".ts", ".mts", ".m2ts", ".ogv", ".3gp", ".wmv", ".flv")
+) | {".gif", ".apng"}
+# Folders that data sets keep apart from one another.
+TRAIN_PARTS = ("train", "training", "trainset")
+TEST_PARTS = ("test", "testing", "testset", "val", "valid", "validation", "dev", "eval")
 # "id10280#NXjT3732Ekg#001093#001192.mp4" and "id10280/NXjT3732Ekg/00001.mp4": the two usual layouts of VoxCeleb.
 _IDENTITY = re.compile(r"^(id\d+)(?=$|[#_.-])")
 
@@ -27,15 +33,34 @@ class Clip:
     still: bool = False
 
 
+def refuse_mixed_parts(folder: Path, clips: Iterable[Clip]) -> None:
+    """Raises InputError for the root of a data set: clips to test on, beside those to train on, would be trained on too."""
+    parts = {place for clip in clips for place in Path(clip.name).parents if place.name}
+    for train in sorted(place for place in parts if place.name.lower() in TRAIN_PARTS):
+        for test in sorted(place for place in parts if place.parent == train.parent and place.name.lower() in TEST_PARTS):
+            raise InputError(
+                f"{folder} holds {folder / train} to train on and {folder / test} to test on, and both would be trained on: "
+                f"name {folder / train} instead"
+            )
+
+
 def find_clips(folder: Path) -> list[Clip]:
-    """All videos and image folders (two images or more) below `folder`, by name. Raises InputError where there are none."""
+    """All videos and image folders (two images or more) below `folder`, by name. Raises InputError where there are none.
+
+    Animated WebP and PNG are videos too: where the first image of a folder is one, the others are looked into as well.
+    """
     files = _files(folder)
     videos = [p for p in files if p.suffix.lower() in VIDEO_SUFFIXES]
-    images: dict[Path, int] = {}
+    images: dict[Path, list[Path]] = {}
     for path in files:
         if path.suffix.lower() in IMAGE_SUFFIXES:
-            images[path.parent] = images.get(path.parent, 0) + 1
-    folders = [p for p, count in images.items() if count > 1]
+            images.setdefault(path.parent, []).append(path)
+    folders = []
+    for parent, members in images.items():
+        animated = [p for p in members if is_animation(p)] if is_animation(min(members)) else []
+        videos += animated
+        if len(members) - len(animated) > 1:
+            folders.append(parent)
     if not videos and not folders:
         raise InputError(f"{folder} holds no video files and no folders of images: name a folder with clips such as .mp4 files")
     identities = _metadata(folder)
@@ -67,7 +92,9 @@ def held_out(identities: Iterable[str], share: float) -> frozenset[str]:
 
 
 def clips_for(folder: Path, hold_out: float) -> list[Clip]:
-    """The clips below `folder` of the identities that `held_out` chooses; all clips for a share of 0."""
+    """The clips below `folder` of the identities that `held_out` chooses; all clips for a share of 0. Raises InputError for no share."""
+    if not 0 <= hold_out <= 1:
+        raise InputError(f"--hold-out is {hold_out}: must be in [0, 1]")
     clips = find_clips(folder)
     names = held_out({clip.identity for clip in clips}, hold_out)
     return [clip for clip in clips if clip.identity in names] if hold_out else clips
@@ -90,16 +117,19 @@ def _metadata(folder: Path) -> dict[str, str]:
     table = folder / "metadata.csv"
     if not table.is_file():
         return {}
-    with table.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        missing = {"file", "identity"} - set(reader.fieldnames or ())
-        if missing:
-            raise InputError(f"{table} has no column {' and no column '.join(sorted(missing))}: it needs 'file' and 'identity'")
-        return {row["file"]: row["identity"] for row in reader}
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            missing = {"file", "identity"} - set(reader.fieldnames or ())
+            if missing:
+                raise InputError(f"{table} has no column {' and no column '.join(sorted(missing))}: it needs 'file' and 'identity'")
+            return {row["file"]: row["identity"] for row in reader}
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{table} is no CSV file ({error}): write the columns 'file' and 'identity', or remove it") from None
 
 
 def _clip(root: Path, path: Path, identities: dict[str, str], still: bool) -> Clip:
-    name = path.relative_to(root).as_posix()
+    name = printable(path.relative_to(root).as_posix())
     known = identities.get(name) or identities.get(path.name)
     return Clip(path, name, known or _identity(Path(name)), still)
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from dagan.config import STRICT
-from dagan.errors import InputError
+from annotated_types import Ge, Gt, Le, MultipleOf
+
+from dagan.checks import Checked, Share, ShareBelowOne, require
 
 Storage = Literal["memory", "device", "disk"]
 Balance = Literal["identity", "clip", "seconds"]
+# A gap of more frames than any clip has would only ever be cut to what fits.
+Gap = Annotated[int, Ge(1), Le(100_000)]
+Zoom = Annotated[float, Gt(0), Le(100)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
+class DataConfig(Checked):
     """Where the clips are and how they are kept.
 
     train: folder of clips (video files, or folders of images, nested as you like); portraits: folder of still pictures.
@@ -23,51 +27,38 @@ class DataConfig:
     when drawn, by `workers` threads; for data larger than memory).
     hold_out: share of the identities kept for validation; balance: what is drawn evenly.
     cache: folder in which decoded frames (and landmarks) are kept between runs; None decodes at every start.
-    landmarks: find eyelids and lips in all frames, for stage 2's guided keypoints; landmarker: the face landmarker bundle's file,
-    None looks where `dagan animate` does.
+    landmarks: find eyelids and lips in all frames, for stage 2's guided keypoints.
     """
 
-    __pydantic_config__ = STRICT
     train: Path
     portraits: Path | None = None
-    size: int = 256
+    size: Annotated[int, Ge(32), Le(4096), MultipleOf(32)] = 256
     storage: Storage = "memory"
-    hold_out: float = 0.1
+    hold_out: ShareBelowOne = 0.1
     balance: Balance = "identity"
     cache: Path | None = None
-    workers: int = 4
+    workers: Annotated[int, Ge(0), Le(1024)] = 4
     landmarks: bool = False
-    landmarker: Path | None = None
 
-    def __post_init__(self) -> None:
-        if self.size < 32 or self.size % 32:
-            raise InputError(f"data size is {self.size}: must be a positive multiple of 32")
-        if not 0 <= self.hold_out < 1:
-            raise InputError(f"data hold_out is {self.hold_out}: must be from 0 up to, not including, 1")
-        if self.workers < 0:
-            raise InputError(f"data workers is {self.workers}: must not be negative")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TripletConfig:
+class TripletConfig(Checked):
     """Stage 1: frames (t - g, t, t + g). gap: smallest and largest g, in frames; clips too short for g take what fits.
 
     min_motion: mean absolute difference (0 to 1) that the middle of neighbouring frames should reach; 0 takes any.
     """
 
-    __pydantic_config__ = STRICT
-    gap: tuple[int, int] = (1, 1)
-    min_motion: float = 0.0
+    gap: tuple[Gap, Gap] = (1, 1)
+    min_motion: ShareBelowOne = 0.0
 
     def __post_init__(self) -> None:
-        if not 1 <= self.gap[0] <= self.gap[1]:
-            raise InputError(f"sampling gap is {list(self.gap)}: must be [smallest, largest], from 1 up")
-        if not 0 <= self.min_motion < 1:
-            raise InputError(f"sampling min_motion is {self.min_motion}: must be in [0, 1)")
+        super().__post_init__()
+        require(self.gap[0] <= self.gap[1], "sampling gap", list(self.gap), "must be [smallest, largest]")
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairConfig:
+class PairConfig(Checked):
     """Stage 2: (source, driving) frames of one clip.
 
     still: probability of a still pair instead: one picture under two independent random motions, so that identities
@@ -77,47 +68,34 @@ class PairConfig:
     drawn at random (mouth, smile, eyes, gaze, turn, nod; needs data.landmarks): two random frames seldom do.
     """
 
-    __pydantic_config__ = STRICT
-    still: float = 0.0
-    portrait: float = 0.5
-    affine_sigma: float = 0.06
-    tps_sigma: float = 0.008
-    expressive: float = 0.0
+    still: Share = 0.0
+    portrait: Share = 0.5
+    affine_sigma: Share = 0.06
+    tps_sigma: Share = 0.008
+    expressive: Share = 0.0
 
-    def __post_init__(self) -> None:
-        for name in ("still", "portrait", "expressive"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"sampling {name} is {getattr(self, name)}: must be in [0, 1]")
 
 
 @dataclass(frozen=True, kw_only=True)
-class AugmentConfig:
+class AugmentConfig(Checked):
     """Random changes, drawn once per sample and applied to all its frames. Zeros (and zoom [1, 1]) leave frames as they are.
 
     flip: probability of mirroring. brightness, contrast, saturation: factors from 1 - x to 1 + x; hue: up to x turns.
     zoom: smallest and largest enlargement; shift: up to this share of the side; rotate: up to this many degrees.
     """
 
-    __pydantic_config__ = STRICT
-    flip: float = 0.5
-    brightness: float = 0.0
-    contrast: float = 0.0
-    saturation: float = 0.0
-    hue: float = 0.0
-    zoom: tuple[float, float] = (1.0, 1.0)
-    shift: float = 0.0
-    rotate: float = 0.0
+    flip: Share = 0.5
+    brightness: Share = 0.0
+    contrast: Share = 0.0
+    saturation: Share = 0.0
+    hue: Annotated[float, Ge(0), Le(0.5)] = 0.0
+    zoom: tuple[Zoom, Zoom] = (1.0, 1.0)
+    shift: Share = 0.0
+    rotate: Annotated[float, Ge(0), Le(180)] = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("flip", "brightness", "contrast", "saturation", "shift"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"augment {name} is {getattr(self, name)}: must be in [0, 1]")
-        if not 0 <= self.hue <= 0.5:
-            raise InputError(f"augment hue is {self.hue}: must be in [0, 0.5]")
-        if not 0 < self.zoom[0] <= self.zoom[1]:
-            raise InputError(f"augment zoom is {list(self.zoom)}: must be [smallest, largest], above 0")
-        if not 0 <= self.rotate <= 180:
-            raise InputError(f"augment rotate is {self.rotate}: must be in [0, 180]")
+        super().__post_init__()
+        require(self.zoom[0] <= self.zoom[1], "augment zoom", list(self.zoom), "must be [smallest, largest]")
 
     @property
     def jitters(self) -> bool:

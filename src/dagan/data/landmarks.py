@@ -17,9 +17,7 @@ from numpy.typing import NDArray
 
 from dagan.data.clips import Clip
 from dagan.data.decode import read_clip
-from dagan.errors import InputError
-from dagan.media.landmarker_file import find_landmarker_file
-from dagan.media.landmarks import Face, FaceLandmarker
+from dagan.media.landmarks import BUNDLE, Face, FaceLandmarker
 from dagan.media.output import atomic_output
 
 # Mesh points that are kept of every frame ("right" is the person's). Keypoints may stand on any of them.
@@ -44,18 +42,13 @@ SIDE = 256
 Points = NDArray[np.float32]
 
 
-def landmarks_of(
-    clips: Sequence[Clip], count: Sequence[int], bundle: Path | None, cache: Path | None, stamp: str, tracked: Callable[..., Any]
-) -> Points:
+def landmarks_of(clips: Sequence[Clip], count: Sequence[int], cache: Path | None, stamp: str, tracked: Callable[..., Any]) -> Points:
     """N x P x 2 positions in [-1, 1] of POINTS in all frames of the clips, NaN where no face is found.
 
-    count: frames of each clip. bundle: the face landmarker's file, None looks where it usually is. cache: folder to keep the result
-    in, under `stamp`, which stands for the clips. tracked: shows progress over an iterable. Raises InputError without the bundle.
+    count: frames of each clip. cache: folder to keep the result
+    in, under `stamp`, which stands for the clips. tracked: shows progress over an iterable.
     """
-    file = find_landmarker_file(bundle)
-    if file is None:
-        raise InputError("guided keypoints need the face landmarker bundle: set data.landmarker to face_landmarker.task")
-    key = hashlib.sha256(f"{stamp} {POINTS} {SIDE}".encode() + file.read_bytes()).hexdigest()[:16]
+    key = hashlib.sha256(f"{stamp} {POINTS} {SIDE}".encode() + BUNDLE.read_bytes()).hexdigest()[:16]
     kept = None if cache is None else cache / f"landmarks-{key}.npy"
     if kept is not None and kept.is_file():
         return np.load(kept)
@@ -63,7 +56,7 @@ def landmarks_of(
 
     def search(index: int) -> Points:
         if not hasattr(own, "landmarker"):
-            own.landmarker = FaceLandmarker(file)
+            own.landmarker = FaceLandmarker()
         return _search(own.landmarker, clips[index], count[index])
 
     with ThreadPoolExecutor() as pool:

@@ -23,11 +23,12 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from dagan.data.clips import Clip, find_clips, find_stills, held_out
+from dagan.data.clips import Clip, find_clips, find_stills, held_out, refuse_mixed_parts
 from dagan.data.config import DataConfig
-from dagan.data.decode import Frames, Probe, RandomReader, probe, read_clip
+from dagan.data.decode import DECODER, Frames, Probe, RandomReader, probe, read_clip
 from dagan.data.landmarks import Points, landmarks_of
 from dagan.errors import InputError
+from dagan.inference.progress import Lines, counted
 
 # Side of the grey pictures of each frame's middle by which motion is judged.
 THUMBNAIL = 16
@@ -95,17 +96,44 @@ class ClipDataset:
         wanted = split == "validation"
         return np.asarray([i for i, c in enumerate(self.clips) if c.still == still and (c.identity in self.held) == wanted], np.int64)
 
+    def described(self) -> str:
+        """What there is to train on and what is held out, in one line."""
+        training, held = (self._counted(split) for split in ("train", "validation"))
+        portraits = len(self.members("train", still=True))
+        with_portraits = f", and {_number_of(portraits, 'portrait')}" if portraits else ""
+        return f"training on {training}{with_portraits}; held out for validation: {held if self.held else 'nobody'}"
+
+    def _counted(self, split: str) -> str:
+        members = self.members(split)
+        identities = {self.clips[i].identity for i in members}
+        clips, people = _number_of(len(members), "clip"), _number_of(len(identities), "identity", "identities")
+        return f"{clips} of {people}, {_number_of(int(self.count[members].sum()), 'frame')}"
+
+
+def _number_of(count: int, one: str, several: str | None = None) -> str:
+    return f"{count} {one if count == 1 else several or f'{one}s'}"
+
 
 def open_dataset(config: DataConfig, device: torch.device | None = None, console: Console | None = None) -> ClipDataset:
     """Finds, decodes (unless storage is "disk") and numbers all frames. `device`: where storage "device" puts them.
 
-    Raises InputError for missing folders and unreadable files.
+    console: is told what is done, and at last what there is. Raises InputError for missing folders, unreadable files, and for a
+    folder that mixes clips to train on with clips to test on.
     """
     clips = find_clips(config.train)
+    refuse_mixed_parts(config.train, clips)
     held = held_out((c.identity for c in clips), config.hold_out)
     if config.portraits is not None:
-        clips += find_stills(config.portraits)
+        stills = find_stills(config.portraits)
+        refuse_mixed_parts(config.portraits, stills)
+        clips += stills
     console = console or Console(stderr=True)
+    dataset = _read(config, clips, held, device, console)
+    console.print(f"{config.train}: {dataset.described()}", highlight=False, soft_wrap=True)
+    return dataset
+
+
+def _read(config: DataConfig, clips: list[Clip], held: frozenset[str], device: torch.device | None, console: Console) -> ClipDataset:
     if config.storage == "disk":
         probes = _probe_all(clips, console)
         start, count = _number(probes)
@@ -128,7 +156,7 @@ def _landmarks(config: DataConfig, clips: Sequence[Clip], count: Numbers, consol
     def tracked(items: Iterable[Any], text: str, total: int) -> Iterable[Any]:
         return _tracked(items, text, total, console)
 
-    return landmarks_of(clips, count.tolist(), config.landmarker, config.cache, _stamp(clips), tracked)
+    return landmarks_of(clips, count.tolist(), config.cache, _stamp(clips), tracked)
 
 
 def _number(probes: Sequence[Probe]) -> tuple[Numbers, Numbers]:
@@ -142,7 +170,9 @@ def _probe_all(clips: Sequence[Clip], console: Console) -> list[Probe]:
 
 
 def _tracked(items: Iterable[Any], text: str, total: int, console: Console) -> Iterable[Any]:
-    return track(items, text, total=total, console=console, transient=True, disable=not console.is_terminal)
+    if console.is_terminal:
+        return track(items, text, total=total, console=console, transient=True)
+    return counted(items, Lines(lambda line: console.print(line, highlight=False, soft_wrap=True)), text, total)
 
 
 def _decode_all(clips: Sequence[Clip], size: int, cache: _Cache | None, console: Console) -> dict[str, Any]:
@@ -216,7 +246,7 @@ class _Cache:
     def of(cls, config: DataConfig, clips: Sequence[Clip]) -> _Cache | None:
         if config.cache is None:
             return None
-        key = hashlib.sha256(f"{config.size} {_stamp(clips)}".encode()).hexdigest()[:16]
+        key = hashlib.sha256(f"{DECODER} {config.size} {_stamp(clips)}".encode()).hexdigest()[:16]
         return cls(config.cache / f"frames-{config.size}-{key}")
 
     def complete(self) -> bool:

@@ -21,14 +21,14 @@ from dagan.inference.batches import batched
 from dagan.inference.colours import DEFAULT_MAP, colour_table, colourise, robust_range
 from dagan.inference.destination import check_destination, check_distinct
 from dagan.inference.engine import Engine
-from dagan.inference.inputs import is_photo
 from dagan.inference.progress import Progress, counted, silent
 from dagan.inference.runner import Runner
-from dagan.inference.view import View, read_ahead, view_still, view_video
+from dagan.inference.view import View, read_ahead, square_of, view_still, view_video
 from dagan.inference.workers import on_workers
-from dagan.media.faces import FaceFinder, open_face_finder
+from dagan.media.faces import FaceFinder
 from dagan.media.framing import Framing, crop
-from dagan.media.images import IMAGE_SUFFIXES, read_image, write_image
+from dagan.media.images import read_image, write_image
+from dagan.media.kinds import IMAGE_SUFFIXES, is_photo
 from dagan.media.notices import Warn, to_stderr
 from dagan.media.output import atomic_output
 from dagan.media.reader import Frame
@@ -47,7 +47,7 @@ class DepthOptions:
 
     model, device, precision, batch_size: as `dagan.load` and `Engine` take them. crop: find the face; otherwise the middle is
     taken. colours: name of the colour map. focal: focal length assumed for point clouds, in picture widths (see
-    `dagan.depth.point_cloud`). frame_rate: of a folder of images (25 where None). landmarker: the face landmarker bundle.
+    `dagan.depth.point_cloud`). frame_rate: of a folder of images (25 where None).
     engine: opens what computes, in place of PyTorch with the first four.
     """
 
@@ -60,7 +60,6 @@ class DepthOptions:
     focal: float = ASSUMED_FOCAL
     overwrite: bool = False
     frame_rate: Fraction | None = None
-    landmarker: Path | None = None
     engine: Callable[[], Runner] | None = None
 
 
@@ -82,7 +81,9 @@ def measure_depth(
         return 1
     with open_video(source, options.frame_rate or 25) as reader:
         engine, finder = _open_engine(options, warn)
-        view, _ = view_video(reader, finder, warn, progress, LOOK)
+        view, faces = view_video(reader, finder, warn, progress, LOOK)
+        if faces is not None and faces.missing:
+            warn(f"{source}: no face in {faces.missing} of {faces.frames} pictures looked at: the framing is held there")
         if output.suffix.lower() == _NUMBERS:
             count = _write_numbers(output, reader, view, engine, options, progress)
         else:
@@ -98,9 +99,9 @@ def _check(source: Path, output: Path, still: bool, options: DepthOptions) -> np
         raise InputError(f"{source} does not exist: give a photo, a video or a folder of images")
     check_distinct((output,), (source,))
     suffix = output.suffix.lower()
-    if still and suffix in VIDEO_SUFFIXES:
+    if still and suffix in VIDEO_SUFFIXES and suffix not in IMAGE_SUFFIXES:
         raise InputError(f"{source} is one picture: its depth is written to .png (colours), .npz (numbers) or .ply (points), not {suffix}")
-    if not still and suffix in (*IMAGE_SUFFIXES, _CLOUD):
+    if not still and suffix in (*IMAGE_SUFFIXES, _CLOUD) and suffix not in VIDEO_SUFFIXES:
         raise InputError(f"{source} holds many pictures: their depth is written to .mp4 (colours) or .npz (numbers), not {suffix}")
     allowed = (*IMAGE_SUFFIXES, _NUMBERS, _CLOUD) if still else (*VIDEO_SUFFIXES, _NUMBERS)
     check_destination(output, "depth", allowed, options.overwrite)
@@ -115,7 +116,7 @@ def _open_engine(options: DepthOptions, warn: Warn) -> tuple[Runner, FaceFinder 
     engine = options.engine() if options.engine else Engine(load(options.model, options.device, options.precision), options.batch_size)
     if not engine.has_depth:
         raise InputError(f"model {engine.name!r} has no depth network: use one whose name does not end in -rgb")
-    return engine, open_face_finder(options.landmarker, warn=warn) if options.crop else None
+    return engine, FaceFinder() if options.crop else None
 
 
 def _write_still(
@@ -128,7 +129,8 @@ def _write_still(
         points = point_cloud(disparity, engine.depth_range, options.focal)
         write_ply(output, points, picture.reshape(-1, 3), options.overwrite)
     elif suffix == _NUMBERS:
-        arrays = {"disparity": disparity, "framing": np.array(framing.bounds), **_facts(image.shape[1], image.shape[0], engine)}
+        square = {"framing": np.array(framing.bounds), "framing_angle": np.array(framing.angle)}
+        arrays = {"disparity": disparity, **square, **_facts(image.shape[1], image.shape[0], engine)}
         with atomic_output(output, options.overwrite) as temporary:
             np.savez(temporary, allow_pickle=False, **arrays)
     else:
@@ -137,13 +139,16 @@ def _write_still(
 
 def _write_numbers(output: Path, reader: VideoReader, view: View, engine: Runner, options: DepthOptions, progress: Progress) -> int:
     times: list[float] = []
-    framings: list[tuple[float, float, float, float]] = []
+    framings: list[tuple[float, float, float, float, float]] = []
     with map_archive(output, options.overwrite) as archive:
         for frames, maps in _measured(reader, view, engine, progress):
             archive.add(maps)
             times += [float(frame.time) for frame in frames]
-            framings += [view.at(frame.time).bounds for frame in frames]
-        archive.notes |= {"times": np.array(times), "framing": np.array(framings), **_facts(reader.width, reader.height, engine)}
+            squares = [square_of(frame, view) for frame in frames]
+            framings += [(*square.bounds, square.angle) for square in squares]
+        placed = np.array(framings).reshape(-1, 5)
+        facts = {"framing": placed[:, :4], "framing_angle": placed[:, 4], **_facts(reader.width, reader.height, engine)}
+        archive.notes |= {"times": np.array(times)} | facts
     return len(times)
 
 
@@ -188,7 +193,7 @@ def _measured(reader: VideoReader, view: View, engine: Runner, progress: Progres
 def _range_of(reader: VideoReader, view: View, engine: Runner, progress: Progress) -> tuple[float, float]:
     """One range for the whole video, from frames spread over it: colours that breathe would look like motion."""
     step = max(1, reader.frame_count // _RANGE_SAMPLES)
-    sampled = (crop(frame.image, view.at(frame.time), engine.size) for frame in reader.frames(step))
+    sampled = (crop(frame.image, square_of(frame, view), engine.size) for frame in reader.frames(step))
     pictures = counted(sampled, progress, RANGE, -(-reader.frame_count // step))
     # Every fourth row and column: the range does not change, the memory does.
     maps = [engine.disparity(batch)[:, ::4, ::4] for batch in batched(pictures, engine.batch_size)]

@@ -5,7 +5,6 @@ Legend: a figure's mean over seeds, and the deviation between seeds where there 
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,6 +13,7 @@ from typing import Any
 
 from dagan.evaluate.depth_report import ROWS
 from dagan.media.output import atomic_output
+from dagan.names import json_text, printable
 
 # What a column shows: (kind of clips, figure of `depth_report.ROWS`) -> heading.
 COLUMNS = {
@@ -61,7 +61,7 @@ def write_tables(folder: Path, runs: Sequence[RunFigures], about: Mapping[str, A
     """Writes ablation.json and ablation.md, replacing earlier ones: they hold what is measured so far. Returns the files."""
     files = [folder / "ablation.json", folder / "ablation.md"]
     note = {"about": dict(about), "variants": _variants(runs), "runs": [asdict(run) for run in runs]}
-    for path, text in zip(files, (json.dumps(note, indent=1, allow_nan=False), markdown(runs, about)), strict=True):
+    for path, text in zip(files, (json_text(note), printable(markdown(runs, about))), strict=True):
         with atomic_output(path, overwrite=True) as partial:
             partial.write_text(text, encoding="utf-8")
     return files

@@ -152,7 +152,7 @@ def _frames(path: Path, every: int, gap: int) -> tuple[list[int], dict[int, Imag
             if frame.index % every == 0:
                 indices.append(frame.index)
             if frame.index % every == 0 or (gap and frame.index >= gap and (frame.index - gap) % every == 0):
-                images[frame.index] = _square(frame.image)
+                images[frame.index] = _square(frame.filled)
     return indices, images
 
 

@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dagan.config import DepthConfig, parse
+from dagan.checks import parse
+from dagan.config import DepthConfig
 from dagan.device import choose_device
 from dagan.errors import InputError
 from dagan.geometry import resize

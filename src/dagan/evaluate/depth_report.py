@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -16,6 +15,7 @@ from dagan.evaluate.depth import ClipDepth, DepthSummary, Shown
 from dagan.inference.colours import colour_table, colourise, robust_range
 from dagan.media.images import write_image
 from dagan.media.output import atomic_output
+from dagan.names import json_text, printable
 
 Image = NDArray[np.uint8]
 # Name -> (heading, what its baseline is, digits).
@@ -40,14 +40,16 @@ def write_reports(folder: Path, summary: DepthSummary, clips: Sequence[ClipDepth
     note = asdict(summary) | {"clips": [{"clip": c.name, "synthetic": c.synthetic, "frames": c.frames, **_plain(c.means())} for c in clips]}
     note |= {"synthetic": _plain(summary.synthetic), "real": _plain(summary.real)}
     with atomic_output(files[0], overwrite) as partial:
-        partial.write_text(json.dumps(note, indent=1, allow_nan=False), encoding="utf-8")
+        partial.write_text(json_text(note), encoding="utf-8")
     pictures = []
     for clip in clips:
         if clip.shown:
-            pictures.append(folder / "pictures" / f"{Path(clip.name).with_suffix('').as_posix().replace('/', '_')}.png")
+            named = Path(clip.name)
+            stem = named.with_suffix("").as_posix().replace("/", "_") if named.name else "all"  # the searched folder itself is the clip
+            pictures.append(folder / "pictures" / f"{stem}.png")
             write_image(pictures[-1], picture(clip), overwrite)
     with atomic_output(files[1], overwrite) as partial:
-        partial.write_text(markdown(summary, [path.relative_to(folder) for path in pictures]), encoding="utf-8")
+        partial.write_text(printable(markdown(summary, [path.relative_to(folder) for path in pictures])), encoding="utf-8")
     return files + pictures
 
 

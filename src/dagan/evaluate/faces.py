@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -11,7 +10,6 @@ from numpy.typing import NDArray
 
 from dagan.evaluate.identity import IdentityNetwork
 from dagan.inference.reference import HeadPose, head_pose
-from dagan.media.landmarker_file import find_landmarker_file
 from dagan.media.landmarks import Face, FaceLandmarker
 
 Image = NDArray[np.uint8]
@@ -33,8 +31,8 @@ class FaceDetector(Protocol):
 class Landmarks:
     """uint8 H x W x 3 -> the largest face, its mesh landmarks (478 x 3 pixels) when called, or None."""
 
-    def __init__(self, file: Path) -> None:
-        self.landmarker = FaceLandmarker(file)
+    def __init__(self) -> None:
+        self.landmarker = FaceLandmarker()
 
     def face(self, image: Image) -> Face | None:
         """The largest face."""
@@ -75,9 +73,3 @@ class Watcher:
             return None
         identity = self.identity.embed(image, face.landmarks) if self.identity is not None else None
         return Seen(face.landmarks, head_pose(face), identity)
-
-
-def open_landmarks(path: Path | None = None) -> Landmarks | None:
-    """With the landmarker bundle at `path`, or where `find_landmarker_file` finds it; None where there is none."""
-    file = find_landmarker_file(path)
-    return Landmarks(file) if file else None

@@ -68,7 +68,7 @@ def numbered(path: Path, numbers: tuple[int, ...]) -> Iterator[tuple[int, Image]
     with open_video(path) as video:
         for frame in video:
             if frame.index in wanted:
-                yield frame.index, frame.image
+                yield frame.index, frame.filled
             if frame.index >= numbers[-1]:
                 return
 

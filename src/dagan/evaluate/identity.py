@@ -25,9 +25,16 @@ class IdentityNetwork:
     """Aligned faces -> unit embeddings. Input of the network: 112 x 112 RGB, (x - 127.5) / 128, NCHW."""
 
     def __init__(self, file: str | Path) -> None:
-        """Raises InputError when the file is missing or not an ONNX network with one image input."""
+        """Raises InputError when the file is missing or not an ONNX network that turns one such picture into one vector."""
         self.session = open_network(file, "face recognition network (112 x 112 input)")
         self.input = self.session.get_inputs()[0].name
+        try:
+            shapes = [found.shape for found in self.session.run(None, {self.input: np.zeros((1, 3, SIZE, SIZE), np.float32)})]
+        except Exception as error:  # the runtime's own errors have no common class
+            reason = str(error).splitlines()[0][:120]
+            raise InputError(f"{file} does not take 1 x 3 x 112 x 112 pictures ({reason}): give a face recognition network") from None
+        if len(shapes) != 1 or len(shapes[0]) != 2:
+            raise InputError(f"{file} does not turn a picture into one vector, but into {shapes}: give a face recognition network")
 
     def embed(self, image: NDArray[np.uint8], landmarks: NDArray[np.floating]) -> NDArray[np.float32]:
         """Unit vector of the face in `image` (H x W x 3) with mesh `landmarks` (478 x >= 2, pixels)."""

@@ -21,10 +21,11 @@ _LINEAR = {"squeezenet": "squeeze.pth", "vgg16": "vgg.pth", "alexnet": "alex.pth
 class LPIPS(nn.Module):
     """(a, b) B x 3 x H x W in [0, 1] -> B distances, 0 = equal; lower is better.
 
-    file: the network's weights with torchvision's key names. Raises InputError when the file is missing or does not fit.
+    file: the network's weights with torchvision's key names; None takes SqueezeNet's bundled ones.
+    Raises InputError when the file is missing or does not fit.
     """
 
-    def __init__(self, file: str | Path, network: LpipsNetwork = "squeezenet") -> None:
+    def __init__(self, file: str | Path | None = None, network: LpipsNetwork = "squeezenet") -> None:
         super().__init__()
         # The feature network's mean and deviation on [0, 1] are LPIPS's shift and scale on [-1, 1].
         self.network = FeatureNetwork(network, file)

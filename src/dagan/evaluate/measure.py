@@ -22,7 +22,7 @@ from dagan.evaluate.rulers import Rulers, Settings
 from dagan.evaluate.tally import Tally
 from dagan.inference.batches import batched
 from dagan.inference.reference import pose_distance
-from dagan.inference.view import to_square
+from dagan.media.framing import to_square
 
 TILE = 128
 BATCH = 8
@@ -66,7 +66,7 @@ def measure_pair(pair: Pair, methods: Mapping[str, Method], rulers: Rulers, sett
         except InputError as error:
             found[name] = Measured(_unmeasured(pair, name, str(error)))
     square = to_square(source, settings.size)
-    face = rulers.watcher.see(square) if rulers.watcher is not None else None
+    face = rulers.watcher.see(square)
     tallies = {name: Tally(rulers, settings, face) for name in renderers}
     failed: dict[str, str] = {}
     driving = _watch(job, renderers, tallies, failed, rulers)
@@ -95,8 +95,7 @@ def _watch(
     for batch in batched(numbered(job.pair.driving.path, plan.needed), BATCH):
         numbers = [number for number, _ in batch]
         squares = [to_square(image, size) for _, image in batch]
-        watcher = rulers.watcher
-        faces = [watcher.see(s) if watcher is not None and n in measured else None for n, s in zip(numbers, squares, strict=True)]
+        faces = [rulers.watcher.see(s) if n in measured else None for n, s in zip(numbers, squares, strict=True)]
         steps: dict[int, temporal.Step] = {}
         for number, square in zip(numbers, squares, strict=True):
             if last is not None and last[0] == number - 1 and last[0] in followed:
@@ -130,12 +129,12 @@ def _reference(pair: Pair, plan: Plan, source: Image, rulers: Rulers, settings: 
     if not settings.relative or settings.protocol == "reconstruction":
         return None
     wanted: Seen | None = None
-    if settings.reference == "auto" and rulers.watcher is not None:
+    if settings.reference == "auto":
         wanted = rulers.watcher.see(to_square(source, settings.size))
     numbers = evenly(plan.measured, _CANDIDATES) if wanted is not None else (0,)
     nearest: tuple[float, Image] | None = None
     for _, image in numbered(pair.driving.path, numbers):
-        seen = rulers.watcher.see(to_square(image, settings.size)) if wanted is not None and rulers.watcher is not None else None
+        seen = rulers.watcher.see(to_square(image, settings.size)) if wanted is not None else None
         distance = pose_distance(wanted.pose, seen.pose) if wanted is not None and seen is not None else float("inf")
         if nearest is None or distance < nearest[0]:
             nearest = (distance, image)

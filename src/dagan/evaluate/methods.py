@@ -20,7 +20,7 @@ from dagan.evaluate.pairs import Pair
 from dagan.inference.engine import Engine
 from dagan.inference.runner import Runner
 from dagan.inference.transfer import transfer
-from dagan.inference.view import to_square
+from dagan.media.framing import to_square
 from dagan.weights.load import find, load
 
 COPY = "copy"
@@ -134,7 +134,7 @@ class _ModelRenderer:
             batch = driving[start : start + self.engine.batch_size]
             keypoints = self.engine.keypoints([to_square(image, self.engine.size) for image in batch])
             if self.reference is not None:
-                keypoints = transfer(self.source.keypoints, keypoints, self.reference, True, self.job.adapt_scale)
+                keypoints = transfer(self.source.keypoints, keypoints, self.reference, True, self.job.adapt_scale, limit_motion=False)
             pictures += [to_square(image, self.job.size) for image in self.engine.render(self.source, keypoints)]
         return pictures
 

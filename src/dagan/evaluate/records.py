@@ -11,13 +11,14 @@ from typing import Literal
 
 # A frame's value; None where a detector found no face there. Such frames are counted, never dropped silently.
 Value = float | None
+Standing = Literal["better", "worse", "same"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
     """One ruler. key: short name, such as "lpips"; title: heading; better: which way is good; range, unit: of its values, in words;
     tool: what measures it, with the library's name and settings; per: one value a "frame", or one a "clip" (flicker, ...), or one a
-    "set" (FID), which has no values per pair."""
+    "set" (FID), which has no values per pair; signed: whether values can lie below 0, so that their ratios say nothing."""
 
     key: str
     title: str
@@ -26,6 +27,19 @@ class Metric:
     tool: str
     unit: str = ""
     per: Literal["frame", "clip", "set"] = "frame"
+    signed: bool = False
+
+    def ratio(self, value: float, other: float) -> float | None:
+        """value / other; None where that says nothing: of signed values, of decibels, which are logarithms, and of nothing."""
+        if self.signed or self.unit == "dB" or value < 0 or other <= 0:
+            return None
+        return value / other
+
+    def standing(self, value: float, other: float) -> Standing:
+        """Which of two means is better, in this metric's own direction."""
+        if value == other:
+            return "same"
+        return "better" if (value > other) == (self.better == "higher") else "worse"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,6 @@ The same tables stand in all three; the page adds plots and strips, the JSON eve
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -21,6 +20,7 @@ from dagan.evaluate.records import Evaluation, Metric
 from dagan.evaluate.statistics import FEWEST, LEGACY, Bin, Statistics, analyse, by_method, pair_means
 from dagan.evaluate.strips import Shown, Strip, choose, ranking_metric, strips
 from dagan.media.output import atomic_output
+from dagan.names import json_text, printable
 
 JSON, MARKDOWN, HTML = FILES = ("evaluation.json", "report.md", "report.html")
 PROTOCOLS = {
@@ -60,12 +60,12 @@ def write_report(folder: Path, evaluation: Evaluation, overwrite: bool) -> list[
         page = _page(folder, evaluation, statistics)
         texts = (_json(evaluation, statistics), _render("report.md.j2", page), _render("report.html.j2", page))
         for partial, text in zip(partials, texts, strict=True):
-            partial.write_text(text, encoding="utf-8")
+            partial.write_text(printable(text), encoding="utf-8")
     return files
 
 
 def _json(evaluation: Evaluation, statistics: Statistics) -> str:
-    return json.dumps(finite(asdict(evaluation) | {"statistics": asdict(statistics)}), indent=1, allow_nan=False)
+    return json_text(finite(asdict(evaluation) | {"statistics": asdict(statistics)}))
 
 
 def _page(folder: Path, evaluation: Evaluation, statistics: Statistics) -> dict[str, Any]:

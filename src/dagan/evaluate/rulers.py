@@ -17,6 +17,8 @@ from dagan.evaluate.lpips import LPIPS, LpipsNetwork
 from dagan.evaluate.metrics import MS_SSIM_SMALLEST
 from dagan.evaluate.records import Metric
 from dagan.evaluate.temporal import FLOW_SIDE
+from dagan.losses.features import SQUEEZENET
+from dagan.media.landmarks import BUNDLE
 
 Protocol = Literal["reconstruction", "cross-identity"]
 _LPIPS: dict[str, tuple[str, LpipsNetwork, str]] = {
@@ -28,20 +30,23 @@ _LPIPS: dict[str, tuple[str, LpipsNetwork, str]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class RulerFiles:
-    """Files of the tools; a missing one leaves its metrics out. lpips: SqueezeNet 1.1 weights; lpips_vgg, lpips_alex: VGG-16's and
-    AlexNet's; identity: ONNX face recognition network; landmarker: face landmarker bundle; fid: ONNX feature network."""
+    """Files of the tools; None leaves a tool's metrics out. lpips: SqueezeNet 1.1 weights; lpips_vgg, lpips_alex: VGG-16's and
+    AlexNet's; identity: ONNX face recognition network; fid: ONNX feature network."""
 
-    lpips: Path | None = None
+    lpips: Path = SQUEEZENET
     lpips_vgg: Path | None = None
     lpips_alex: Path | None = None
     identity: Path | None = None
-    landmarker: Path | None = None
     fid: Path | None = None
 
     def digests(self) -> dict[str, str]:
         """Tool -> SHA-256 of its file."""
-        named = ((field.name, getattr(self, field.name)) for field in fields(self))
-        return {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in named if file is not None}
+        return {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in self.present().items()}
+
+    def present(self) -> dict[str, Path]:
+        """Tool -> its file, for the tools that have one; the bundled face landmarker is among them."""
+        named = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: file for name, file in named.items() if file is not None} | {"landmarker": BUNDLE}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,21 +72,20 @@ class Rulers:
         named = {"lpips": files.lpips, "lpips_vgg": files.lpips_vgg, "lpips_alex": files.lpips_alex}
         self.lpips = {key: LPIPS(file, _LPIPS[key][1]) for key, file in named.items() if file is not None and rebuilt}
         identity = IdentityNetwork(files.identity) if files.identity else None
-        self.watcher = Watcher(Landmarks(files.landmarker), identity) if files.landmarker else None
+        self.watcher = Watcher(Landmarks(), identity)
         self.features: Extractor | None = None
         if settings.fid and files.fid is not None:
             self.features = onnx_features(files.fid)
-        elif settings.fid and files.lpips is not None:
+        elif settings.fid:
             self.features = squeezenet_features(LPIPS(files.lpips).network)
 
 
 def catalogue(files: RulerFiles, settings: Settings) -> tuple[Metric, ...]:
     """The metrics of a run, in the order to show."""
     metrics = _pixel_metrics(files, settings) if settings.protocol == "reconstruction" else []
-    if files.landmarker is not None:
-        metrics += _face_metrics(files, settings)
-    metrics += _temporal_metrics(files, settings)
-    if settings.fid and (files.fid or files.lpips):
+    metrics += _face_metrics(files, settings)
+    metrics += _temporal_metrics(settings)
+    if settings.fid:
         metrics.append(_fid(files))
     return tuple(metrics)
 
@@ -92,14 +96,15 @@ def _pixel_metrics(files: RulerFiles, settings: Settings) -> list[Metric]:
         Metric(key="l1", title="L1", better="lower", range="0 to 1", tool="mean absolute difference of RGB in [0, 1]"),
         Metric(key="psnr", title="PSNR", better="higher", range="0 to 100; 100 stands for all above", unit="dB",
                tool="torchmetrics, data range 1, per frame"),
-        Metric(key="ssim", title="SSIM", better="higher", range="-1 to 1", tool=f"scikit-image, data range 1, RGB, {window}"),
+        Metric(key="ssim", title="SSIM", better="higher", signed=True, range="-1 to 1", tool=f"scikit-image, data range 1, RGB, {window}"),
     ]  # fmt: skip
     if settings.legacy_range:
         warning = "data range 2 on pictures in [0, 1]: flatters; only beside old figures"
         found += [
             Metric(key="psnr_range2", title="PSNR (range 2)", better="higher", range="6 to 106", unit="dB",
                    tool=f"torchmetrics, {warning}"),
-            Metric(key="ssim_range2", title="SSIM (range 2)", better="higher", range="-1 to 1", tool=f"scikit-image, {warning}"),
+            Metric(key="ssim_range2", title="SSIM (range 2)", better="higher", signed=True, range="-1 to 1",
+                   tool=f"scikit-image, {warning}"),
         ]  # fmt: skip
     if settings.size >= MS_SSIM_SMALLEST:
         tool = f"torchmetrics, data range 1, five scales, {window}"
@@ -131,7 +136,7 @@ def _face_metrics(files: RulerFiles, settings: Settings) -> list[Metric]:
         to = "driving frame" if rebuilt else "source"
         tool = f"{files.identity.name}, ONNX, five-point alignment, result against {to}"
         found += [
-            Metric(key="csim", title="CSIM", better="higher", range="-1 to 1", tool=f"cosine of identity embeddings, {tool}"),
+            Metric(key="csim", title="CSIM", better="higher", signed=True, range="-1 to 1", tool=f"cosine of identity embeddings, {tool}"),
             Metric(key="aed", title="AED", better="lower", range="0 to 2", tool=f"Euclidean distance of unit identity embeddings, {tool}"),
         ]
     shapes = f"51 blendshapes of {mesh}, result against driving frame"
@@ -141,7 +146,7 @@ def _face_metrics(files: RulerFiles, settings: Settings) -> list[Metric]:
                     "root mean square of its yaw, pitch and roll"),
         Metric(key="expression_agreement", title="Expression agreement", better="higher", range="0 to 1",
                tool=f"share equally on or off (strength {ACTIVE} and above is on) of {shapes}; in the manner of AUCON"),
-        Metric(key="expression_correlation", title="Expression correlation", better="higher", range="-1 to 1", per="clip",
+        Metric(key="expression_correlation", title="Expression correlation", better="higher", signed=True, range="-1 to 1", per="clip",
                tool=f"correlation over time, mean over those with standard deviation of {MOVES} or more in the driving clip, of {shapes}; "
                     f"at least {FEWEST_FRAMES} frames"),
         Metric(key="gaze", title="Gaze error", better="lower", range="0 to 180", unit="degrees",
@@ -153,21 +158,18 @@ def _face_metrics(files: RulerFiles, settings: Settings) -> list[Metric]:
     return found + expression_metrics(mesh)
 
 
-def _temporal_metrics(files: RulerFiles, settings: Settings) -> list[Metric]:
+def _temporal_metrics(settings: Settings) -> list[Metric]:
     rebuilt = settings.protocol == "reconstruction"
     whose = "of the driving frames" if rebuilt else "of each video's own frames"
-    found = [
-        Metric(key="flicker", title="Flicker", better="lower", range="-255 to 255, 0 is as steady as the driving video", unit="grey levels",
+    return [
+        Metric(key="flicker", title="Flicker", better="lower", signed=True,
+               range="-255 to 255, 0 is as steady as the driving video", unit="grey levels",
                per="clip", tool=f"warp error of consecutive results less that of the driving frames, at {FLOW_SIDE} x {FLOW_SIDE}; optical "
                f"flow {whose} (scikit-image, iterative Lucas-Kanade, radius 7); at most {FLICKER_PAIRS} evenly spaced pairs of frames"),
+        Metric(key="background", title="Background deviation", better="lower", range="0 to 127.5", unit="grey levels", per="clip",
+               tool="standard deviation over measured frames of pixels outside the heads of result and driving frame (face boxes "
+                    "enlarged 1.8 times, and all below chins); 0 for the copy baseline by nature"),
     ]  # fmt: skip
-    if files.landmarker is not None:
-        found.append(
-            Metric(key="background", title="Background deviation", better="lower", range="0 to 127.5", unit="grey levels", per="clip",
-                   tool="standard deviation over measured frames of pixels outside the heads of result and driving frame (face boxes "
-                        "enlarged 1.8 times, and all below chins); 0 for the copy baseline by nature")
-        )  # fmt: skip
-    return found
 
 
 def _fid(files: RulerFiles) -> Metric:

@@ -164,7 +164,8 @@ class _Run:
         if self.settings.protocol == "reconstruction":
             for name in ("relative", "adapt scale", "reference"):  # of motion between two people
                 settings.pop(name)
-        tools = {f"tool {name}": f"{getattr(self.files, name).name}, SHA-256 {digest}" for name, digest in self.files.digests().items()}
+        present = self.files.present()
+        tools = {f"tool {name}": f"{present[name].name}, SHA-256 {digest}" for name, digest in self.files.digests().items()}
         frames = sum(s.frames != () for s in self.scores.values())
         facts = {"pairs": str(len(self.pairs)), "pairs times methods measured": f"{frames} of {len(self.scores)}"}
         models = {name: fact for spec in self.methods for name, fact in spec.facts.items()}
@@ -174,8 +175,8 @@ class _Run:
 def _check(pairs: Sequence[Pair], methods: Sequence[Spec], settings: Settings, workers: int) -> None:
     if settings.every < 1:
         raise InputError(f"--every is {settings.every}: must be at least 1")
-    if settings.size < 32:
-        raise InputError(f"--size is {settings.size}: must be at least 32")
+    if not 32 <= settings.size <= 4096:
+        raise InputError(f"--size is {settings.size}: must be from 32 to 4096")
     if workers < 1:
         raise InputError(f"--workers is {workers}: must be at least 1")
     names = [spec.name for spec in methods]

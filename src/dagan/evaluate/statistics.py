@@ -12,12 +12,13 @@ import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from dagan.evaluate.records import Evaluation, Metric, PairScores, Value
+from dagan.evaluate.records import Evaluation, Metric, PairScores, Standing, Value
 
 LEVEL = 0.95
 RESAMPLES = 9999
@@ -50,7 +51,8 @@ class Summary:
 
     mean: over pairs, None where nothing was measured; interval: of the mean, None for fewer than FEWEST clips and metrics per set;
     pairs, clips: with a value; measured, missing: values (frames, or clips for metrics per clip); ratio: mean / copy's mean on
-    the values that both have; None without copy, in dB, where copy's mean is not positive, and where the mean is negative.
+    the values that both have; None without copy, and where a ratio says nothing (`Metric.ratio`); against_copy: which of the same
+    two means is better, in the metric's own direction; None without copy.
     """
 
     method: str
@@ -62,6 +64,7 @@ class Summary:
     measured: int = 0
     missing: int = 0
     ratio: float | None = None
+    against_copy: Standing | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,7 +250,7 @@ def _summarise(evaluation: Evaluation, table: Mapping[str, Mapping[str, PairScor
     if metric.per == "set":
         total = evaluation.totals.get(method, {}).get(metric.key)
         copy = evaluation.totals.get(COPY, {}).get(metric.key)
-        return Summary(method=method, metric=metric.key, mean=total, ratio=_share(total, copy, metric))
+        return Summary(method=method, metric=metric.key, mean=total, **(_against(total, copy, metric) if method != COPY else {}))
     means = pair_means(table[method], metric)
     every = [value for s in table[method].values() for value in s.values.get(metric.key, ())]
     measured = sum(_known(value) for value in every)
@@ -258,7 +261,7 @@ def _summarise(evaluation: Evaluation, table: Mapping[str, Mapping[str, PairScor
     return Summary(
         method=method, metric=metric.key, mean=float(np.mean(list(means.values()))), interval=interval(sums, counts),
         pairs=len(means), clips=len(sums), measured=measured, missing=len(every) - measured,
-        ratio=_share(beside.a_mean, beside.b_mean, metric) if beside else None,
+        **(_against(beside.a_mean, beside.b_mean, metric) if beside else {}),
     )  # fmt: skip
 
 
@@ -285,11 +288,11 @@ def _ratio(sums: NDArray[np.float64], counts: NDArray[np.float64], axis: int = -
     return sums.sum(axis=axis) / counts.sum(axis=axis)
 
 
-def _share(value: float | None, copy: float | None, metric: Metric) -> float | None:
-    # Decibels are logarithms already, and a share of nothing, or of a negative number (correlation, flicker), says nothing.
-    if value is None or copy is None or copy <= 0 or value < 0 or metric.unit == "dB":
-        return None
-    return value / copy
+def _against(value: float | None, copy: float | None, metric: Metric) -> dict[str, Any]:
+    """What a summary says of a mean and copy's."""
+    if value is None or copy is None:
+        return {}
+    return {"ratio": metric.ratio(value, copy), "against_copy": metric.standing(value, copy)}
 
 
 def _holm(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dagan.evaluate.records import Evaluation, Metric, PairScores
-from dagan.evaluate.statistics import COPY, Comparison, Interval, Statistics, pair_means
+from dagan.evaluate.statistics import Comparison, Interval, Statistics, Summary, pair_means
 
 ALPHA = 0.05
 NONE = "\N{EN DASH}"
@@ -22,7 +22,11 @@ MOST_ROWS = 1000  # of the table of pairs: beyond, the page would be large and s
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """A method's mean on a metric; interval and ratio are empty where there are none; best: no method has a better mean, one a worse."""
+    """A method's mean on a metric; interval and ratio are empty where there are none; best: no method has a better mean, one a worse.
+
+    ratio: how the mean compares with copy's on what both have, such as "0.57 x copy, better"; only "better than copy" where a ratio
+    says nothing.
+    """
 
     mean: str
     interval: str = ""
@@ -115,13 +119,20 @@ def results(evaluation: Evaluation, statistics: Statistics) -> list[tuple[Metric
             [
                 Cell(
                     mean=number(s.mean, places), interval=span(s.interval, places),
-                    ratio=f"{s.ratio:.2f} \N{MULTIPLICATION SIGN} copy" if s.ratio is not None and s.method != COPY else "",
+                    ratio=_beside_copy(s),
                     best=s.mean == best and len(set(known)) > 1,
                 )
                 for s in row
             ],
         ))  # fmt: skip
     return rows
+
+
+def _beside_copy(s: Summary) -> str:
+    if s.against_copy is None:
+        return ""
+    words = "same as copy" if s.against_copy == "same" else f"{s.against_copy} than copy"
+    return words if s.ratio is None else f"{s.ratio:.2f} \N{MULTIPLICATION SIGN} copy, {s.against_copy}"
 
 
 def comparisons(evaluation: Evaluation, statistics: Statistics) -> dict[str, list[Compared]]:

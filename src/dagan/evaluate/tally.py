@@ -55,9 +55,8 @@ class Tally:
         if self.rulers.features is not None:
             self.features.append(self.rulers.features(a))
             self.truths.append(self.rulers.features(b))
-        if self.rulers.watcher is not None:
-            for result, target in zip(results, faces, strict=True):
-                self._faces(result, self.rulers.watcher.see(result), target)
+        for result, target in zip(results, faces, strict=True):
+            self._faces(result, self.rulers.watcher.see(result), target)
 
     def follow(self, before: Image, after: Image, driving: temporal.Step) -> None:
         """Results of consecutive frames, with what happened between the driving ones, for flicker."""
@@ -69,15 +68,13 @@ class Tally:
         if not self.frames:
             return PairScores(pair=pair, source=source, driving=driving, method=method, source_frame=source_frame, problem=problem)
         self._put("flicker", float(np.mean(self._flicker)) if self._flicker else None)
-        if self.rulers.watcher is not None:
-            self._put("background", self._background.deviation())
-            ours, theirs = (np.array([pair[i] for pair in self._strengths]) for i in (0, 1))
-            self._put("expression_correlation", face_metrics.expression_correlation(ours, theirs))
+        self._put("background", self._background.deviation())
+        ours, theirs = (np.array([pair[i] for pair in self._strengths]) for i in (0, 1))
+        self._put("expression_correlation", face_metrics.expression_correlation(ours, theirs))
         return PairScores(
             pair=pair, source=source, driving=driving, method=method, source_frame=source_frame, frames=tuple(self.frames),
             values={key: tuple(found) for key, found in self.values.items()},
-            missing=self.missing if self.rulers.watcher is not None else {}, rotation=tuple(self.rotation),
-            expressions=tuple(self._expressions), problem=problem,
+            missing=self.missing, rotation=tuple(self.rotation), expressions=tuple(self._expressions), problem=problem,
         )  # fmt: skip
 
     def _put(self, key: str, value: Value) -> None:
@@ -113,7 +110,7 @@ class Tally:
         self.rotation.append(turn_between(self.source.pose.rigid, target.pose.rigid) if self.source and target else None)
         self._put("missing", None if target is None else float(result is None))
         same = target if self.rebuilt else self.source
-        if self.rulers.watcher is not None and self.rulers.watcher.identity is not None:
+        if self.rulers.watcher.identity is not None:
             ours, theirs = (seen.identity if seen is not None else None for seen in (result, same))
             for key, distance in (("csim", np.dot), ("aed", _distance)):
                 self._put(key, float(distance(ours, theirs)) if ours is not None and theirs is not None else None)

@@ -20,7 +20,7 @@ from torch import Tensor
 from dagan.errors import InputError
 from dagan.export.graphs import ENCODER, GENERATOR, KEYPOINTS, Graph
 from dagan.inference.progress import Progress
-from dagan.inference.view import to_square
+from dagan.media.framing import to_square
 from dagan.media.video import open_video
 
 QUANTISED = (GENERATOR,)
@@ -46,7 +46,7 @@ def driving_sample(clip: Path, graphs: dict[str, Graph], size: int) -> Sample:
     """Inputs of the generator: the clip's first frame driven by frames spread over it. Raises InputError for unreadable clips."""
     with open_video(clip) as video:
         step = max(1, video.frame_count // FRAMES_A_CLIP)
-        pictures = [to_square(frame.image, size) for frame in islice(video.frames(step=step), FRAMES_A_CLIP + 1)]
+        pictures = [to_square(frame.filled, size) for frame in islice(video.frames(step=step), FRAMES_A_CLIP + 1)]
     images = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
     source = {"source_image": images[:1], **graphs[ENCODER].run({"image": images[:1]})}
     return {**graphs[KEYPOINTS].run({"image": images[1:] if len(images) > 1 else images}), **source}

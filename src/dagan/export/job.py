@@ -24,6 +24,7 @@ from dagan.inference.engine import Engine
 from dagan.inference.progress import Progress, silent
 from dagan.media.output import atomic_folder
 from dagan.models.dagan import DaGAN
+from dagan.names import text_path
 from dagan.weights.digest import weights_digest
 from dagan.weights.fold import fold
 
@@ -141,7 +142,8 @@ def _to_openvino(onnx: Path) -> Path:
 
     path = onnx.with_suffix(SUFFIXES["openvino"][0])
     # The reader of ONNX files, not `openvino.convert_model`, which reports its use.
-    ov.save_model(ov.Core().read_model(str(onnx)), str(path), compress_to_fp16=False)
+    with text_path(path.parent) as folder:
+        ov.save_model(ov.Core().read_model(str(folder / onnx.name)), str(folder / path.name), compress_to_fp16=False)
     onnx.unlink()
     return path
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from dagan.config import STRICT, ModelConfig, dump, parse
+from dagan.checks import Checked, Few, Positive, Side, dump, parse
+from dagan.config import ModelConfig
 from dagan.errors import InputError
 
 NOTE_FILE = "export.json"
@@ -18,11 +19,10 @@ SUFFIXES: dict[str, tuple[str, ...]] = {"onnx": (".onnx",), "openvino": (".xml",
 
 
 @dataclass(frozen=True, kw_only=True)
-class GraphNote:
+class GraphNote(Checked):
     """One graph. files: name -> SHA-256, the graph itself first. inputs, outputs: name -> shape, "batch" where it is free.
     difference, mean_difference: largest and mean absolute difference of an output to PyTorch's in float32, on check pictures."""
 
-    __pydantic_config__ = STRICT
     files: dict[str, str]
     inputs: dict[str, list[int | str]]
     outputs: dict[str, list[int | str]]
@@ -31,19 +31,18 @@ class GraphNote:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportNote:
+class ExportNote(Checked):
     """A folder of graphs. kind: the graphs' format. name, image_size, keypoints, has_depth, depth_range: what the model is.
     detector: see `Runner.detector_digest`. weights: digest of all weights. precision: float32, or int8 where convolutions
     were quantised. quantised: names of the graphs whose convolutions were. config: the model's."""
 
-    __pydantic_config__ = STRICT
     format: int = FORMAT
     kind: Format
     name: str
-    image_size: int
-    keypoints: int
+    image_size: Side
+    keypoints: Few
     has_depth: bool
-    depth_range: tuple[float, float]
+    depth_range: tuple[Positive, Positive]
     detector: str
     weights: str
     opset: int

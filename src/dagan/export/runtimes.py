@@ -5,6 +5,8 @@ Legend: N pictures, S side of the model's images, K keypoints. Pictures are uint
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,7 +21,6 @@ from dagan.export.note import FORMAT, ExportNote, check_files, is_exported, read
 from dagan.export.sessions import READERS, RUNTIMES, Session, cpu_multiplies_bfloat16, open_session, require
 from dagan.inference.engine import Engine
 from dagan.inference.runner import EncodedSource, Runner, check_batch_size, to_bytes, to_images
-from dagan.media.landmarker_file import cache_folder
 from dagan.media.notices import Warn, to_stderr
 from dagan.models.dagan import DaGAN
 from dagan.models.keypoints import Keypoints
@@ -68,6 +69,16 @@ def open_engine(
         raise InputError(f"{folder} holds {note.kind} graphs, which --runtime {runtime} cannot run: use {' or '.join(READERS[note.kind])}")
     _check_device(runtime, device)
     return GraphEngine(folder, note, runtime, precision, batch_size)
+
+
+def cache_folder() -> Path:
+    """The user's folder for files that can be made again, as the platform has it."""
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+        return Path(base) / "dagan" / "Cache"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "dagan"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dagan"
 
 
 def cached_export(model: DaGAN, warn: Warn = to_stderr) -> Path:

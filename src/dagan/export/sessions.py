@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from dagan.errors import InputError
+from dagan.names import text_path
 
 RUNTIMES = ("onnxruntime", "openvino")
 # Which runtimes read which format of graph.
@@ -65,7 +66,8 @@ class _OnnxRuntime:
         options.log_severity_level = 3  # errors: its warnings are about its own optimiser
         # Idle threads that spin would take the cores from decoding, encoding, and the other graphs.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        with text_path(path.parent) as folder:
+            self._session = ort.InferenceSession(str(folder / path.name), options, providers=["CPUExecutionProvider"])
         self._inputs = {i.name for i in self._session.get_inputs()}
         self._outputs = [o.name for o in self._session.get_outputs()]
 
@@ -82,7 +84,8 @@ class _OpenVino:
         from dagan.export.lowering import lower
 
         core = ov.Core()
-        model = core.read_model(str(path))
+        with text_path(path.parent) as folder:
+            model = core.read_model(str(folder / path.name))
         if precision == "bfloat16":
             lower(model)
         settings = {

@@ -12,10 +12,11 @@ import numpy as np
 from dagan.inference.progress import Progress
 from dagan.inference.stages import ahead
 from dagan.media.faces import FaceFinder
-from dagan.media.framing import Framing, crop, frame_still
+from dagan.media.framing import Framing, crop, frame_still, middle
 from dagan.media.notices import Warn
 from dagan.media.reader import Frame, VideoReader
-from dagan.media.video_framing import FramingReport, frame_video
+from dagan.media.shots import FramingReport
+from dagan.media.video_framing import frame_video
 
 _FRAMES_AHEAD = 8  # decoded and cut before they are asked for; evens out a decoder that works by groups of pictures
 
@@ -28,26 +29,24 @@ class View(Protocol):
 
 
 @dataclass(frozen=True)
-class FixedView:
-    """One square for the whole video."""
+class MiddleView:
+    """The middle of the pictures of a video of that size; of a frame that does not fill them, its own middle (see `square_of`)."""
 
-    framing: Framing
+    width: int
+    height: int
 
     def at(self, time: Fraction | float) -> Framing:
         """See View."""
-        return self.framing
+        return middle(self.width, self.height)
 
 
-def middle(width: int, height: int) -> Framing:
-    """The largest square in the middle, on whole pixels, so that a square picture stays as it is."""
-    side = min(width, height)
-    return Framing((width - side) // 2 + side / 2, (height - side) // 2 + side / 2, side)
-
-
-def to_square(picture: np.ndarray, size: int) -> np.ndarray:
-    """uint8 size x size x 3: the middle of a uint8 H x W x 3 picture; itself where it has that size."""
-    height, width = picture.shape[:2]
-    return picture if (height, width) == (size, size) else crop(picture, middle(width, height), size)
+def square_of(frame: Frame, view: View) -> Framing:
+    """Where to look in a frame."""
+    if frame.place is None or not isinstance(view, MiddleView):
+        return view.at(frame.time)
+    left, top, width, height = frame.place
+    inner = middle(width, height)
+    return Framing(left + inner.center_x, top + inner.center_y, inner.side)
 
 
 def view_still(image: np.ndarray, finder: FaceFinder | None, where: str, warn: Warn) -> Framing:
@@ -63,7 +62,7 @@ def view_video(
     Raises InputError when there is no face.
     """
     if finder is None:
-        return FixedView(middle(reader.width, reader.height)), None
+        return MiddleView(reader.width, reader.height), None
     framing = frame_video(cast(VideoReader, _Watched(reader, progress, stage)), finder, warn)
     return framing, framing.report
 
@@ -71,7 +70,7 @@ def view_video(
 def read_view(reader: VideoReader, view: View, size: int) -> Iterator[tuple[Frame, np.ndarray]]:
     """One pass over the video: each frame, and its view as uint8 size x size x 3."""
     for frame in reader:
-        framing = view.at(frame.time)
+        framing = square_of(frame, view)
         height, width = frame.image.shape[:2]
         untouched = (height, width) == (size, size) and framing == middle(width, height)
         yield frame, frame.image if untouched else crop(frame.image, framing, size)

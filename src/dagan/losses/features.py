@@ -14,8 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dagan.errors import InputError
+from dagan.names import text_path
 
 FeatureName = Literal["vgg19", "squeezenet", "vgg16", "alexnet"]
+SQUEEZENET = Path(__file__).parent / "bundled" / "squeezenet1_1_imagenet_fp16.safetensors"
 VGG19_URL = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
 VGG19_MEGABYTES = 548
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -81,7 +83,8 @@ _NETWORKS = {"vgg19": _vgg19, "vgg16": _vgg16, "alexnet": _alexnet, "squeezenet"
 class FeatureNetwork(nn.Module):
     """A frozen network; `file`: its weights (safetensors, or a state dict that loads with weights_only).
 
-    Raises InputError when the file is missing or does not fit. VGG-19 without a file is fetched once (about 548 MB).
+    Raises InputError when the file is missing or does not fit. Without a file SqueezeNet's bundled weights are taken, and VGG-19's are
+    fetched once (about 548 MB).
     """
 
     mean: Tensor
@@ -93,9 +96,9 @@ class FeatureNetwork(nn.Module):
         self.register_buffer("mean", torch.tensor(_MEAN)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(_STD)[:, None, None], persistent=False)
         if file is None:
-            if name != "vgg19":
-                raise InputError(f"{name} features need their weights: set perceptual_file to a state dict of torchvision's network")
-            file = _fetch_vgg19()
+            if name not in ("squeezenet", "vgg19"):
+                raise InputError(f"{name} features need their weights: give a state dict of torchvision's network")
+            file = SQUEEZENET if name == "squeezenet" else _fetch_vgg19()
         state = _read_state(Path(file))
         wanted = self.features.state_dict()
         found = {k.removeprefix("features."): v.float() for k, v in state.items() if k.startswith("features.")}
@@ -126,7 +129,8 @@ def _read_state(file: Path) -> dict[str, Tensor]:
         if file.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            return load_file(file)
+            with text_path(file) as name:
+                return load_file(name)
         return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         reason = type(error).__name__

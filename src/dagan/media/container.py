@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dagan.errors import InputError
+from dagan.media.clock import LONGEST_PAUSE, Clock, demux
 from dagan.media.images import require_file
 
 if TYPE_CHECKING:
+    from av.audio.stream import AudioStream
     from av.container import InputContainer
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
@@ -82,12 +84,17 @@ def video_stream(container: InputContainer, path: Path) -> VideoStream:
     return stream
 
 
+def has_pictures(container: InputContainer) -> bool:
+    """Whether there is a stream of moving pictures; cover pictures of sound files do not count."""
+    return any(not _is_cover(stream) for stream in container.streams.video)
+
+
 def first_frame(container: InputContainer, stream: VideoStream, path: Path) -> VideoFrame:
     """Decodes up to the first frame. Raises InputError when none comes."""
     import av
 
     failure: Exception | None = None
-    packets = container.demux(stream)
+    packets = demux(container, [stream])
     while True:
         try:
             packet = next(packets)
@@ -108,7 +115,7 @@ def first_frame(container: InputContainer, stream: VideoStream, path: Path) -> V
 def start_time(path: Path) -> Fraction:
     """The time of the first video frame in the file's own clock, in seconds; of a file with sound only, that of the sound."""
     with open_container(path) as container:
-        if any(not _is_cover(stream) for stream in container.streams.video):
+        if has_pictures(container):
             stream = video_stream(container, path)
             return frame_time(first_frame(container, stream, path), stream) or Fraction(0)
         return Fraction(container.start_time or 0, 1_000_000)
@@ -140,7 +147,7 @@ def frame_rate(stream: VideoStream, path: Path) -> Fraction:
             return Fraction(rate)
     with open_container(path) as container:
         times: list[Fraction] = []
-        for packet in container.demux(video_stream(container, path)):
+        for packet in demux(container, [video_stream(container, path)]):
             if packet.pts is not None:
                 times.append(packet.pts * packet.time_base)
             if len(times) == 100:
@@ -151,21 +158,39 @@ def frame_rate(stream: VideoStream, path: Path) -> Fraction:
     return ((len(times) - 1) / (times[-1] - times[0])).limit_denominator(1001)
 
 
-def packet_span(path: Path) -> tuple[int, Fraction]:
-    """Number of video packets and the time of the last one's end, read from the whole file without decoding."""
+def packet_span(path: Path) -> tuple[int, Fraction, int]:
+    """Number of video packets, the end of the one shown last in seconds, and how often the file's clock jumps.
+
+    All packets of the file are read, none is decoded. The end is that of a clock without jumps (`Clock`), on which the parts of a
+    joined recording follow each other.
+    """
     import av
 
     count, end = 0, Fraction(0)
     with open_container(path) as container:
-        packets = container.demux(video_stream(container, path))
-        while True:
-            try:
-                packet = next(packets)
-            except (StopIteration, av.FFmpegError):
-                return count, end
-            if packet.pts is not None:
-                count += 1
-                end = max(end, (packet.pts + (packet.duration or 0)) * packet.time_base)
+        stream = video_stream(container, path)
+        clock = Clock(container, stream, sound_stream(container))
+        try:
+            for packet in clock.packets():
+                if packet.stream is stream and packet.pts is not None:
+                    count += 1
+                    length = (packet.duration or 0) * packet.time_base
+                    if length > LONGEST_PAUSE:  # up to where the clock jumps to
+                        length = Fraction(0)
+                    end = max(end, packet.pts * packet.time_base + length)
+        except av.FFmpegError:  # cut off
+            pass
+    return count, end, clock.joints
+
+
+def sound_stream(container: InputContainer) -> AudioStream | None:
+    """The stream of sound that goes with the pictures and can be decoded here; None where there is none."""
+    import av
+
+    best = container.streams.best("audio")
+    if isinstance(best, av.AudioStream) and best.codec_context is not None:
+        return best
+    return next((stream for stream in container.streams.audio if stream.codec_context is not None), None)
 
 
 def _is_cover(stream: VideoStream) -> bool:

@@ -34,18 +34,27 @@ class Detection:
 
 
 def detect_in(network: Network, image: np.ndarray, region: Roi, min_score: float = MIN_SCORE) -> list[Detection]:
-    """Faces in an upright square region of the image, best first."""
+    """Faces that stand upright in a square region of the image, itself upright or turned, best first.
+
+    A box is as large as the detector saw the face, and upright in the image whatever the region's angle.
+    """
     pixels = cut(image, region, INPUT_SIDE).astype(np.float32) / 127.5 - 1
     outputs = network.run(pixels[None])
     raw, logits = outputs["regressors"][0], outputs["classificators"][0, :, 0]
     return [
         Detection(
-            box=tuple(region.to_image(corners.reshape(2, 2)).ravel().tolist()),
+            box=_placed(corners, region),
             points=region.to_image(points),
             score=score,
         )
         for corners, points, score in decode(raw, logits, min_score)
     ]
+
+
+def _placed(corners: np.ndarray, region: Roi) -> tuple[float, float, float, float]:
+    x, y = region.to_image(corners.reshape(2, 2)).mean(axis=0).tolist()
+    half_x, half_y = ((corners[2:] - corners[:2]) * region.side / 2).tolist()
+    return x - half_x, y - half_y, x + half_x, y + half_y
 
 
 def decode(raw: np.ndarray, logits: np.ndarray, min_score: float) -> list[tuple[np.ndarray, np.ndarray, float]]:

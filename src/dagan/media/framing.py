@@ -6,13 +6,15 @@ and below, inside the picture where possible. The figures below were measured on
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from dagan.media.faces import FaceFinder, largest_face
 from dagan.media.notices import Warn, to_stderr
-from dagan.media.roi import patch
+from dagan.media.roi import Roi, cut, patch
+from dagan.media.turning import Turn, quarters, upright_angle
 
 FACE_SHARE = 0.52  # of the side, median of the training clips
 _SHARE_SPAN = (0.41, 0.69)  # what occurs in them
@@ -24,15 +26,19 @@ _FEATHER = 0.06  # of the side, over which a pasted picture fades in
 
 @dataclass(frozen=True)
 class Framing:
-    """A square region of a picture: centre and side in pixels; it may reach beyond the border, where pixels repeat."""
+    """A square region of a picture: centre and side in pixels; it may reach beyond the border, where pixels repeat.
+
+    angle: radians by which the square is turned clockwise round its centre, so that a face that leans stands upright in it.
+    """
 
     center_x: float
     center_y: float
     side: float
+    angle: float = 0.0
 
     @property
     def bounds(self) -> tuple[float, float, float, float]:
-        """left, top, right, bottom."""
+        """left, top, right, bottom, before the square is turned."""
         half = self.side / 2
         return self.center_x - half, self.center_y - half, self.center_x + half, self.center_y + half
 
@@ -46,11 +52,24 @@ def frame_still(image: np.ndarray, finder: FaceFinder, where: str = "the image",
     face = largest_face(faces, where)
     if len(faces) > 1:
         warn(f"{len(faces)} faces in {where}: the largest is used")
-    height, width = image.shape[:2]
-    return fit_box(face.box, face.height, width, height)
+    turn = Turn(upright_angle(face.lean), image.shape[1], image.shape[0])
+    box = bounds_of(turn.forward(face.outline))
+    return turned_back(fit_box(box, box[3] - box[1], *turn.size), turn)
 
 
-def fit_box(box: tuple[float, float, float, float], face_height: float, width: int, height: int) -> Framing:
+def bounds_of(points: np.ndarray) -> tuple[float, float, float, float]:
+    """left, top, right, bottom of P x 2 positions."""
+    (left, top), (right, bottom) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
+    return left, top, right, bottom
+
+
+def turned_back(framing: Framing, turn: Turn) -> Framing:
+    """An upright framing on a turned picture's canvas as a turned one in the picture itself."""
+    x, y = turn.back(np.array([framing.center_x, framing.center_y])).tolist()
+    return Framing(x, y, framing.side, turn.angle)
+
+
+def fit_box(box: tuple[float, float, float, float], face_height: float, width: float, height: float) -> Framing:
     """The square for a face, or for the union of a face's boxes in time, in a width x height picture.
 
     The face takes `FACE_SHARE` of the side, and the union fits. A picture too tight for that is taken whole as long as the
@@ -64,13 +83,13 @@ def fit_box(box: tuple[float, float, float, float], face_height: float, width: i
     return Framing(keep_inside(x, side, width), keep_inside(y, side, height), side)
 
 
-def fit_side(face_height: float, span: float, width: int, height: int) -> float:
+def fit_side(face_height: float, span: float, width: float, height: float) -> float:
     """The side of the square for a face of that height whose boxes span that much, as `fit_box` says."""
     least = max(face_height / _SHARE_SPAN[1], span / _REACH_SHARE)
     return max(min(face_height / FACE_SHARE, min(width, height)), least)
 
 
-def _is_framed(face_height: float, x: float, y: float, width: int, height: int) -> bool:
+def _is_framed(face_height: float, x: float, y: float, width: float, height: float) -> bool:
     side = min(width, height)
     square = abs(width - height) <= _SQUARE * side
     central = abs(x - width / 2) < _CENTRAL * side and abs(y - height / 2) < _CENTRAL * side
@@ -85,9 +104,12 @@ def keep_inside(centre: float, side: float, length: float) -> float:
 
 
 def crop(image: np.ndarray, framing: Framing, size: int) -> np.ndarray:
-    """The framed square of an H x W x 3 uint8 image as size x size x 3 uint8, well filtered in both directions."""
+    """The framed square of an H x W x 3 uint8 image as size x size x 3 uint8, turned upright, well filtered in both directions."""
     from PIL import Image
 
+    image, framing = _quarter_turned(image, framing)
+    if framing.angle:
+        return cut(image, Roi(framing.center_x, framing.center_y, framing.side, framing.angle), size, cubic=True)
     left, top, right, bottom = framing.bounds
     pixels, x, y = patch(image, left, top, right, bottom)
     box = (left - x, top - y, right - x, bottom - y)
@@ -98,8 +120,57 @@ def crop(image: np.ndarray, framing: Framing, size: int) -> np.ndarray:
 def paste(image: np.ndarray, result: np.ndarray, framing: Framing) -> np.ndarray:
     """A copy of `image` with `result` (size x size x 3 uint8) put back where `crop` with `framing` took it from.
 
-    It fades in over a narrow rim, except along borders of the picture that the framing reaches.
+    It is turned back as the framing is turned. It fades in over a narrow rim, except along borders of the picture that an
+    upright framing reaches.
     """
+    turns = quarters(framing.angle)
+    if turns is None:
+        return _paste_turned(image, result, framing)
+    turned, upright = _quarter_turned(image, framing)
+    return np.ascontiguousarray(np.rot90(_paste_upright(turned, result, upright), -turns))
+
+
+def _quarter_turned(image: np.ndarray, framing: Framing) -> tuple[np.ndarray, Framing]:
+    """Image and framing turned such that the framing is upright, where exact quarter turns do that; else as they are."""
+    turns = quarters(framing.angle)
+    if not turns:
+        return image, framing
+    turn = Turn(turns * math.pi / 2, image.shape[1], image.shape[0])
+    x, y = turn.forward(np.array([framing.center_x, framing.center_y])).tolist()
+    return np.rot90(image, turns), Framing(x, y, framing.side)
+
+
+def _paste_turned(image: np.ndarray, result: np.ndarray, framing: Framing) -> np.ndarray:
+    """As `paste`, for any angle."""
+    from PIL import Image
+
+    height, width = image.shape[:2]
+    cos, sin = math.cos(framing.angle), math.sin(framing.angle)
+    reach = framing.side / 2 * (abs(cos) + abs(sin))
+    x0, y0 = max(0, math.floor(framing.center_x - reach)), max(0, math.floor(framing.center_y - reach))
+    x1, y1 = min(width, math.ceil(framing.center_x + reach)), min(height, math.ceil(framing.center_y + reach))
+    if x0 >= x1 or y0 >= y1:
+        return image.copy()
+    size = len(result)
+    source = Image.fromarray(result)
+    shrink = int(size / framing.side)
+    if shrink > 1:
+        source = source.reduce(shrink)
+        size = source.width
+    step = size / framing.side
+    x, y = x0 - framing.center_x, y0 - framing.center_y
+    matrix = (
+        cos * step, sin * step, size / 2 + step * (cos * x + sin * y),
+        -sin * step, cos * step, size / 2 + step * (cos * y - sin * x),
+    )  # fmt: skip
+    rim = _ramp(0, size, 0.51, size - 0.51, size)
+    mask = Image.fromarray(np.rint(255 * rim[:, None] * rim[None, :]).astype(np.uint8))
+    scaled = np.asarray(source.transform((x1 - x0, y1 - y0), Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC))
+    weight = np.asarray(mask.transform((x1 - x0, y1 - y0), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR))
+    return _blended(image, scaled, weight[..., None].astype(np.float32) / 255, x0, y0)
+
+
+def _paste_upright(image: np.ndarray, result: np.ndarray, framing: Framing) -> np.ndarray:
     from PIL import Image
 
     height, width = image.shape[:2]
@@ -114,9 +185,15 @@ def paste(image: np.ndarray, result: np.ndarray, framing: Framing) -> np.ndarray
     inside = (box[0] - x, box[1] - y, box[2] - x, box[3] - y)
     scaled = np.asarray(Image.fromarray(pixels).resize((x1 - x0, y1 - y0), Image.Resampling.BICUBIC, box=inside, reducing_gap=3.0))
     weight = _ramp(y0, y1, top, bottom, height)[:, None, None] * _ramp(x0, x1, left, right, width)[None, :, None]
+    return _blended(image, scaled, weight, x0, y0)
+
+
+def _blended(image: np.ndarray, over: np.ndarray, weight: np.ndarray, x: int, y: int) -> np.ndarray:
+    """A copy of the image with `over` (h x w x 3) at (x, y), by weights h x w x 1 from 0 to 1."""
     pasted = image.copy()
-    under = image[y0:y1, x0:x1].astype(np.float32)
-    pasted[y0:y1, x0:x1] = np.rint(under + (scaled - under) * weight).astype(np.uint8)
+    place = pasted[y : y + over.shape[0], x : x + over.shape[1]]
+    under = place.astype(np.float32)
+    place[:] = np.rint(under + (over - under) * weight).astype(np.uint8)
     return pasted
 
 
@@ -128,3 +205,15 @@ def _ramp(start: int, stop: int, low: float, high: float, length: int) -> np.nda
     fall = np.ones_like(position) if high >= length - 0.5 else np.clip((high - position) / feather, 0, 1)
     weight = np.minimum(rise, fall)
     return weight * weight * (3 - 2 * weight)
+
+
+def middle(width: int, height: int) -> Framing:
+    """The largest square in the middle, on whole pixels, so that a square picture stays as it is."""
+    side = min(width, height)
+    return Framing((width - side) // 2 + side / 2, (height - side) // 2 + side / 2, side)
+
+
+def to_square(picture: np.ndarray, size: int) -> np.ndarray:
+    """uint8 size x size x 3: the middle of a uint8 H x W x 3 picture; itself where it has that size."""
+    height, width = picture.shape[:2]
+    return picture if (height, width) == (size, size) else crop(picture, middle(width, height), size)

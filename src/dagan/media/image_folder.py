@@ -1,4 +1,4 @@
-"""A folder of numbered images, read as a video of constant frame rate."""
+"""A folder of numbered images, or one image, read as a video of constant frame rate."""
 
 from __future__ import annotations
 
@@ -6,20 +6,19 @@ from collections.abc import Generator
 from fractions import Fraction
 from pathlib import Path
 
-import numpy as np
-
 from dagan.errors import InputError
-from dagan.media.images import IMAGE_SUFFIXES, image_files, read_image
+from dagan.media.images import image_files, read_image, shrunk
+from dagan.media.kinds import IMAGE_SUFFIXES
 from dagan.media.reader import Frame, VideoReader
 
 
 class FolderReader(VideoReader):
-    """The images of a folder in natural order. Raises InputError when there are none, or when their sizes differ."""
+    """The images of a folder in natural order, or one image. Raises InputError when there are none, or when their sizes differ."""
 
     def __init__(self, folder: Path, rate: Fraction) -> None:
         super().__init__()
         self.path = folder
-        self._files = image_files(folder)
+        self._files = image_files(folder) if folder.is_dir() else [folder]
         if not self._files:
             raise InputError(f"{folder} holds no images ({', '.join(IMAGE_SUFFIXES)}): give a video file or a folder of images")
         if rate <= 0:
@@ -42,14 +41,4 @@ class FolderReader(VideoReader):
                     f"{file} is {image.shape[1]} x {image.shape[0]} pixels, the first image of its folder {self.width} x {self.height}: "
                     "give all images of a video the same size"
                 )
-            yield Frame(_shrink(image, max_side), index / self.rate, index, 1 / self.rate)
-
-
-def _shrink(image: np.ndarray, max_side: int | None) -> np.ndarray:
-    from PIL import Image
-
-    if max_side is None or max(image.shape[:2]) <= max_side:
-        return image
-    scale = max_side / max(image.shape[:2])
-    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
-    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0))
+            yield Frame(shrunk(image, max_side), index / self.rate, index, 1 / self.rate)

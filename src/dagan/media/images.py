@@ -6,19 +6,20 @@ Pillow and its plug-ins do the decoding; it is imported on first use because the
 from __future__ import annotations
 
 import re
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dagan.errors import InputError
+from dagan.media.kinds import IMAGE_SUFFIXES, foreign_kind
 from dagan.media.output import atomic_output
+from dagan.media.pillow_image import cube_of, opened, to_eight_bits, to_srgb_array
+from dagan.media.tiff import is_deep, is_tiff, read_deep_tiff, white_is_zero
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 SMALLEST_SIDE = 16  # below this no face can be seen and no crop makes sense
 _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     ".jpg": {"quality": 95, "subsampling": 0},
@@ -66,6 +67,17 @@ def write_image(path: Path | str, array: np.ndarray, overwrite: bool = False) ->
         Image.fromarray(np.ascontiguousarray(array)).save(temporary, **_SAVE_OPTIONS.get(path.suffix.lower(), {}))
 
 
+def shrunk(image: np.ndarray, longest_side: int | None) -> np.ndarray:
+    """An H x W x 3 uint8 image scaled down to this longer side; itself where it is no longer, or where None is given."""
+    from PIL import Image
+
+    if longest_side is None or max(image.shape[:2]) <= longest_side:
+        return image
+    scale = longest_side / max(image.shape[:2])
+    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0))
+
+
 def image_files(folder: Path) -> list[Path]:
     """The image files of a folder in natural order (frame2 before frame10); hidden files are left out."""
     files = [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".") and p.is_file()]
@@ -88,26 +100,48 @@ def require_file(path: Path, kind: str) -> None:
 
 
 def _decode(path: Path) -> np.ndarray:
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, UnidentifiedImageError
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # size and EXIF warnings: the image is read all the same
-            with Image.open(path) as image:
-                if image.format == "TIFF" and _is_deep_colour(image):
-                    return _decode_tiff(path)
-                _load(image, path)
-                png = image.format == "PNG"
-                turned = ImageOps.exif_transpose(image)
-                return np.array(_to_rgb(_to_srgb(turned, image.info.get("icc_profile")), png))
+        with opened(path) as image:
+            if is_deep(image):
+                return to_srgb_array(_deep(image, path))
+            _load(image, path)
+            return to_srgb_array(image, cube_of(path))
     except Image.DecompressionBombError as error:
         raise InputError(f"{path} has too many pixels ({_first_line(error)}): make it smaller first") from error
     except UnidentifiedImageError:
-        if path.suffix.lower() in (".tif", ".tiff"):
-            return _decode_tiff(path)
-        known = path.suffix.lower() in (".heic", ".heif", ".avif", ".jxl")
-        hint = "convert it to PNG or JPEG first" if known else "give a PNG or JPEG file"
-        raise InputError(f"{path} is not an image that can be read: {hint}") from None
+        if is_tiff(path):
+            return _decode_unidentified(path)
+        if foreign := foreign_kind(path):
+            raise InputError(f"{path} is {foreign}, which is not read here: convert it to PNG or JPEG first") from None
+        raise InputError(f"{path} is not an image that can be read: give a PNG or JPEG file") from None
+
+
+def _decode_unidentified(path: Path) -> np.ndarray:
+    """A TIFF that Pillow does not know."""
+    from PIL import Image
+
+    try:
+        return to_srgb_array(read_deep_tiff(path))
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{path} has too many pixels ({_first_line(error)}): make it smaller first") from error
+    except ValueError as error:
+        raise InputError(f"{path} is a TIFF of a kind that cannot be read ({_first_line(error)}): save it as PNG") from error
+
+
+def _deep(image: Image, path: Path) -> Image:
+    """A TIFF of more than 8 bits a channel; by Pillow where tifffile does not know the compression."""
+    from PIL import ImageChops
+
+    try:
+        return read_deep_tiff(path)
+    except ValueError:
+        _load(image, path)
+        if image.mode.startswith("I;16"):  # Pillow forgets to turn those round whose white is zero
+            grey = to_eight_bits(image)
+            return ImageChops.invert(grey) if white_is_zero(image) else grey
+        return image
 
 
 def _load(image: Image, path: Path) -> None:
@@ -117,70 +151,6 @@ def _load(image: Image, path: Path) -> None:
         if "truncated" in str(error) or "broken" in str(error) or "end of file" in str(error).lower():
             raise InputError(f"{path} is cut off: its pixels end too early: give a complete file") from error
         raise
-
-
-def _to_srgb(image: Image, profile: bytes | None) -> Image:
-    """Converts from the embedded colour profile (wide-gamut phone photos, CMYK scans) where there is a usable one."""
-    if not profile or image.mode not in ("RGB", "RGBA", "CMYK"):
-        return image
-    import io
-
-    from PIL import ImageCms
-
-    try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if "srgb" in ImageCms.getProfileDescription(source).lower():
-            return image
-        mode = "RGB" if image.mode == "CMYK" else image.mode
-        converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode=mode)
-    except (ImageCms.PyCMSError, OSError):  # a damaged or unsuitable profile: the plain numbers are the best guess
-        return image
-    return converted or image
-
-
-def _to_rgb(image: Image, png: bool) -> Image:
-    from PIL import Image as Pillow
-
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        # Mode I has 32 bits, but a PNG in it (older Pillow) holds 16.
-        sixteen = image.mode.startswith("I;16") or (png and image.mode == "I")
-        return Pillow.fromarray(_to_eight_bits(np.asarray(image), sixteen)).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        pixels = image.convert("RGBA")
-        white = Pillow.new("RGBA", pixels.size, (255, 255, 255, 255))
-        return Pillow.alpha_composite(white, pixels).convert("RGB")
-    return image.convert("RGB")
-
-
-def _to_eight_bits(values: np.ndarray, sixteen: bool) -> np.ndarray:
-    """Scales 16-bit integers, or floats in [0, 1], [0, 255] or [0, 65535], to uint8."""
-    values = np.nan_to_num(values.astype(np.float64))
-    top = values.max(initial=0.0)
-    white = 65535.0 if sixteen else next((w for w in (1.0, 255.0, 65535.0) if top <= w), top)
-    return np.clip(values * (255.0 / white) + 0.5, 0, 255).astype(np.uint8)
-
-
-def _is_deep_colour(image: Image) -> bool:
-    """More than 8 bits per colour: Pillow reads such files partly wrongly."""
-    bits = image.getexif().get(258, 8)
-    return isinstance(bits, tuple) and len(bits) > 1 and max(bits) > 8
-
-
-def _decode_tiff(path: Path) -> np.ndarray:
-    """TIFF kinds Pillow does not know (16 bits per colour, float colours)."""
-    import tifffile
-
-    values = np.asarray(tifffile.imread(path, key=0))
-    if values.ndim == 3 and values.shape[0] in (3, 4) and values.shape[2] not in (3, 4):
-        values = np.moveaxis(values, 0, -1)  # stored plane by plane
-    if values.dtype != np.uint8:
-        values = _to_eight_bits(values, sixteen=values.dtype == np.uint16)
-    if values.ndim == 2:
-        values = np.repeat(values[..., None], 3, axis=2)
-    if values.shape[2] == 4:
-        alpha = values[..., 3:].astype(np.float32) / 255
-        values = np.rint(values[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
-    return np.ascontiguousarray(values[..., :3])
 
 
 def _first_line(error: Exception) -> str:

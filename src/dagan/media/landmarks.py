@@ -1,26 +1,34 @@
 """Faces with 478 landmarks: the networks of MediaPipe's Face Landmarker bundle, run as its makers run them.
 
 A detector finds rough boxes; a mesh network looks at each in a turned crop, and says how sure it is that a face is there.
+The detector sees faces that lean up to about 45 degrees, so regions are turned by quarters where it finds none upright.
 From frame to frame the crop comes from the last landmarks, and the detector rests. Landmarks are x, y in image pixels (the
 first pixel spans 0 to 1) and z in the same scale, negative towards the camera, with 0 near the middle of the head.
 """
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from dagan.errors import InputError
-from dagan.media.face_detector import detect_in, overlap, tiles, whole
+from dagan.media.face_detector import detect_in, tiles, whole
 from dagan.media.mesh_points import BLENDSHAPE_NAMES, BLENDSHAPE_POINTS, LEFT_EYE_OUTER, MESH_POINTS, RIGHT_EYE_OUTER
 from dagan.media.roi import Roi, cut, roi_around
 from dagan.media.tflite import Network
 
+BUNDLE = Path(__file__).parent / "bundled" / "face_landmarker.task"
 MIN_PRESENCE = 0.5
+# Where mesh or detector are less sure than this, the face may lie on its side, and all directions are tried. On a face that
+# stands on its head the mesh is sometimes sure of a wrong one (0.9999); the detector is then at 0.7 or less, and at 0.9 upright.
+_SURE, _SURE_DETECTION = 0.99, 0.75
+_SURE_TURNED = 0.9  # presence that is asked of faces seen in a turned region: three more directions are three more chances to err
+_MOST_TURNED_TILES = 12
+_QUARTERS = (math.pi / 2, math.pi, -math.pi / 2)
 _MESH_SIDE = 256
 _NEAR = 2.5  # a lost face is looked for in a square this many times the last crop
 _LANDMARKS, _PRESENCE, _BLENDSHAPES = "Identity", "Identity_1", "StatefulPartitionedCall:0"
@@ -42,30 +50,26 @@ class Face:
 
 
 class FaceLandmarker:
-    """Finds and follows faces with the networks of the bundle at `path`.
+    """Finds and follows faces with the networks of the bundle that ships with the package.
 
-    num_threads: of each network. Not to be shared by threads. Raises InputError when the file is no such bundle, and
-    ImportError without ai-edge-litert.
+    num_threads: the number of threads of each network. One landmarker must not be shared by threads.
     """
 
-    def __init__(self, path: Path | str, num_threads: int = 1) -> None:
-        contents = read_bundle(Path(path))
-        try:
-            self._detector, self._mesh, self._blendshapes = (Network(content, num_threads) for content in contents)
-        except ValueError as error:
-            raise InputError(f"{path} is no usable face landmarker bundle ({error}): download it again") from error
-        if not {_LANDMARKS, _PRESENCE} <= set(self._mesh.outputs) or _BLENDSHAPES not in self._blendshapes.outputs:
-            raise InputError(f"{path} is another version of the face landmarker bundle than can be used here: download it again")
+    def __init__(self, num_threads: int = 1) -> None:
+        with zipfile.ZipFile(BUNDLE) as bundle:
+            self._detector, self._mesh, self._blendshapes = (Network(bundle.read(part), num_threads) for part in _PARTS)
 
     def detect(self, image: np.ndarray, *, thorough: bool = True) -> list[Face]:
         """All faces in an H x W x 3 uint8 image, largest first.
 
-        When the whole image shows none, `thorough` looks again in ever smaller tiles: up to about a second for no face.
+        Faces may lean by any angle. When the whole image shows none, `thorough` looks again in ever smaller tiles: up to
+        about a second for no face.
         """
-        faces = self._faces_in(image, [whole(image)])
+        faces = self._faces_around(image, [whole(image)])
         if not faces and thorough:
             for regions in tiles(image):
-                faces = self._faces_in(image, regions)
+                few = len(regions) <= _MOST_TURNED_TILES
+                faces = self._faces_around(image, regions) if few else self._faces_in(image, regions)
                 if faces:
                     break
         return faces
@@ -79,7 +83,7 @@ class FaceLandmarker:
         if face is not None:
             return face
         roi = _roi_of(previous.landmarks)
-        near = self._faces_in(image, [Roi(roi.x, roi.y, roi.side * _NEAR)])
+        near = self._faces_in(image, [Roi(roi.x, roi.y, roi.side * _NEAR, roi.angle)])
         faces = near or self.detect(image, thorough=False)
         return faces[0] if faces else None
 
@@ -87,16 +91,28 @@ class FaceLandmarker:
         """The face where these landmarks (478 x 3) of an earlier image are; None when the mesh is not sure of it."""
         return self._look(image, _roi_of(landmarks))
 
+    def _faces_around(self, image: np.ndarray, regions: list[Roi]) -> list[Face]:
+        """Faces in upright regions; where none is seen for sure, those in the same regions turned by quarters too."""
+        found = self._candidates(image, regions)
+        if not any(score >= _SURE_DETECTION and face.score >= _SURE for score, face in found):
+            turned = [replace(region, angle=angle) for region in regions for angle in _QUARTERS]
+            found += [(score, face) for score, face in self._candidates(image, turned) if face.score >= _SURE_TURNED]
+        return _distinct(found)
+
     def _faces_in(self, image: np.ndarray, regions: list[Roi]) -> list[Face]:
-        faces: list[Face] = []
+        return _distinct(self._candidates(image, regions))
+
+    def _candidates(self, image: np.ndarray, regions: list[Roi]) -> list[tuple[float, Face]]:
+        """What the detector sees and the mesh agrees with, each with the detector's score; one face may be there several times."""
+        found = []
         for region in regions:
-            for found in detect_in(self._detector, image, region):
-                face = self._look(image, roi_around(found.box, found.points[0], found.points[1]))
+            for seen in detect_in(self._detector, image, region):
+                face = self._look(image, roi_around(seen.box, seen.points[0], seen.points[1]))
                 # The second look has the crop that the mesh itself asks for, as in tracking: both then agree.
                 face = face and self._look(image, _roi_of(face.landmarks))
-                if face is not None and not any(_same(face, other) for other in faces):
-                    faces.append(face)
-        return sorted(faces, key=_area, reverse=True)
+                if face is not None:
+                    found.append((seen.score, face))
+        return found
 
     def _look(self, image: np.ndarray, roi: Roi) -> Face | None:
         """The face that fills a region; None when the mesh does not believe in it."""
@@ -115,17 +131,6 @@ class FaceLandmarker:
         return self._blendshapes.run(points[None])[_BLENDSHAPES].reshape(-1)
 
 
-def read_bundle(path: Path) -> list[bytes]:
-    """The three networks of a bundle: detector, mesh, blendshapes. Raises InputError when the file is missing or no bundle."""
-    if not path.is_file():
-        raise InputError(f"{path} does not exist: give the path of face_landmarker.task")
-    try:
-        with zipfile.ZipFile(path) as bundle:
-            return [bundle.read(part) for part in _PARTS]
-    except (zipfile.BadZipFile, KeyError, OSError, EOFError) as error:
-        raise InputError(f"{path} is no face landmarker bundle ({error}): give the path of face_landmarker.task") from error
-
-
 def _roi_of(landmarks: np.ndarray) -> Roi:
     return roi_around(_box(landmarks), landmarks[RIGHT_EYE_OUTER], landmarks[LEFT_EYE_OUTER])
 
@@ -136,9 +141,21 @@ def _box(landmarks: np.ndarray) -> tuple[float, float, float, float]:
     return x0, y0, x1, y1
 
 
+def _distinct(found: list[tuple[float, Face]]) -> list[Face]:
+    """Of faces at one place that of which the detector is surest, largest first: a face that stands upright in its region."""
+    kept: list[Face] = []
+    for _, face in sorted(found, key=lambda pair: pair[0], reverse=True):
+        if not any(_same(face, other) for other in kept):
+            kept.append(face)
+    return sorted(kept, key=_area, reverse=True)
+
+
 def _area(face: Face) -> float:
     return (face.box[2] - face.box[0]) * (face.box[3] - face.box[1])
 
 
 def _same(face: Face, other: Face) -> bool:
-    return bool(overlap(np.array(face.box), np.array([other.box]))[0] > 0.4)
+    """Whether the smaller box lies in the other one by more than half."""
+    a, b = np.array(face.box), np.array(other.box)
+    shared = np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0, None).prod()
+    return bool(shared > 0.5 * min(_area(face), _area(other)))

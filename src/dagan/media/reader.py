@@ -21,12 +21,23 @@ class Frame:
     """One picture of a video: H x W x 3 uint8 RGB, and when it is shown.
 
     time: seconds after the first frame, exact. index: from 0. duration: seconds until the next frame or the end.
+    place: left, top, width and height of what the frame fills of the picture, where it is of other proportions than the first
+    and stands on black; None where it fills all.
     """
 
     image: np.ndarray
     time: Fraction
     index: int
     duration: Fraction
+    place: tuple[int, int, int, int] | None = None
+
+    @property
+    def filled(self) -> np.ndarray:
+        """The picture without black beside it."""
+        if self.place is None:
+            return self.image
+        left, top, width, height = self.place
+        return self.image[top : top + height, left : left + width]
 
 
 class VideoReader(abc.ABC):

@@ -42,9 +42,11 @@ def roi_around(box: tuple[float, float, float, float], right_eye: np.ndarray, le
     return Roi((box[0] + box[2]) / 2, (box[1] + box[3]) / 2, side, angle)
 
 
-def cut(image: np.ndarray, roi: Roi, size: int) -> np.ndarray:
-    """The region as size x size x 3 uint8, bilinear, averaged first where it shrinks; beyond the border pixels repeat."""
+def cut(image: np.ndarray, roi: Roi, size: int, *, cubic: bool = False) -> np.ndarray:
+    """The region as size x size x 3 uint8, bilinear or bicubic, averaged first where it shrinks; beyond the border pixels repeat."""
     from PIL import Image
+
+    resampling = Image.Resampling.BICUBIC if cubic else Image.Resampling.BILINEAR
 
     cos, sin = math.cos(roi.angle), math.sin(roi.angle)
     reach = roi.side / 2 * (abs(cos) + abs(sin)) + 2
@@ -60,7 +62,7 @@ def cut(image: np.ndarray, roi: Roi, size: int) -> np.ndarray:
         cos * step, -sin * step, x - half * step * (cos - sin),
         sin * step, cos * step, y - half * step * (sin + cos),
     )  # fmt: skip
-    return np.asarray(source.transform((size, size), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR))
+    return np.asarray(source.transform((size, size), Image.Transform.AFFINE, matrix, resampling))
 
 
 def patch(image: np.ndarray, left: float, top: float, right: float, bottom: float) -> tuple[np.ndarray, int, int]:

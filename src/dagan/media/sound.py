@@ -1,68 +1,77 @@
-"""The sound of a driving video, carried into the output: packets as they are where the format allows it, else re-encoded.
+"""The sound of a driving video, carried into the output: packets as they are where that is safe, else encoded anew.
 
 Times here are the output's: 0 is its first frame. Sound is fed along with the pictures, so that memory stays bounded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dagan.media.container import open_container
+import numpy as np
+
+from dagan.media.notices import Warn
+from dagan.media.output import DISK_FULL
+from dagan.media.sound_check import JITTER, Encoding, SoundCheck, add_encoder, open_sound
 
 if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
+    from av.audio.resampler import AudioResampler
     from av.audio.stream import AudioStream
     from av.container import OutputContainer
     from av.packet import Packet
 
-# What players can be expected to play in each format (None: anything). Other codecs are re-encoded.
-_COPIED: dict[str, set[str] | None] = {
-    ".mp4": {"aac", "mp3", "ac3", "eac3", "alac", "opus", "flac"},
-    ".m4v": {"aac", "mp3", "ac3", "eac3", "alac"},
-    ".mov": {"aac", "mp3", "ac3", "eac3", "alac", "pcm_s16le", "pcm_s16be", "pcm_s24le", "pcm_s24be"},
-    ".mkv": None,
-    ".webm": {"opus", "vorbis"},
-}
 # Formats whose edit list hides what comes before time 0. The others would have to shift the pictures to make room for it.
 _HIDING = {".mp4", ".m4v", ".mov"}
-SOUND_SUFFIXES = tuple(_COPIED)
-_JITTER = Fraction(1, 50)
-_AAC_RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 64_000, 88_200, 96_000)
+_AVERAGED_FRAMES = 16
+_LASTING_JITTER = 0.004  # seconds by which sound may be off for good; lips and sound are seen apart from 0.02 s on
 
 
 class SoundTrack:
     """One sound stream on its way from `source` into `output`; `origin` seconds of the source's clock become time 0.
 
-    To be made before the output's header is written. copied: whether packets go over as they are.
+    To be made before the output's header is written, with a `check` that found a way. warn: hears of sound that ends early because
+    it cannot be carried on: the pictures go on without it. written: packets handed over so far.
     """
 
-    def __init__(self, source: Path, output: OutputContainer, suffix: str, origin: Fraction) -> None:
-        import av
-
-        self._input = open_container(source)
-        best = self._input.streams.best("audio")
-        self._source = best if isinstance(best, av.AudioStream) else self._input.streams.audio[0]
+    def __init__(self, source: Path, output: OutputContainer, suffix: str, origin: Fraction, check: SoundCheck, warn: Warn) -> None:
+        self._path, self._warn = source, warn
+        self._input, self._clock, stream = open_sound(source)
+        assert stream is not None
+        self._source = stream
         self._output = output
         self._origin = origin
-        allowed = _COPIED[suffix]
-        self.copied = allowed is None or self._source.codec_context.codec.canonical_name in allowed
         self._hides_run_in = suffix in _HIDING
-        self._target: AudioStream = output.add_stream_from_template(self._source) if self.copied else self._add_encoder(suffix)
-        self._packets = self._copy() if self.copied else self._encode()
+        self.written = 0
+        if check.copied:
+            self._target: AudioStream = output.add_stream_from_template(stream)
+            self._packets = self._copy()
+        else:
+            assert check.encoding is not None
+            self._target = add_encoder(output, check.encoding)
+            self._packets = self._encode(check.encoding)
         self._waiting: tuple[Fraction, Packet] | None = None
 
     def feed(self, until: Fraction) -> None:
         """Hands on all sound that starts before `until` seconds."""
-        while True:
-            if self._waiting is None:
-                self._waiting = next(self._packets, None)
-            if self._waiting is None or self._waiting[0] >= until:
-                return
-            packet, self._waiting = self._waiting[1], None
-            self._output.mux_one(packet)
+        import av
+
+        try:
+            while True:
+                if self._waiting is None:
+                    self._waiting = next(self._packets, None)
+                if self._waiting is None or self._waiting[0] >= until:
+                    return
+                packet, self._waiting = self._waiting[1], None
+                self._output.mux_one(packet)
+                self.written += 1
+        except (av.FFmpegError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno in DISK_FULL:
+                raise
+            self._packets.close()
+            self._warn(f"the sound of {self._path} is left out from {float(until):.1f} s on: it cannot be written ({error})")
 
     def close(self) -> None:
         """Lets go of the source file."""
@@ -89,75 +98,115 @@ class SoundTrack:
             packet.stream = self._target
             yield time, packet
 
-    def _encode(self) -> Generator[tuple[Fraction, Packet]]:
-        """The source's sound decoded, cut at time 0 to the sample, and encoded for the target."""
+    def _encode(self, encoding: Encoding) -> Generator[tuple[Fraction, Packet]]:
+        """The source's sound decoded, laid on one line from time 0 on without gaps, and encoded for the target."""
         import av
 
-        expected = Fraction(-1)
+        line = _Line(encoding)
         for packet in self._demux():
             try:
                 frames = self._source.decode(packet)
-            except (av.FFmpegError, ValueError):  # a damaged piece of sound: the picture matters more
+            except (av.FFmpegError, ValueError):  # a damaged piece of sound: silence takes its place
                 continue
             for frame in frames:
-                if frame.pts is None or frame.time_base is None:
-                    continue
-                time = frame.pts * Fraction(frame.time_base) - self._origin
-                if abs(time - expected) < _JITTER:  # time stamps rounded to 1/1000 s must not tear the samples apart
-                    time = expected
-                expected = time + Fraction(frame.samples, frame.sample_rate)
-                kept = _from_zero(frame, time)
-                if kept is not None:
-                    yield from _timed(self._target.encode(kept))
+                time = None if frame.pts is None or frame.time_base is None else float(frame.pts * frame.time_base - self._origin)
+                for ready in line.add(frame, time):
+                    yield from _timed(self._target.encode(ready))
+        for ready in line.flush():
+            yield from _timed(self._target.encode(ready))
         yield from _timed(self._target.encode(None))
 
     def _demux(self) -> Iterator[Packet]:
         import av
 
         try:
-            yield from self._input.demux(self._source)
+            for packet in self._clock.packets():
+                if packet.stream is self._source:
+                    yield packet
         except av.FFmpegError:  # cut off: what came before is all there is
             return
 
-    def _add_encoder(self, suffix: str) -> AudioStream:
-        """AAC, or Opus in WebM, at the source's sampling rate where the codec has it; more than two channels become stereo."""
+
+class _Line:
+    """Decoded frames of any rate, layout and sample format in, frames of one kind out that follow each other from time 0 on.
+
+    Pauses become silence. Of sound that overlaps what is there already, the overlapping part is left out.
+    """
+
+    def __init__(self, encoding: Encoding) -> None:
+        self._rate, self._layout = encoding.rate, encoding.layout
+        self._resampler: AudioResampler | None = None
+        self._kind: tuple[int, str, str] | None = None
+        self._expected = 0.0  # seconds at which the next frame starts if it follows the one before
+        self._late = 0.0  # by how many seconds frames came later than expected, averaged over the last ones
+        self._place = 0  # the sample of the line at which the resampler's next one belongs
+        self._length = 0  # of the line so far, in samples
+
+    def add(self, frame: AudioFrame, time: float | None) -> Iterator[AudioFrame]:
+        """What is ready after a frame that starts at `time` seconds; None: that follows the one before."""
         import av
 
-        source = self._source.codec_context
-        mono = source.layout.nb_channels == 1
-        if suffix == ".webm":
-            rate, codec = 48_000, "libopus"
-        else:
-            rate, codec = min(_AAC_RATES, key=lambda known: abs(known - source.sample_rate)), "aac"
-        stream = self._output.add_stream(codec, rate=rate)
-        assert isinstance(stream, av.AudioStream)
-        stream.codec_context.layout = "mono" if mono else "stereo"
-        stream.codec_context.bit_rate = 96_000 if mono else 192_000
-        return stream
+        frame = _with_layout(frame)
+        kind = (frame.sample_rate, frame.layout.name, frame.format.name)
+        follows = time is None or (self._kind is not None and self._is_on_time(time))
+        if not follows or kind != self._kind:
+            yield from self.flush()
+            self._kind, self._late = kind, 0.0
+            self._resampler = av.AudioResampler("fltp", self._layout, self._rate)
+            self._expected = self._expected if time is None else time
+            self._place = round(self._expected * self._rate)
+        assert self._resampler is not None
+        self._expected += frame.samples / frame.sample_rate
+        frame.pts = None  # the resampler would see gaps where times are rounded
+        yield from self._lay(self._resampler.resample(frame))
+
+    def _is_on_time(self, time: float) -> bool:
+        """Whether a frame that says it starts at `time` follows the one before: its time is off by little, and not always to one side."""
+        late = time - self._expected
+        self._late += (late - self._late) / _AVERAGED_FRAMES
+        return abs(late) < JITTER and abs(self._late) < _LASTING_JITTER
+
+    def flush(self) -> Iterator[AudioFrame]:
+        """What the resampler still holds."""
+        if self._resampler is not None:
+            yield from self._lay(self._resampler.resample(None))
+            self._resampler = None
+
+    def _lay(self, frames: Iterable[AudioFrame | None]) -> Iterator[AudioFrame]:
+        for frame in frames:
+            if frame is None:  # a resampler that has nothing to do hands on the end too
+                continue
+            samples = frame.to_ndarray()[:, max(0, self._length - self._place) :]
+            self._place += frame.samples
+            if samples.shape[1]:
+                while (missing := self._place - samples.shape[1] - self._length) > 0:
+                    yield self._frame(np.zeros((samples.shape[0], min(missing, self._rate)), np.float32))
+                yield self._frame(samples)
+
+    def _frame(self, samples: np.ndarray) -> AudioFrame:
+        import av
+
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), format="fltp", layout=self._layout)
+        frame.sample_rate, frame.time_base, frame.pts = self._rate, Fraction(1, self._rate), self._length
+        self._length += samples.shape[1]
+        return frame
+
+
+def _with_layout(frame: AudioFrame) -> AudioFrame:
+    """The frame, its channels averaged into one where it does not say where they belong: they cannot be mixed otherwise."""
+    import av
+
+    if frame.layout.nb_channels <= 2 or not frame.layout.name.endswith("channels"):
+        return frame
+    samples = frame.to_ndarray()
+    if not frame.format.is_planar:
+        samples = samples.reshape(-1, frame.layout.nb_channels).T
+    mixed = samples.mean(0, keepdims=True).astype(samples.dtype)
+    single = av.AudioFrame.from_ndarray(mixed, format=frame.format.name, layout="mono")
+    single.sample_rate = frame.sample_rate
+    return single
 
 
 def _timed(packets: list[Packet]) -> Iterator[tuple[Fraction, Packet]]:
     for packet in packets:
         yield (packet.pts or 0) * Fraction(packet.time_base), packet
-
-
-def _from_zero(frame: AudioFrame, time: Fraction) -> AudioFrame | None:
-    """The part of a frame starting at `time` that lies after 0, stamped in samples; None when nothing does."""
-    import av
-
-    rate = frame.sample_rate
-    cut = max(0, round(-time * rate))
-    if cut >= frame.samples:
-        return None
-    if cut:
-        samples = frame.to_ndarray()
-        whole, channels = frame, frame.layout.nb_channels
-        frame = av.AudioFrame.from_ndarray(
-            samples[:, cut:].copy() if frame.format.is_planar else samples[:, cut * channels :].copy(),
-            format=whole.format.name,
-            layout=whole.layout.name,
-        )
-        frame.sample_rate = rate
-    frame.time_base = Fraction(1, rate)
-    frame.pts = round((time + Fraction(cut, rate)) * rate)
-    return frame

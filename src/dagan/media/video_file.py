@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dagan.media import container as files
-from dagan.media.colour import to_rgb
+from dagan.media.clock import LONGEST_PAUSE, Clock, clock_may_jump
+from dagan.media.interlace import deinterlaced
 from dagan.media.reader import Frame, VideoReader
+from dagan.media.screen import Place, Screen
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -22,19 +24,22 @@ if TYPE_CHECKING:
 
 
 class FileReader(VideoReader):
-    """The frames of a video file. Raises InputError when it is missing, no video, or has no frame that can be decoded."""
+    """The frames of a video file. Raises InputError when it is missing, no video, or has no frame that can be decoded.
 
-    def __init__(self, path: Path) -> None:
+    threads: whether the decoder may use several; it should not where many files are read at a time.
+    """
+
+    def __init__(self, path: Path, threads: bool = True) -> None:
         super().__init__()
         self.path = path
+        self._threads = threads
         with files.open_container(path) as container:
             stream = files.video_stream(container, path)
             first = files.first_frame(container, stream, path)
             self._stream_index = stream.index
-            self._turn = files.frame_turn(first)
-            self._stored_size = _square_pixel_size(first, stream)
-            self.width, self.height = self._stored_size[::-1] if self._turn.transpose else self._stored_size
-            self.rotation = self._turn.degrees
+            self._screen = Screen(first, stream, container)
+            self.width, self.height = self._screen.width, self._screen.height
+            self.rotation = self._screen.degrees
             self.start = files.frame_time(first, stream) or Fraction(0)
             self.time_base = Fraction(first.time_base or stream.time_base or Fraction(1, 90_000))
             self.has_audio = bool(container.streams.audio)
@@ -42,45 +47,47 @@ class FileReader(VideoReader):
             self._header_frames = stream.frames
             self._counts_all = "mov" not in container.format.name.split(",")  # MOV and MP4 also count frames cut away by edits
             self._video_end, self._file_end = _header_ends(stream, container)
-        count = self._header_frames
-        if self._file_end is None:  # a recording that was never finished: no length in its header
-            count, last = files.packet_span(path)
-            self.duration = max(last - self.start, 1 / self.rate)
-        else:
-            self.duration = max(self._file_end - self.start, 1 / self.rate)
+            may_jump = clock_may_jump(container)
+        count, length = self._header_frames, None if self._file_end is None else self._file_end - self.start
+        # A recording that was never finished has no length in its header, and one whose clock jumps has a wrong one.
+        if length is None or may_jump or length > LONGEST_PAUSE:
+            packets, last, joints = files.packet_span(path)
+            if length is None or joints:
+                count, length = packets, last - self.start
+                measured = packets / max(length, self.time_base)
+                if not 0.8 < measured / self.rate < 1.25:  # the header's average counts the jumps as time
+                    self.rate = measured.limit_denominator(1001)
+        self.duration = max(length, 1 / self.rate)
         self.frame_count = count or max(1, round(self.duration * self.rate))
 
     def _read(self, step: int, max_side: int | None) -> Generator[Frame]:
         """Holds every picture back until the next one's time is known, which gives its duration."""
-        scale = min(1.0, max_side / max(self._stored_size)) if max_side else 1.0
-        width, height = (max(1, round(side * scale)) for side in self._stored_size)
-        held: tuple[np.ndarray | None, Fraction, int] | None = None
+        held: tuple[np.ndarray | None, Fraction, int, Place | None] | None = None
         duration = 1 / self.rate
         with closing(self._decode()) as decoded:
-            for index, (frame, time) in enumerate(decoded):
+            for index, (frame, (time, stream)) in enumerate(deinterlaced(decoded)):
                 if held is not None and held[0] is not None:
-                    yield Frame(held[0], held[1], held[2], time - held[1])
-                image = None
-                if index % step == 0:
-                    image = self._turn.apply(to_rgb(frame, width, height, fast=max_side is not None))
-                held = (image, time, index)
+                    yield Frame(held[0], held[1], held[2], time - held[1], held[3])
+                image, place = self._screen.picture(frame, stream, max_side) if index % step == 0 else (None, None)
+                held = (image, time, index, place)
                 duration = frame.duration * self.time_base if frame.duration else 1 / self.rate
         if held is not None and held[0] is not None:
-            if self._video_end is not None and not self.truncated and self._video_end > self.start + held[1]:
-                duration = self._video_end - self.start - held[1]
-            yield Frame(held[0], held[1], held[2], duration)
+            left = None if self._video_end is None or self._shifted else self._video_end - self.start - held[1]
+            if left is not None and left > 0 and not self.truncated:
+                duration = left
+            yield Frame(held[0], held[1], held[2], duration, held[3])
 
-    def _decode(self) -> Generator[tuple[VideoFrame, Fraction]]:
+    def _decode(self) -> Generator[tuple[VideoFrame, tuple[Fraction, VideoStream]]]:
         """All frames that can be decoded, with strictly increasing times from 0 on; counts what goes wrong."""
         import av
 
         self.frames_read, self.truncated, self.damaged = 0, False, 0
-        self._failed, self._seen_to = False, self.start
+        self._failed, self._shifted, self._seen_to = False, False, self.start
         previous = Fraction(0)
         with files.open_container(self.path) as container:
             stream = container.streams[self._stream_index]
             assert isinstance(stream, av.VideoStream)
-            stream.thread_type = "AUTO"
+            stream.thread_type = "AUTO" if self._threads else "NONE"
             for packet in self._packets(container, stream):
                 for frame in self._decode_packet(stream, packet):
                     stamp = files.frame_time(frame, stream)
@@ -92,20 +99,23 @@ class FileReader(VideoReader):
                     previous = time
                     self._seen_to = max(self._seen_to, self.start + time + (frame.duration or 0) * self.time_base)
                     self.frames_read += 1
-                    yield frame, time
+                    yield frame, (time, stream)
         self.truncated = self._failed or self._is_short()
 
     def _packets(self, container: InputContainer, stream: VideoStream) -> Iterator[Packet | None]:
-        """The packets of the video stream, the last ones empty: they flush the decoder, also after a read error."""
+        """The packets of the video stream on a clock without jumps, the last ones empty: they flush the decoder, also after a read error.
+
+        Where only the file as a whole has a length, its sound tells too whether the end was reached.
+        """
         import av
 
-        # Where only the file as a whole has a length, its sound tells too whether the end was reached.
-        sound = container.streams.audio[:1] if self._video_end is None else ()
+        clock = Clock(container, stream, files.sound_stream(container))
         try:
-            for packet in container.demux([stream, *sound]):
+            for packet in clock.packets():
+                self._shifted = clock.joints > 0
                 if packet.stream is stream:
                     yield packet
-                elif packet.pts is not None:
+                elif packet.pts is not None and self._video_end is None:
                     self._seen_to = max(self._seen_to, (packet.pts + (packet.duration or 0)) * packet.time_base)
         except av.FFmpegError:
             self._failed = True
@@ -123,7 +133,9 @@ class FileReader(VideoReader):
             return []
 
     def _is_short(self) -> bool:
-        """Whether the header promised more than was found, with room for headers that round."""
+        """Whether the header promised more than was found, with room for headers that round; it knows nothing of jumps of the clock."""
+        if self._shifted:
+            return False
         if self._header_frames and self.frames_read >= self._header_frames:
             return False
         if self._counts_all and self._header_frames and self.frames_read < self._header_frames - 2:
@@ -131,14 +143,6 @@ class FileReader(VideoReader):
         if self._video_end is not None:
             return self._seen_to < self._video_end - max(3 / self.rate, Fraction(1, 4))
         return self._file_end is not None and self._seen_to < self._file_end - max(3 / self.rate, Fraction(1, 2))
-
-
-def _square_pixel_size(frame: VideoFrame, stream: VideoStream) -> tuple[int, int]:
-    """Stored width and height with pixels made square by widening (old camcorders store narrow ones)."""
-    aspect = Fraction(stream.sample_aspect_ratio or 1)
-    if not Fraction(1, 4) < aspect < 4:
-        aspect = Fraction(1)
-    return max(1, round(frame.width * aspect)), frame.height
 
 
 def _header_ends(stream: VideoStream, container: InputContainer) -> tuple[Fraction | None, Fraction | None]:

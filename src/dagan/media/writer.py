@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack, suppress
 from fractions import Fraction
+from math import ceil
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -11,13 +12,14 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from dagan.errors import InputError
+from dagan.media.animation_formats import ANIMATIONS, FINEST_CLOCK, GifPalette, Pace, set_last_delay
 from dagan.media.colour import from_rgb, tag_stream
 from dagan.media.container import open_container, start_time
-from dagan.media.gif import GifPalette
 from dagan.media.hardware import HARDWARE, SUFFIXES, HardwareEncoder, find_hardware_encoder
 from dagan.media.notices import Warn, to_stderr
 from dagan.media.output import atomic_output
-from dagan.media.sound import SOUND_SUFFIXES, SoundTrack
+from dagan.media.sound import SoundTrack
+from dagan.media.sound_check import SOUND_SUFFIXES, check_sound
 
 if TYPE_CHECKING:
     from av.packet import Packet
@@ -30,6 +32,9 @@ _CODECS = {
     ".mkv": ("libx264", "h264_videotoolbox", "mpeg4"),
     ".webm": ("libvpx-vp9", "libvpx"),
     ".gif": ("gif",),
+    ".webp": ("libwebp",),
+    ".png": ("apng",),
+    ".apng": ("apng",),
 }
 VIDEO_SUFFIXES = tuple(_CODECS)
 _CRF = {"libx264": 18, "libx265": 20, "libvpx-vp9": 24, "libvpx": 10, "libsvtav1": 24}
@@ -38,8 +43,11 @@ _OPTIONS = {
     "libvpx-vp9": {"deadline": "good", "cpu-used": "4", "row-mt": "1"},
     "libvpx": {"deadline": "good", "cpu-used": "4"},
     "mpeg4": {"qscale": "3"},
+    "libwebp": {"quality": "90"},
+    "gif": {"gifflags": "-offsetting-transdiff"},  # each frame has its own palette: the same numbers are other colours in the one before
 }
 _COARSEST_CLOCK = 10_000  # ticks a second; a clock made from a frame rate is refined to it, so that uneven times fit too
+_FINEST_CLOCK = 1_000_000  # MP4 counts how long a frame is shown in 32 bits: with finer ticks, minutes would not fit
 _MPEG4_TICKS = 65_535  # that codec counts no finer
 
 
@@ -48,8 +56,9 @@ class VideoWriter:
     exception (Ctrl-C too) leaves no file behind.
 
     width, height: of the frames; an odd last row or column is doubled, because the pixel format pairs them.
-    rate: average frames a second. time_base: clock tick for frame times (the driving video's, to keep them exact); WebM and
-    MKV round times to 1/1000 s, GIF to 1/100 s. audio_from: file whose sound, if any, goes along from `audio_start` seconds
+    rate: average frames a second. time_base: clock tick for frame times (the driving video's, to keep them exact); WebM, MKV and
+    WebP round times to 1/1000 s, GIF to 1/100 s. An animated picture (GIF, WebP, PNG) lacks the frames that would be shown too
+    briefly for its format: see `dagan.media.animation_formats`. audio_from: file whose sound, if any, goes along from `audio_start` seconds
     after its first frame on, until the last frame's end. codec, crf: encoder and quality (lower is better) instead of the format's; codec
     "hardware": one of the machine's where there is one. warn: hears where there is none, and of sound that a format cannot hold.
     Raises InputError for a suffix or codec that cannot be written, an existing file without `overwrite`, a full disk, and when no
@@ -89,19 +98,25 @@ class VideoWriter:
             if codec == HARDWARE:
                 warn(f"no hardware encoder for {self._suffix} files opens here: {self._codec} is used")
         self._crf = _CRF.get(self._codec) if crf is None else crf
+        self._animation = ANIMATIONS.get(self._suffix)
         self._time_base = self._clock(time_base)
         self._audio_from = Path(audio_from) if audio_from is not None else None
         self._audio_start = Fraction(audio_start)
         self._overwrite = overwrite
         self._palette = GifPalette() if self._suffix == ".gif" else None
+        self._pace: Pace | None = None
+        if self._animation is not None:
+            self._pace = Pace(ceil(self._animation.shortest / self._time_base), self._animation.longest)
+            pix_fmt = self._animation.pixel_format
+        self._frame_format = pix_fmt
         self._pix_fmt = "pal8" if self._palette else pix_fmt
-        self._frame_format = "rgb24" if self._palette else pix_fmt
         self._padding = _padding(width, height, self._pix_fmt)
         self._sound: SoundTrack | None = None
         self._held: Packet | None = None
         self._first_dts = 0
         self._first_pts = 0
-        self._last_pts = -1
+        self._last_pts = -1  # of the frames given
+        self._last_shown = -1  # of those that were not left out
         self._end = Fraction(0)
         self.frames_written = 0
 
@@ -111,7 +126,11 @@ class VideoWriter:
         with ExitStack() as stack:
             temporary = stack.enter_context(atomic_output(self.path, self._overwrite))
             options = {"movflags": "+faststart"} if self._suffix in (".mp4", ".m4v", ".mov") else {}
-            self._output = av.open(f"file:{temporary}", "w", options=options)
+            name = None
+            if self._animation is not None:
+                name, options = self._animation.name, self._animation.options
+            self._temporary = temporary
+            self._output = av.open(f"file:{temporary}", "w", format=name, options=options)
             stack.callback(self._close_quietly)
             self._open_video()
             self._open_sound(stack)
@@ -121,21 +140,33 @@ class VideoWriter:
     def write(self, image: np.ndarray, time: Fraction, duration: Fraction | None = None) -> None:
         """Adds a frame shown from `time` seconds on, for `duration` (default 1 / rate; it counts for the last frame only).
 
-        Times must increase; two that fall on one tick of the clock are put one tick apart.
+        Times must increase; two that fall on one tick of a video's clock are put one tick apart.
         """
         if image.shape != (self.height, self.width, 3) or image.dtype != np.uint8:
             raise ValueError(f"a frame of this video is uint8 {(self.height, self.width, 3)}, got {image.dtype} {image.shape}")
-        pts = max(round(time / self._time_base), self._last_pts + 1)
-        frame = from_rgb(np.pad(image, self._padding, mode="edge") if np.any(self._padding) else image, self._frame_format)
-        frame.pts, frame.time_base = pts, self._time_base
-        self._first_pts = self._first_pts if self.frames_written else pts
+        pts = round(time / self._time_base)
+        if self._pace is None:
+            pts = max(pts, self._last_pts + 1)
         self._last_pts = pts
         self._end = pts * self._time_base + (duration or 1 / self._rate)
         self.frames_written += 1
-        for ready in self._palette.reduce(frame) if self._palette else (frame,):
-            self._encode(ready)
+        for shown in self._pace.add(image, pts) if self._pace else ((image, pts),):
+            self._show(*shown)
         if self._sound is not None:
             self._sound.feed(time)
+
+    def _show(self, image: np.ndarray, pts: int) -> None:
+        frame = from_rgb(np.pad(image, self._padding, mode="edge") if np.any(self._padding) else image, self._frame_format)
+        frame.pts, frame.time_base = pts, self._time_base
+        self._first_pts = pts if self._last_shown < 0 else self._first_pts
+        self._last_shown = pts
+        for ready in self._palette.reduce(frame) if self._palette else (frame,):
+            self._encode(ready)
+
+    @property
+    def has_sound(self) -> bool:
+        """Whether sound was written, so far as is known: to be asked after the end."""
+        return self._sound is not None and self._sound.written > 0
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if error is not None:
@@ -147,6 +178,8 @@ class VideoWriter:
     def _finish(self) -> None:
         if self.frames_written == 0:
             raise InputError(f"{self.path} is not written: there was no frame to write")
+        for shown in self._pace.finish(round(self._end / self._time_base)) if self._pace else ():
+            self._show(*shown)
         for ready in self._palette.reduce(None) if self._palette else ():
             self._encode(ready)
         self._encode(None)
@@ -155,6 +188,8 @@ class VideoWriter:
         if self._sound is not None:
             self._sound.feed(self._end)
         self._output.close()
+        if self._animation is not None and self._animation.name == "apng":
+            set_last_delay(self._temporary, max(self._end - self._last_shown * self._time_base, self._animation.shortest))
 
     def _encode(self, frame: VideoFrame | None) -> None:
         """Encodes a frame (None: what is left) and writes what comes out, but for the latest packet, which is held."""
@@ -180,8 +215,8 @@ class VideoWriter:
         Formats ask two: that of the picture shown last, and the one stored last, which need not be the same.
         """
         end = round(self._end / self._time_base)
-        if packet.pts == self._last_pts:
-            packet.duration = end - self._last_pts
+        if packet.pts == self._last_shown:
+            packet.duration = max(1 if self._pace is None else self._pace.shortest, end - self._last_shown)
         elif stored_last and packet.pts is not None and packet.dts is not None:
             stored = packet.dts - self._first_dts
             packet.duration = max(1, min(end - self._first_pts - stored, end - packet.pts))
@@ -202,7 +237,7 @@ class VideoWriter:
         stream.width, stream.height = self.width + columns, self.height + rows
         stream.pix_fmt = self._pix_fmt
         stream.codec_context.time_base = stream.time_base = self._time_base
-        if self._palette is None:
+        if self._animation is None:
             tag_stream(stream.codec_context)
         if self._codec.startswith("libvpx"):
             stream.codec_context.bit_rate = 0  # quality alone decides
@@ -211,18 +246,18 @@ class VideoWriter:
     def _open_sound(self, stack: ExitStack) -> None:
         if self._audio_from is None or self._audio_from.is_dir():
             return
-        with open_container(self._audio_from) as source:
-            if not source.streams.audio:
-                return
-            if all(stream.codec_context is None for stream in source.streams.audio):
-                self._warn(f"the sound of {self._audio_from} is left out: its kind of compression is not known here")
-                return
         if self._suffix not in SOUND_SUFFIXES:
-            self._warn(f"the sound of {self._audio_from} is left out: {self._suffix} files hold none")
+            with open_container(self._audio_from) as source:
+                if source.streams.audio:
+                    self._warn(f"the sound of {self._audio_from} is left out: {self._suffix} files hold none")
             return
-        origin = start_time(self._audio_from) + self._audio_start
-        self._sound = SoundTrack(self._audio_from, self._output, self._suffix, origin)
-        stack.callback(self._sound.close)
+        check = check_sound(self._audio_from, self._suffix)
+        if check.problem is not None:
+            self._warn(f"the sound of {self._audio_from} is left out: {check.problem}")
+        elif check.copied or check.encoding is not None:
+            origin = start_time(self._audio_from) + self._audio_start
+            self._sound = SoundTrack(self._audio_from, self._output, self._suffix, origin, check, self._warn)
+            stack.callback(self._sound.close)
 
     def _close_quietly(self) -> None:
         """Lets go of the file after a failure; what it holds is thrown away."""
@@ -242,11 +277,13 @@ class VideoWriter:
         raise InputError(f"{self.path}: there is no encoder for {self._suffix} files here: choose another of {', '.join(VIDEO_SUFFIXES)}")
 
     def _clock(self, time_base: Fraction | None) -> Fraction:
-        if self._suffix == ".gif":
-            return Fraction(1, 100)
+        if self._animation is not None and self._animation.tick is not None:
+            return self._animation.tick
         ticks = Fraction(time_base or 1 / self._rate).denominator
         ticks *= -(-_COARSEST_CLOCK // ticks)
-        return Fraction(1, 60_000 if self._codec == "mpeg4" and ticks > _MPEG4_TICKS else ticks)
+        if self._animation is not None:
+            return Fraction(1, min(ticks, FINEST_CLOCK))
+        return Fraction(1, 60_000 if self._codec == "mpeg4" and ticks > _MPEG4_TICKS else min(ticks, _FINEST_CLOCK))
 
 
 def _padding(width: int, height: int, pixel_format: str) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dagan.config import DepthConfig
+from dagan.config import RESNET_WIDTHS, DepthConfig
 from dagan.geometry import resize
 
 
@@ -97,8 +97,8 @@ class ResNetEncoder(nn.Module):
 def build_encoder(config: DepthConfig, channels_in: int = 3) -> ResNetEncoder:
     """The encoder that `config.encoder` names; "lite" is a basic-block ResNet with `config.encoder_widths`."""
     if config.encoder == "resnet50":
-        return ResNetEncoder(_Bottleneck, (3, 4, 6, 3), (64, 64, 128, 256, 512), channels_in)
-    widths = config.encoder_widths if config.encoder == "lite" else (64, 64, 128, 256, 512)
+        return ResNetEncoder(_Bottleneck, (3, 4, 6, 3), RESNET_WIDTHS, channels_in)
+    widths = config.encoder_widths if config.encoder == "lite" else RESNET_WIDTHS
     return ResNetEncoder(BasicBlock, (2, 2, 2, 2), widths, channels_in)
 
 

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Ge, Lt
 from torch import Tensor, nn
 
-from dagan.config import STRICT, DepthConfig
-from dagan.errors import InputError
+from dagan.checks import Checked, Positive, Side
+from dagan.config import RESNET_WIDTHS, DepthConfig, Widths, require_encoder
 from dagan.geometry import resize
 from dagan.models.depth import build_encoder
 
@@ -24,7 +25,7 @@ LOG_SCALE_BOUND = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class EgomotionConfig:
+class EgomotionConfig(Checked):
     """Egomotion network.
 
     size: side the frames are resized to first; None keeps their own.
@@ -37,25 +38,19 @@ class EgomotionConfig:
     uncertainty: predict how badly each pixel breaks rigidity (inspired by DaGAN++).
     """
 
-    __pydantic_config__ = STRICT
     encoder: Literal["resnet18", "resnet50", "lite"] = "resnet18"
-    encoder_widths: tuple[int, int, int, int, int] = (64, 64, 128, 256, 512)
-    size: int | None = None
-    rotation_scale: float = 0.05
-    translation_scale: float = 0.01
+    encoder_widths: Widths = RESNET_WIDTHS
+    size: Side | None = None
+    rotation_scale: Positive = 0.05
+    translation_scale: Positive = 0.01
     learn_camera: bool = True
-    focal: float = 1.5
-    principal_range: float = 0.1
+    focal: Positive = 1.5
+    principal_range: Annotated[float, Ge(0), Lt(0.5)] = 0.1
     uncertainty: bool = False
 
     def __post_init__(self) -> None:
-        if self.size is not None and (self.size <= 0 or self.size % 32):
-            raise InputError(f"egomotion size is {self.size}: must be a positive multiple of 32, or none")
-        for name in ("rotation_scale", "translation_scale", "focal"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"egomotion {name} is {getattr(self, name)}: must be positive")
-        if not 0 <= self.principal_range < 0.5:
-            raise InputError(f"egomotion principal_range is {self.principal_range}: must be in [0, 0.5)")
+        super().__post_init__()
+        require_encoder("egomotion", self.encoder, self.encoder_widths)
 
 
 @dataclass(frozen=True)

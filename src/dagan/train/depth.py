@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Ge, Le
 from torch import Tensor, nn
 
-from dagan.config import STRICT
-from dagan.errors import InputError
+from dagan.checks import Checked, Share, ShareBelowOne, Weight
 from dagan.geometry import resize
 from dagan.geometry.camera import axis_angle_to_rotation, back_project, intrinsics, invert_intrinsics, invert_motion, project, rigid_motion
 from dagan.losses.photometric import edge_aware_smoothness, masked_photometric, minimum_error, warp
@@ -25,7 +26,7 @@ from dagan.train.alignment import align, head_level
 
 
 @dataclass(frozen=True, kw_only=True)
-class DepthLossConfig:
+class DepthLossConfig(Checked):
     """Terms of the objective; a weight of 0 leaves its term out.
 
     scales: how many of the four disparities are trained, full size first.
@@ -52,30 +53,20 @@ class DepthLossConfig:
     imitation: weight of the egomotion network's distance from the aligned motion, in the start and in the aligned share.
     """
 
-    __pydantic_config__ = STRICT
-    scales: int = 4
-    levels: int = 1
-    smoothness: float = 1e-3
+    scales: Annotated[int, Ge(1), Le(4)] = 4
+    levels: Annotated[int, Ge(1), Le(4)] = 1
+    smoothness: Weight = 1e-3
     automask: bool = True
     pivot: bool = True
-    intrinsics_prior: float = 0.01
-    flip_consistency: float = 0.0
-    consistency: float = 0.0
-    level: float = 0.01
-    start_share: float = 0.2
-    start_relief: float = 0.2
-    aligned_share: float = 1.0
-    imitation: float = 1.0
+    intrinsics_prior: Weight = 0.01
+    flip_consistency: Weight = 0.0
+    consistency: Weight = 0.0
+    level: Weight = 0.01
+    start_share: Share = 0.2
+    start_relief: ShareBelowOne = 0.2
+    aligned_share: Share = 1.0
+    imitation: Weight = 1.0
 
-    def __post_init__(self) -> None:
-        if not 1 <= self.scales <= 4:
-            raise InputError(f"depth loss scales is {self.scales}: must be 1 to 4")
-        if not 1 <= self.levels <= 4:
-            raise InputError(f"depth loss levels is {self.levels}: must be 1 to 4")
-        weights = ("smoothness", "intrinsics_prior", "flip_consistency", "consistency", "level", "imitation")
-        for name in (*weights, "start_share", "start_relief", "aligned_share"):
-            if getattr(self, name) < 0:
-                raise InputError(f"depth loss {name} is {getattr(self, name)}: must not be negative")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dagan.config import dump
+from dagan.checks import dump
 from dagan.models.depth import DepthNetwork
 from dagan.weights.files import load_weights, read_tensors, write_tensors
 

@@ -6,11 +6,13 @@ Legend: B batch, H W image.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor, nn
 
-from dagan.config import STRICT
+from dagan.checks import Checked, Share, Weight
 from dagan.data.landmarks import OPENINGS, POINTS
 from dagan.errors import InputError
 from dagan.geometry import ThinPlateTransform, gaussian_heatmap
@@ -29,7 +31,7 @@ DETAILED = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class GanLossConfig:
+class GanLossConfig(Checked):
     """Weights of METHOD section 7 (defaults) and choices. A weight of 0 switches a loss off.
 
     perceptual_scales: levels of the image pyramid; perceptual_relative: see PerceptualLoss; l1, warped: L1 of the result and
@@ -40,33 +42,33 @@ class GanLossConfig:
     landmarks in place of the keypoints that the detector found for them, which lie off by explicit_noise (a standard deviation).
     """
 
-    __pydantic_config__ = STRICT
-    perceptual: float = 10.0
+    perceptual: Weight = 10.0
     perceptual_features: FeatureName = "vgg19"
     perceptual_file: str | None = None
-    perceptual_scales: int = 4
+    perceptual_scales: Annotated[int, Ge(1), Le(6)] = 4
     perceptual_relative: bool = False
-    l1: float = 0.0
-    warped: float = 0.0
-    guide: float = 0.0
-    detail: float = 0.0
-    crops: float = 0.0
-    explicit: float = 0.0
-    explicit_noise: float = 0.004
-    adversarial: float = 1.0
-    adversarial_start: int = 0
-    feature_matching: float = 10.0
-    equivariance_value: float = 10.0
-    equivariance_jacobian: float = 10.0
-    keypoint_distance: float = 10.0
-    keypoint_alpha: float = 0.2
-    affine_sigma: float = 0.05
-    tps_sigma: float = 0.005
-    tps_points: int = 5
+    l1: Weight = 0.0
+    warped: Weight = 0.0
+    guide: Weight = 0.0
+    detail: Weight = 0.0
+    crops: Weight = 0.0
+    explicit: Share = 0.0
+    explicit_noise: Annotated[float, Ge(0), Le(1)] = 0.004
+    adversarial: Weight = 1.0
+    adversarial_start: Annotated[int, Ge(0), Le(10**9)] = 0
+    feature_matching: Weight = 10.0
+    equivariance_value: Weight = 10.0
+    equivariance_jacobian: Weight = 10.0
+    keypoint_distance: Weight = 10.0
+    keypoint_alpha: Annotated[float, Ge(0), Le(2)] = 0.2
+    affine_sigma: Share = 0.05
+    tps_sigma: Share = 0.005
+    tps_points: Annotated[int, Ge(2), Le(64)] = 5
 
     def __post_init__(self) -> None:
-        if not 0 <= self.explicit <= 1:
-            raise InputError(f"loss explicit is {self.explicit}: must be in [0, 1]")
+        super().__post_init__()
+        if not any((self.perceptual, self.l1, self.warped, self.detail)):
+            raise InputError("loss perceptual, l1, warped and detail are all 0: nothing would compare results with driving frames")
 
     @property
     def needs_landmarks(self) -> bool:

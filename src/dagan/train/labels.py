@@ -10,12 +10,14 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor
 
-from dagan.config import STRICT
+from dagan.checks import Checked, Few, ShareBelowOne
 from dagan.data.augment import jitter_colours, reframe
 from dagan.data.batches import generator_for
 from dagan.data.config import AugmentConfig
@@ -35,7 +37,7 @@ Guess = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ViewsConfig:
+class ViewsConfig(Checked):
     """The second part of stage 1: learning from depth that many frames of a clip agree on.
 
     From its start on, that is all that is learnt, at full size: the other terms of the objective rest, and with them egomotion and camera.
@@ -47,23 +49,16 @@ class ViewsConfig:
     step, reach: views are step, 2 step, ... reach step frames away, in both directions.
     """
 
-    __pydantic_config__ = STRICT
-    rounds: int = 0
-    start: float = 0.4
-    frames: int = 1000
-    step: int = 4
-    reach: int = 24
+    rounds: Annotated[int, Ge(0), Le(1024)] = 0
+    start: ShareBelowOne = 0.4
+    frames: Annotated[int, Ge(1), Le(1_000_000)] = 1000
+    step: Few = 4
+    reach: Few = 24
 
     def __post_init__(self) -> None:
-        for name in ("frames", "step", "reach"):
-            if getattr(self, name) < 1:
-                raise InputError(f"views {name} is {getattr(self, name)}: must be at least 1")
+        super().__post_init__()
         if 2 * self.reach < LEAST_VIEWS:
             raise InputError(f"views reach is {self.reach}: must be at least {LEAST_VIEWS // 2}, for {LEAST_VIEWS} views of a frame")
-        if self.rounds < 0:
-            raise InputError(f"views rounds is {self.rounds}: must not be negative")
-        if not 0 <= self.start < 1:
-            raise InputError(f"views start is {self.start}: must be at least 0 and below 1")
 
     @property
     def shortest(self) -> int:

@@ -16,6 +16,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from dagan.errors import InputError
+from dagan.inference.progress import Lines
+from dagan.names import printable
+
 LOG, PICTURES, BOARD = "log.jsonl", "pictures", "tensorboard"
 
 
@@ -24,11 +28,14 @@ class RunLog:
 
     def __init__(self, folder: Path, step: int, max_steps: int, console: Console) -> None:
         self.folder, self.console, self.max_steps = folder, console, max_steps
+        if printable(str(folder)) != str(folder):
+            raise InputError(f"the output folder {folder} has a name that is not UTF-8, which TensorBoard cannot write to: choose another")
         folder.mkdir(parents=True, exist_ok=True)
         _truncate(folder / LOG, step)
         self._board = SummaryWriter(str(folder / BOARD), purge_step=step)
         self._lines = (folder / LOG).open("a", encoding="utf-8")
         columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(), TextColumn("{task.fields[left]}  {task.fields[note]}"))
+        self._minutely = Lines(self.say, beginnings=False)
         self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
         self._task = self._progress.add_task("", total=max_steps, completed=step, left="", note="")
 
@@ -42,9 +49,11 @@ class RunLog:
         self._board.close()
 
     def advance(self, step: int, minutes_left: float) -> None:
-        """Moves the bar."""
+        """Moves the bar; without a terminal, says a line where nothing has been said for a minute."""
         if not self._progress.disable:
             self._progress.update(self._task, completed=step, left=f"{_duration(minutes_left)} left")
+        else:
+            self._minutely(f"{_duration(minutes_left)} left, steps", step, self.max_steps)
 
     def figures(self, step: int, figures: Mapping[str, float], headline: str) -> None:
         """Writes figures; `headline` is what the terminal shows of them."""
@@ -54,7 +63,7 @@ class RunLog:
         for name, value in figures.items():
             self._board.add_scalar(name, value, step)
         if self._progress.disable:
-            self.console.print(f"step {step}/{self.max_steps}  {headline}", highlight=False, soft_wrap=True)
+            self.say(f"step {step}/{self.max_steps}  {headline}")
         else:
             self._progress.update(self._task, note=headline)
 
@@ -68,6 +77,7 @@ class RunLog:
 
     def say(self, text: str) -> None:
         """A line for the user."""
+        self._minutely.said()
         self.console.print(text, highlight=False, soft_wrap=True)
 
 
@@ -95,7 +105,7 @@ def _truncate(path: Path, step: int) -> None:
     if not path.is_file():
         return
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             if json.loads(line)["step"] <= step:
                 kept.append(line)

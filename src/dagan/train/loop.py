@@ -22,7 +22,7 @@ from rich.console import Console
 from torch import Tensor
 
 import dagan.train.log as runlog
-from dagan.config import dump
+from dagan.checks import dump
 from dagan.errors import InputError
 from dagan.train import state
 from dagan.train.ema import moving_average
@@ -113,7 +113,7 @@ class _Run:
 
     def train(self) -> Result:
         with self.fabric.rank_zero_first():
-            self.stage.open_data()
+            self.stage.open_data(self.console)
         try:
             return self._train()
         finally:
@@ -126,13 +126,17 @@ class _Run:
                 self._steps(None)
             return Result(self.step, self.folder, self.step >= recipe.max_steps)
         with RunLog(self.folder, self.step, recipe.max_steps, self.console) as log, self._signals():
-            if self.step:
-                log.say(f"continuing at step {self.step}")
+            log.say(self._opening())
             self._steps(log)
             weights = self._save()
             finished = self.step >= recipe.max_steps
             log.say(f"{'finished' if finished else 'stopped'} at step {self.step}; weights: {weights}")
         return Result(self.step, weights, finished)
+
+    def _opening(self) -> str:
+        begins = f"continuing at step {self.step}, stage {self.stage.name}" if self.step else f"training stage {self.stage.name}"
+        where = f"on {self.fabric.device}, {self.recipe.precision}"
+        return f"{begins} of {self.recipe.max_steps} steps {where}; figures come every {self.recipe.log_every} steps"
 
     def _steps(self, log: RunLog | None) -> None:
         recipe = self.recipe

@@ -5,52 +5,47 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
+from annotated_types import Ge, Gt, Le
 
-from dagan.config import STRICT, DepthConfig, ModelConfig, dump, parse, preset
+from dagan.checks import Channels, Checked, Few, Positive, Seed, Share, ShareBelowOne, Steps, dump, parse, require
+from dagan.config import DepthConfig, ModelConfig, preset
 from dagan.data.config import AugmentConfig, DataConfig, PairConfig, TripletConfig
 from dagan.errors import InputError
 from dagan.models.egomotion import EgomotionConfig
+from dagan.names import printable
 from dagan.train.depth import DepthLossConfig
 from dagan.train.gan import GanLossConfig
 from dagan.train.labels import ViewsConfig
 
 R = TypeVar("R", bound="Recipe")
+# Feature networks halve pictures four times or more.
+SMALLEST_SEEN = 32
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimiserConfig:
+class OptimiserConfig(Checked):
     """Adam (AdamW with weight_decay). warm_up: steps of linear growth from 0.
 
     schedule: "constant"; "cosine" (to 0 at max_steps); "step" (times drop_factor from the share drop_at of max_steps on).
     clip: largest norm of an objective's gradients; None does not clip.
     """
 
-    __pydantic_config__ = STRICT
-    lr: float = 2e-4
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = 0.0
-    warm_up: int = 0
+    lr: Annotated[float, Gt(0), Le(10)] = 2e-4
+    betas: tuple[ShareBelowOne, ShareBelowOne] = (0.9, 0.999)
+    weight_decay: Annotated[float, Ge(0), Le(10)] = 0.0
+    warm_up: Annotated[int, Ge(0), Le(10**9)] = 0
     schedule: Literal["constant", "cosine", "step"] = "constant"
-    drop_at: float = 0.75
-    drop_factor: float = 0.1
-    clip: float | None = None
+    drop_at: Share = 0.75
+    drop_factor: Annotated[float, Gt(0), Le(1)] = 0.1
+    clip: Positive | None = None
 
-    def __post_init__(self) -> None:
-        if self.lr <= 0:
-            raise InputError(f"optimiser lr is {self.lr}: must be positive")
-        if not all(0 <= b < 1 for b in self.betas):
-            raise InputError(f"optimiser betas is {list(self.betas)}: both must be in [0, 1)")
-        if self.weight_decay < 0 or self.warm_up < 0:
-            raise InputError(f"optimiser weight_decay is {self.weight_decay} and warm_up {self.warm_up}: neither may be negative")
-        if self.clip is not None and self.clip <= 0:
-            raise InputError(f"optimiser clip is {self.clip}: must be positive, or null for none")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Recipe(Checked):
     """What both stages share.
 
     output: folder of checkpoints, logs and weights. batch_size: samples per device and forward; accumulate: forwards per step.
@@ -60,39 +55,30 @@ class Recipe:
     sync_batch_norm: batch statistics over all accelerators.
     """
 
-    __pydantic_config__ = STRICT
     output: Path
     data: DataConfig
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
-    batch_size: int = 16
-    accumulate: int = 1
-    max_steps: int = 100_000
-    max_minutes: float | None = None
+    batch_size: Annotated[int, Ge(1), Le(65_536)] = 16
+    accumulate: Annotated[int, Ge(1), Le(65_536)] = 1
+    max_steps: Steps = 100_000
+    max_minutes: Positive | None = None
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    devices: int | Literal["auto"] = 1
+    devices: Few | Literal["auto"] = 1
     strategy: Literal["auto", "ddp"] = "auto"
-    threads: int | None = None
+    threads: Few | None = None
     channels_last: bool = True
     sync_batch_norm: bool = False
-    seed: int = 0
-    ema: float = 0.999
+    seed: Seed = 0
+    ema: ShareBelowOne = 0.999
     init_from: Path | None = None
-    checkpoint_minutes: float = 10.0
-    log_every: int = 50
-    picture_every: int = 1000
-    validate_every: int = 1000
-    validation_samples: int = 64
+    checkpoint_minutes: Annotated[float, Ge(0), Le(1e6)] = 10.0
+    log_every: Steps = 50
+    picture_every: Steps = 1000
+    validate_every: Steps = 1000
+    validation_samples: Annotated[int, Ge(1), Le(1_000_000)] = 64
 
-    def __post_init__(self) -> None:
-        for name in ("batch_size", "accumulate", "max_steps", "log_every", "picture_every", "validate_every"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}: must be at least 1")
-        if not 0 <= self.ema < 1:
-            raise InputError(f"ema is {self.ema}: must be in [0, 1)")
-        if self.seed < 0:
-            raise InputError(f"seed is {self.seed}: must not be negative")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +90,10 @@ class DepthRecipe(Recipe):
     loss: DepthLossConfig = field(default_factory=DepthLossConfig)
     sampling: TripletConfig = field(default_factory=TripletConfig)
     views: ViewsConfig = field(default_factory=ViewsConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.data.size >= 64, "data.size", self.data.size, "must be at least 64 for a network of five halvings")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,11 +109,19 @@ class GanRecipe(Recipe):
     sampling: PairConfig = field(default_factory=PairConfig)
     depth_weights: Path | None = None
     discriminator_optimiser: OptimiserConfig | None = None
-    discriminator_width: int = 64
-    discriminator_max_width: int = 512
+    discriminator_width: Channels = 64
+    discriminator_max_width: Channels = 512
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        width, most = self.discriminator_width, self.discriminator_max_width
+        require(most >= width, "discriminator_max_width", most, f"must be at least discriminator_width {width}")
+        smallest = self.model.image_size >> (self.loss.perceptual_scales - 1)
+        if self.loss.perceptual > 0 and smallest < SMALLEST_SEEN:
+            raise InputError(
+                f"loss.perceptual_scales is {self.loss.perceptual_scales}: its smallest pictures would be {smallest} pixels wide, "
+                f"less than the {SMALLEST_SEEN} that feature networks need"
+            )
         if self.data.size != self.model.image_size:
             raise InputError(f"data.size is {self.data.size}, but model.image_size is {self.model.image_size}: make them equal")
         if self.loss.needs_landmarks and not self.data.landmarks:
@@ -153,8 +151,10 @@ def read_mapping(path: Path, what: str) -> dict[str, Any]:
         raise InputError(f"{what} {path} does not exist: give the path of a .yaml file, such as those in recipes/")
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())[:300]}") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}): give the path of a .yaml file") from None
     if not isinstance(data, dict):
         raise InputError(f"{path} must hold a mapping of keys to values, such as `batch_size: 16`")
     return data
@@ -177,8 +177,8 @@ def _apply(data: dict[str, Any], override: str) -> None:
     if not separator or not key:
         raise InputError(f"{override!r} is no setting: write key=value, such as optimiser.lr=1e-4")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
+        value = text if printable(text) != text else yaml.safe_load(text)  # YAML has no file names that are no text
+    except (yaml.YAMLError, ValueError, RecursionError):
         raise InputError(f"{override!r}: the value is not valid YAML") from None
     parts = key.split(".")
     place = data

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from rich.console import Console
 from torch import Tensor, nn
 
 from dagan.train.recipe import OptimiserConfig, Recipe
@@ -45,8 +46,8 @@ class Stage(Protocol):
         """Settings of an objective's optimiser."""
         ...
 
-    def open_data(self) -> None:
-        """Finds and decodes the data. Called once, before the first batch."""
+    def open_data(self, console: Console) -> None:
+        """Finds and decodes the data, telling `console`. Called once, before the first batch."""
         ...
 
     def close(self) -> None:

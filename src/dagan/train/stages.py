@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import lightning_fabric as L
 import torch
+from rich.console import Console
 from torch import Tensor, nn
 
 from dagan.data.batches import Batch, BatchSource, Sampler
@@ -91,10 +92,10 @@ class DepthStage:
         """The recipe's only one."""
         return self.recipe.optimiser
 
-    def open_data(self) -> None:
+    def open_data(self, console: Console) -> None:
         """Decodes the clips."""
         recipe = self.recipe
-        self.dataset = dataset = open_dataset(recipe.data, self.fabric.device)
+        self.dataset = dataset = open_dataset(recipe.data, self.fabric.device, console)
 
         def sampler(split: str) -> TripletSampler:
             return TripletSampler(dataset, split, recipe.data.balance, recipe.sampling)
@@ -216,10 +217,10 @@ class GanStage:
         own = self.recipe.discriminator_optimiser if objective == "discriminator" else None
         return own or self.recipe.optimiser
 
-    def open_data(self) -> None:
+    def open_data(self, console: Console) -> None:
         """Decodes clips and portraits."""
         recipe = self.recipe
-        dataset = open_dataset(recipe.data, self.fabric.device)
+        dataset = open_dataset(recipe.data, self.fabric.device, console)
         training = PairSampler(dataset, "train", recipe.data.balance, recipe.sampling)
         self.feeds = _Feeds(recipe, self.fabric, dataset, training, recipe.sampling)
         self.validation = _validation_sampler(dataset, lambda split: PairSampler(dataset, split, recipe.data.balance, PairConfig()))

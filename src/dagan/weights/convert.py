@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dagan.config import ModelConfig, dump
+from dagan.checks import dump
+from dagan.config import ModelConfig
 from dagan.device import choose_device, choose_precision
 from dagan.errors import InputError
 from dagan.models.blocks import BandLimitedDown

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from dagan.config import DepthConfig, GeneratorConfig, HourglassConfig, KeypointConfig, ModelConfig, MotionConfig, parse
+from dagan.checks import parse
+from dagan.config import DepthConfig, GeneratorConfig, HourglassConfig, KeypointConfig, ModelConfig, MotionConfig
 from dagan.errors import InputError
 from dagan.weights.released import Decoder, Part
 

@@ -17,10 +17,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from dagan.config import ModelConfig, dump, parse
+from dagan.checks import dump, parse
+from dagan.config import ModelConfig
 from dagan.errors import InputError
 from dagan.media.output import atomic_output
 from dagan.models.dagan import DaGAN
+from dagan.names import text_path
 from dagan.weights.fold import is_folded
 
 FORMAT = 1
@@ -89,7 +91,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not path.is_file():
         raise InputError(f"{path} does not exist: give a model file (.safetensors), the name of a bundled model or a hub id")
     try:
-        with safe_open(path, framework="pt") as file:
+        with text_path(path) as name, safe_open(name, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, OSError, ValueError) as error:
         hint = "a pickled checkpoint: convert it first" if _looks_pickled(path) else "damaged, or of another kind"

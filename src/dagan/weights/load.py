@@ -7,7 +7,7 @@ import sys
 from importlib import resources
 from pathlib import Path
 
-from dagan.config import nearest
+from dagan.checks import nearest
 from dagan.device import choose_device, choose_precision
 from dagan.errors import InputError
 from dagan.models.dagan import DaGAN
@@ -28,7 +28,8 @@ def load(name_or_path: str | Path = "lite-256", device: str = "auto", precision:
 
     name_or_path: a bundled model's name (no network), a model file, a folder with `model.safetensors`, or a hub id
     `owner/repository[@revision]` (fetched once, with a line that says so). device: auto, cpu, cuda, cuda:N, mps. precision:
-    auto, float32, bfloat16, float16. Raises InputError when there is no such model, device or precision, or the file is damaged.
+    auto, float32, bfloat16, float16, or int8 (the lite models' decoder in bytes, on CPUs that multiply them). Raises InputError when
+    there is no such model, device or precision, or the file is damaged.
     """
     target = choose_device(device)
     model = read_model(find(str(name_or_path)))

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor
 
-from dagan.config import STRICT
+from dagan.checks import Checked
 
 Part = Literal["depth_encoder", "depth_decoder", "kp_detector", "generator", "discriminator"]
 Decoder = Literal["residual", "spade"]
@@ -78,11 +78,10 @@ _ASIDE = re.compile(r"(^|\.)down\.weight$|^encoder\.fc\.")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReleasedNote:
+class ReleasedNote(Checked):
     """What released files hold beside tensors, for the way back. wrapped: the parts whose keys carry the prefix `module.`;
     values: the single values (epoch, height, ...) of each part, and of the checkpoint itself."""
 
-    __pydantic_config__ = STRICT
     wrapped: tuple[str, ...] = ()
     values: dict[str, dict[str, Any]] = field(default_factory=dict)
 

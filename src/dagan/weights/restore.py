@@ -7,7 +7,8 @@ from typing import Any, cast
 
 from torch import Tensor
 
-from dagan.config import ModelConfig, parse
+from dagan.checks import parse
+from dagan.config import ModelConfig
 from dagan.errors import InputError
 from dagan.models.blocks import BandLimitedDown
 from dagan.weights.files import ASIDE, BESIDE, DISCRIMINATOR, differences, read_file, tensors_of

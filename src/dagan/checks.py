@@ -1,0 +1,174 @@
+"""Configurations that are checked against their annotations wherever they are made, and strict reading from plain mappings.
+
+A field says in its type what it may hold, such as `Annotated[int, Ge(1), Le(64)]`; the kinds that many share are named here. Numbers
+that are not finite are refused everywhere. What several fields have to agree on, a class says in its `__post_init__`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+import typing
+from collections.abc import Mapping
+from functools import cache
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union
+
+from annotated_types import Ge, Gt, Le, Lt, MultipleOf
+from pydantic import AfterValidator, BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
+
+from dagan.errors import InputError
+
+T = TypeVar("T")
+
+
+def _odd(value: int) -> int:
+    if value % 2 == 0:
+        raise ValueError("must be odd")
+    return value
+
+
+Share = Annotated[float, Ge(0), Le(1)]
+ShareBelowOne = Annotated[float, Ge(0), Lt(1)]
+# The upper ends are far beyond what anybody needs; they catch slips such as a missing exponent's sign.
+Weight = Annotated[float, Ge(0), Le(1e6)]
+Positive = Annotated[float, Gt(0), Le(1e6)]
+Channels = Annotated[int, Ge(1), Le(8192)]
+Kernel = Annotated[int, Ge(1), Le(31), AfterValidator(_odd)]
+# The smallest that a network of five halvings with mirrored edges takes.
+Side = Annotated[int, Ge(64), Le(4096), MultipleOf(32)]
+Steps = Annotated[int, Ge(1), Le(10**9)]
+Few = Annotated[int, Ge(1), Le(1024)]
+Seed = Annotated[int, Ge(0), Lt(2**63)]
+
+
+class Checked:
+    """Base of frozen dataclasses that refuse unknown keys, wrong types, numbers out of range and numbers that are not finite.
+
+    Making one raises InputError with a sentence such as "generator width is 4: must be at least 8".
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    def __post_init__(self) -> None:
+        cls: Any = type(self)
+        try:
+            _fields_of(cls).model_validate(vars(self))
+        except ValidationError as error:
+            place, fault = _first_fault(cls, error)
+            raise InputError(f"{_spoken(cls)} {_joined(place, fault)}".strip()) from None
+
+
+def require(condition: bool, field_name: str, value: object, rule: str) -> None:
+    """Raises InputError, "`field_name` is `value`: `rule`", where the condition does not hold."""
+    if not condition:
+        raise InputError(f"{field_name} is {value!r}: {rule}")
+
+
+def parse(cls: type[T], data: Any, where: str) -> T:
+    """Reads a plain mapping into the dataclass `cls`; `where` names the file or argument in errors.
+
+    Raises InputError for unknown keys (with the nearest known ones), wrong types and values out of range.
+    """
+    try:
+        return TypeAdapter(cls).validate_python(data)
+    except ValidationError as error:
+        place, fault = _first_fault(cls, error)
+        raise InputError(f"{where}: {_joined(place, fault)}") from None
+
+
+def dump(config: Any) -> dict[str, Any]:
+    """The configuration as a plain mapping that `parse` reads back to an equal object."""
+    return TypeAdapter(type(config)).dump_python(config, mode="json")
+
+
+def nearest(word: str, choices: Mapping[str, Any] | list[str]) -> str:
+    """"nearest: a, b (all: ...)" for error messages."""
+    names = list(choices)
+    close = difflib.get_close_matches(word, names, n=3, cutoff=0.5)
+    return (f"nearest: {', '.join(close)}; " if close else "") + f"there is {', '.join(names)}"
+
+
+@cache
+def _fields_of(cls: type[Any]) -> type[BaseModel]:
+    """A model with the fields of a dataclass, which checks the values of one that exists already."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    wanted: dict[str, Any] = {f.name: (hints[f.name], ...) for f in dataclasses.fields(cls)}
+    config = ConfigDict(**cls.__pydantic_config__, arbitrary_types_allowed=True, protected_namespaces=())
+    return create_model(cls.__name__, __config__=config, **wanted)
+
+
+def _spoken(cls: type[Any]) -> str:
+    """"gan loss" of GanLossConfig; nothing of a recipe, whose fields are known by their own names."""
+    words = re.findall("[A-Z][a-z]*", cls.__name__.removesuffix("Config"))
+    return "" if words[-1:] == ["Recipe"] else " ".join(words).lower()
+
+
+def _first_fault(cls: type[Any], error: ValidationError) -> tuple[str, str]:
+    """Where the first fault lies ("optimiser.lr"), and what it is ("is -1: must be above 0"). A union's members are joined."""
+    found = error.errors()
+    first = found[0]
+    place = _place(cls, first["loc"])
+    if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        *parents, name = (str(part) for part in first["loc"])
+        return "", f": unknown key {'.'.join((*parents, name))!r}: {nearest(name, _names_at(cls, parents))}"
+    if first["type"] == "missing":
+        return place, "is missing"
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, InputError):  # a whole sentence
+        return place, f": {cause}"
+    rules = dict.fromkeys(_rule(e["msg"]) for e in found if _place(cls, e["loc"]) == place)
+    return place, f"is {_short(first['input'])}: {', or '.join(rules)}"
+
+
+def _joined(place: str, fault: str) -> str:
+    return f"{place}{fault}".removeprefix(": ") if fault.startswith(":") else f"{place} {fault}".strip()
+
+
+def _rule(message: str) -> str:
+    """What pydantic says, in this program's words."""
+    for words, ours in (
+        ("Value error, ", ""), ("Input should be", "must be"), ("Input should", "must"), ("greater than or equal to", "at least"),
+        ("less than or equal to", "at most"), ("greater than", "above"), ("less than", "below"),
+    ):  # fmt: skip
+        message = message.replace(words, ours)
+    return re.sub(r"a dictionary or an instance of \w+", "a mapping of keys to values", message)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _place(cls: Any, loc: tuple[int | str, ...]) -> str:
+    """A fault's place without the words that pydantic puts in for the members of a union."""
+    kept: list[str] = []
+    for part in loc:
+        inside = _inside(cls, part)
+        if inside is not None:
+            kept.append(str(part))
+            cls = inside
+    return ".".join(kept)
+
+
+def _names_at(cls: Any, path: list[str]) -> list[str]:
+    for name in path:
+        cls = _inside(cls, name) or cls
+    return [f.name for f in dataclasses.fields(cls)] if dataclasses.is_dataclass(cls) else []
+
+
+def _inside(cls: Any, part: int | str) -> Any:
+    """The type of what lies at a key of a dataclass, at a place of a sequence or under a mapping's key; None for anything else."""
+    if dataclasses.is_dataclass(cls):
+        return _class_of(typing.get_type_hints(cls)[str(part)]) if part in {f.name for f in dataclasses.fields(cls)} else None
+    members = typing.get_args(cls)
+    if typing.get_origin(cls) in (dict, Mapping):
+        return _class_of(members[-1])
+    return _class_of(members[0]) if isinstance(part, int) or part.isdigit() else None
+
+
+def _class_of(hint: Any) -> Any:
+    """What a field may hold besides None."""
+    members = [c for c in typing.get_args(hint) if c is not type(None)]
+    return members[0] if typing.get_origin(hint) in (Union, UnionType) and len(members) == 1 else hint

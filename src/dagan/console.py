@@ -1,0 +1,104 @@
+"""Standard output and error that never end a job: a full disk or a closed pipe behind them loses their text, and nothing else."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TextIO, cast
+
+# The reader of a pipe has gone (on Windows such a write is invalid): it wanted no more, so nothing is missing.
+_READER_GONE = {errno.EPIPE, errno.EINVAL, errno.ESHUTDOWN}
+
+
+class _Lenient:
+    """A text stream whose writes do not fail. problem: what kept text from being written; None where all was, or nobody reads it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.problem: str | None = None
+
+    def write(self, text: str) -> int:
+        """Writes text, or loses it."""
+        with self._lossy():
+            self._stream.write(text)
+        return len(text)
+
+    def writelines(self, lines: Any) -> None:
+        """Writes lines, or loses them."""
+        with self._lossy():
+            self._stream.writelines(lines)
+
+    def flush(self) -> None:
+        """Writes what is buffered, or loses it."""
+        with self._lossy():
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    @contextmanager
+    def _lossy(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in _READER_GONE and self.problem is None:
+                self.problem = os.strerror(error.errno) if error.errno else str(error)
+            with suppress(OSError, ValueError):
+                # Text that is still buffered goes nowhere: otherwise Python would fail over it again at its end.
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, self._stream.fileno())
+                os.close(nowhere)
+        except ValueError:  # the stream is closed
+            pass
+
+
+@contextmanager
+def lenient_streams() -> Iterator[None]:
+    """In the block, standard output and error take every text: unwritable characters escaped, text that finds no place lost.
+
+    At the end, lost output is spoken of on the error stream, except where the reader of a pipe has gone.
+    """
+    _occupy()
+    before = sys.stdout, sys.stderr
+    output, error = (_Lenient(_escaping(stream)) for stream in before)
+    sys.stdout, sys.stderr = cast(TextIO, output), cast(TextIO, error)
+    try:
+        yield
+    finally:
+        output.flush()
+        if output.problem is not None:
+            error.write(f"dagan: not all of the text for standard output could be written ({output.problem})\n")
+        error.flush()
+        sys.stdout, sys.stderr = before
+
+
+def check_printed() -> None:
+    """Ends with status 1 when standard output lost text: for commands whose only result is printed."""
+    sys.stdout.flush()
+    if getattr(sys.stdout, "problem", None) is not None:
+        sys.exit(1)
+
+
+def _escaping(stream: TextIO) -> TextIO:
+    """The stream, which writes characters that it cannot encode (of file names that are no text) as escapes."""
+    reconfigure = getattr(stream, "reconfigure", None)
+    if reconfigure is not None:
+        reconfigure(errors="backslashreplace")
+    return stream
+
+
+def _occupy() -> None:
+    """Opens streams that were closed before the start: else the next file to be opened, a result, would take the place of one."""
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is not None:
+            continue
+        with suppress(OSError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            if nowhere != number:
+                os.dup2(nowhere, number)
+                os.close(nowhere)
+        setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 (it stays open to the end)

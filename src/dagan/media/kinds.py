@@ -1,0 +1,79 @@
+"""What a file is, by its contents: a photo, an animated picture, or something else, such as a video. Names prove nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+# Pillow knows more, some of them by guessing; these are recognised by their first bytes.
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "QOI")
+_ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")  # the pages of a TIFF and the pictures of an MPO are no moments of one scene
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif", b"avis")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+_JPEG_XL = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file holds a photo or an animated picture, of a kind that is read here or not."""
+    return _pictures_in(path) > 0
+
+
+def is_photo(path: Path) -> bool:
+    """Whether a file holds one still picture, of a kind that is read here or not; or is damaged altogether, and named like one."""
+    if _pictures_in(path) != 0:
+        return _pictures_in(path) == 1
+    return path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES and not is_video(path)
+
+
+def is_animation(path: Path) -> bool:
+    """Whether a file is an animated GIF, PNG, WebP or AVIF."""
+    return _pictures_in(path) > 1
+
+
+def is_video(path: Path) -> bool:
+    """Whether a file that is no picture has a stream of moving pictures, of which at least one can be decoded."""
+    from dagan.errors import InputError
+    from dagan.media.container import first_frame, open_container, video_stream
+
+    if is_picture(path):
+        return False
+    try:
+        with open_container(path) as container:
+            # FFmpeg opens anything that is named like a picture as one.
+            if container.format.name.endswith("_pipe") or container.format.name == "image2":
+                return False
+            first_frame(container, video_stream(container, path), path)
+    except InputError:
+        return False
+    return True
+
+
+def foreign_kind(path: Path) -> str | None:
+    """The name of a format of photos that is recognised but not read by every Pillow; None for anything else."""
+    with path.open("rb") as file:
+        start = file.read(12)
+    if start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS:
+        return "an AVIF image" if start[8:11] == b"avi" else "a HEIC image"
+    return "a JPEG XL image" if start.startswith(_JPEG_XL) else None
+
+
+def _pictures_in(path: Path) -> int:
+    """How many pictures a viewer shows for the file; 0 for anything that is no picture."""
+    from PIL import Image
+
+    from dagan.media.pillow_image import opened
+    from dagan.media.tiff import is_tiff
+
+    if not path.is_file():
+        return 0
+    Image.init()  # not every Pillow has AVIF
+    try:
+        with opened(path, [name for name in _FORMATS if name in Image.OPEN]) as image:
+            return getattr(image, "n_frames", 1) if image.format in _ANIMATED else 1
+    except Image.DecompressionBombError:
+        return 1
+    except OSError as error:
+        if error.errno is not None:  # it cannot be read at all: whoever opens it says so
+            return 0
+    except Exception:  # Pillow lets out whatever its decoders raise
+        pass
+    return int(is_tiff(path) or foreign_kind(path) is not None)

@@ -1,0 +1,149 @@
+"""From an image as Pillow decodes it to H x W x 3 uint8 sRGB: the one set of rules for photos and for frames of animated pictures.
+
+Orientation, bit depth, palette, colour profile, HDR and wide gamut, transparency: in this order.
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dagan.media.colour import on_white
+from dagan.media.hdr import Cube
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_SAME_COLOURS = 2  # of 255: a profile whose colours differ by no more is sRGB under another name, and is not worth rounding for
+_HEADER = 1 << 16  # bytes of a file among which its colour tags are looked for
+
+
+@contextmanager
+def opened(path: Path, formats: list[str] | None = None) -> Iterator[Image]:
+    """The file as an image of Pillow's, without what Pillow would print about it. Lets Pillow's errors through."""
+    from PIL import Image as Pillow
+
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of size and EXIF: the image is read all the same
+        with Pillow.open(path, formats=formats) as image:
+            yield image
+
+
+def to_srgb_array(image: Image, cube: Cube | None = None) -> np.ndarray:
+    """The image as H x W x 3 uint8 sRGB, turned as its EXIF orientation says, laid on white where it is transparent.
+
+    cube: what `cube_of` found in its file. Lets Pillow's errors through.
+    """
+    from PIL import ImageOps
+
+    profile = image.info.get("icc_profile")
+    turned = ImageOps.exif_transpose(image)
+    plain = _plain_mode(to_eight_bits(turned))
+    if cube is None:
+        plain = _to_srgb(plain, profile)
+    transparent = plain.mode in ("LA", "RGBA")
+    pixels = np.asarray(plain.convert("RGBA" if transparent else "RGB"))
+    if cube is not None:
+        pixels = np.concatenate([cube.apply_to_image(pixels[..., :3]), pixels[..., 3:]], axis=2)
+    return on_white(pixels) if transparent else np.array(pixels)
+
+
+def cube_of(path: Path) -> Cube | None:
+    """The conversion that a file's numeric colour tags ask for (the cICP chunk of PNG, the colr box of AVIF); they precede profiles."""
+    with path.open("rb") as file:
+        header = file.read(_HEADER)
+    if header.startswith(b"\x89PNG"):
+        place = header.find(b"cICP", 0, header.find(b"IDAT"))
+        return Cube.of(header[place + 5], header[place + 4]) if place > 0 and len(header) > place + 5 else None
+    place = header.find(b"colrnclx") if header[4:8] == b"ftyp" else -1
+    if place < 0 or len(header) < place + 12:
+        return None
+    primaries, transfer = struct.unpack_from(">HH", header, place + 8)
+    return Cube.of(transfer, primaries)
+
+
+def scaled_to_bytes(values: np.ndarray, white: float | None = None) -> np.ndarray:
+    """uint8 of numbers of which `white` is white; where it is None, the first of 1, 255 and 65535 that holds them all."""
+    values = values.astype(np.float64)
+    finite = values[np.isfinite(values)]
+    top = float(finite.max(initial=0.0))
+    values = np.nan_to_num(values, nan=0.0, posinf=top, neginf=0.0)
+    if white is None:
+        white = next((w for w in (1.0, 255.0, 65535.0) if top <= w), top)
+    return np.clip(values * (255.0 / white) + 0.5, 0, 255).astype(np.uint8)
+
+
+def to_eight_bits(image: Image) -> Image:
+    """Images of 16 and 32 bits a pixel, which are all grey in Pillow, as L or LA."""
+    from PIL import Image as Pillow
+
+    sixteen = image.mode.startswith("I;16")
+    if not sixteen and image.mode not in ("I", "F"):
+        return image
+    values = np.asarray(image)
+    grey = Pillow.fromarray(scaled_to_bytes(values, 65535.0 if sixteen else None))
+    clear = image.info.get("transparency")
+    if not isinstance(clear, int):
+        return grey
+    return Pillow.merge("LA", (grey, Pillow.fromarray(np.where(values == clear, 0, 255).astype(np.uint8))))
+
+
+def _plain_mode(image: Image) -> Image:
+    """The image in one of the modes L, LA, RGB, RGBA and CMYK."""
+    from PIL import ImageCms
+
+    if "transparency" in image.info or image.mode in ("PA", "La", "RGBa"):
+        return image.convert("RGBA")
+    if image.mode in ("L", "LA", "RGB", "RGBA", "CMYK"):
+        return image
+    if image.mode == "LAB":  # Pillow's own conversion knows none of it
+        converted = ImageCms.profileToProfile(image, ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), outputMode="RGB")
+        assert converted is not None
+        return converted
+    return image.convert("L" if image.mode == "1" else "RGB")
+
+
+def _to_srgb(image: Image, profile: bytes | None) -> Image:
+    """Converts from the embedded colour profile (wide-gamut phone photos, scans) where there is a usable one."""
+    if not profile:
+        return image
+    import io
+
+    from PIL import ImageCms
+
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        colours, alpha = (image.convert("L"), image.getchannel("A")) if image.mode == "LA" else (image, None)
+        output = "RGBA" if colours.mode == "RGBA" else "RGB"
+        transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), colours.mode, output)
+        if colours.mode in ("RGB", "RGBA") and _changes_nothing(transform, colours.mode):
+            return image
+        converted = ImageCms.applyTransform(colours, transform)
+    except (ImageCms.PyCMSError, OSError, ValueError):  # a damaged or unsuitable profile: the plain numbers are the best guess
+        return image
+    if converted is None:
+        return image
+    if alpha is not None:
+        converted.putalpha(alpha)
+    return converted
+
+
+def _changes_nothing(transform: object, mode: str) -> bool:
+    """Whether a transform leaves colours all over the cube as they are."""
+    from PIL import Image as Pillow
+    from PIL import ImageCms
+
+    steps = np.linspace(0, 255, 9).astype(np.uint8)
+    colours = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(9, -1, 3)
+    sample = Pillow.fromarray(colours).convert(mode)
+    changed = ImageCms.applyTransform(sample, transform)  # type: ignore[arg-type]
+    assert changed is not None
+    return int(np.abs(np.asarray(changed.convert("RGB")).astype(int) - colours).max()) <= _SAME_COLOURS

@@ -1,0 +1,126 @@
+"""One size for all pictures of a video whose frames may differ in size, shape of pixels and turn.
+
+The first frame sets the size. A frame that is shown in another one is scaled to fit and laid on black in the middle, as players do,
+so that nothing is stretched and nothing is lost.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dagan.media.colour import to_rgb
+from dagan.media.container import Turn, frame_turn
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.filter import Graph
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+Place = tuple[int, int, int, int]  # left, top, width, height
+_NARROWEST, _WIDEST = Fraction(1, 4), Fraction(4)  # shapes of pixels beyond these are faults of the header
+# Broadcast streams: what their container says of the shape of pixels is a guess from frames that come later, perhaps.
+_SAYS_NOTHING = {"mpegts", "mpeg", "mpegvideo", "h264", "hevc"}
+
+
+class Screen:
+    """Turns decoded frames into pictures of one size: height x width x 3 uint8 RGB.
+
+    width, height: of the pictures as seen, with square pixels, after the turn. degrees: of the first frame's turn.
+    """
+
+    def __init__(self, first: VideoFrame, stream: VideoStream, container: InputContainer) -> None:
+        declared = _plausible(Fraction(stream.sample_aspect_ratio or 1))
+        coded = _measured(first)
+        says_nothing = bool(_SAYS_NOTHING & set(container.format.name.split(",")))
+        # A container's word stands above that of the frames for as long as those do not change.
+        self._declared = coded if says_nothing else declared
+        self._coded = coded
+        self._graph: Graph | None = None
+        self._graph_shape: tuple[int, int, str] | None = None
+        self._aspect_varies = False
+        self._turns: dict[int, Turn] = {}
+        self.degrees = self._turn(first).degrees
+        self.width, self.height = self._seen_size(first, self._declared)
+
+    def picture(self, frame: VideoFrame, stream: VideoStream, max_side: int | None = None) -> tuple[np.ndarray, Place | None]:
+        """The frame on the screen, in colours of its own tags; shrunk to the longer side `max_side`, and fast, where that is given.
+
+        stream: the one that was just decoded from. With it comes the frame's place on the screen, None where it fills it.
+        """
+        scale = min(1.0, max_side / max(self.width, self.height)) if max_side else 1.0
+        width, height = (max(1, round(side * scale)) for side in (self.width, self.height))
+        wide, high = self._seen_size(frame, self._aspect(frame, stream))
+        if (wide, high) != (self.width, self.height):
+            fit = min(width / wide, height / high)
+            wide, high = (max(1, round(side * fit)) for side in (wide, high))
+        else:
+            wide, high = width, height
+        turn = self._turn(frame)
+        stored = (high, wide) if turn.transpose else (wide, high)
+        image = turn.apply(to_rgb(frame, *stored, fast=max_side is not None))
+        if (wide, high) == (width, height):
+            return image, None
+        screen = np.zeros((height, width, 3), np.uint8)
+        top, left = (height - high) // 2, (width - wide) // 2
+        screen[top : top + high, left : left + wide] = image
+        return screen, (left, top, wide, high)
+
+    def _seen_size(self, frame: VideoFrame, aspect: Fraction) -> tuple[int, int]:
+        """Width and height with pixels made square by widening (old camcorders store narrow ones), after the turn."""
+        stored = max(1, round(frame.width * aspect)), frame.height
+        return stored[::-1] if self._turn(frame).transpose else stored
+
+    def _turn(self, frame: VideoFrame) -> Turn:
+        """The frame's turn, read once for each angle: PyAV's side data make frames wait for the garbage collector."""
+        if frame.rotation not in self._turns:
+            self._turns[frame.rotation] = frame_turn(frame)
+        return self._turns[frame.rotation]
+
+    def _aspect(self, frame: VideoFrame, stream: VideoStream) -> Fraction:
+        # The decoder runs ahead of its frames: for as long as it knows of no other shape, none has come.
+        now = _plausible(stream.codec_context.sample_aspect_ratio or Fraction(1))
+        self._aspect_varies = self._aspect_varies or now != self._coded
+        if not self._aspect_varies:
+            return self._declared
+        own = self._measured_again(frame)
+        return self._declared if own == self._coded else own
+
+    def _measured_again(self, frame: VideoFrame) -> Fraction:
+        shape = (frame.width, frame.height, frame.format.name)
+        if self._graph is None or shape != self._graph_shape:
+            self._graph, self._graph_shape = _measuring_graph(frame), shape
+        return _measured(frame, self._graph)
+
+
+def _plausible(aspect: Fraction) -> Fraction:
+    return aspect if _NARROWEST < aspect < _WIDEST else Fraction(1)
+
+
+_SCALE = 10_000  # width of a picture that is as many times as wide as its frame's pixels are
+
+
+def _measured(frame: VideoFrame, graph: Graph | None = None) -> Fraction:
+    """The width of the frame's pixels in heights; 1 where the frame does not say.
+
+    PyAV does not tell it, but FFmpeg's filters know it: a scrap of the frame is scaled by it, and its width read.
+    """
+    graph = graph or _measuring_graph(frame)
+    graph.vpush(frame)
+    return _plausible(Fraction(graph.vpull().width, _SCALE).limit_denominator(100))
+
+
+def _measuring_graph(frame: VideoFrame) -> Graph:
+    import av.filter
+
+    graph = av.filter.Graph()
+    graph.link_nodes(
+        graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base or Fraction(1, 25)),
+        graph.add("crop", "w=min(8\\,iw):h=min(8\\,ih)"),
+        graph.add("scale", f"w=clip(round({_SCALE}*sar)\\,1\\,{4 * _SCALE}):h=1:eval=frame:flags=neighbor"),
+        graph.add("buffersink"),
+    ).configure()
+    return graph

@@ -1,0 +1,167 @@
+"""The shots of a video, with the face that is followed in each.
+
+A shot begins at a hard cut, and where the face is suddenly elsewhere although no cut was seen (between two pictures that look
+alike as a whole, or across a dissolve).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from dagan.media.cuts import CutFinder
+from dagan.media.face_detector import overlap
+from dagan.media.faces import FaceBox, FaceFinder
+from dagan.media.reader import Frame, VideoReader
+
+MOST_SAMPLES = 600  # pictures of a video that are searched, besides the first ones of each shot
+_SAMPLES_A_SECOND = 6
+_MOST_CHANGES = 1000  # that are kept while no face is seen
+_LONGEST_SIDE = 1280  # pictures are shrunk to this for finding faces
+_PATIENT_SAMPLES = 20  # without a face so far, that are searched thoroughly; later every tenth
+_PATIENT_AFTER_LOSS = 3  # samples after the face is lost, or a later shot begins
+_DETECT_EVERY = 6  # samples: once a second all faces are looked for; in between the one is followed, at a third of the cost
+_SAME_OVERLAP = 0.1  # of two boxes in successive samples that show the same face
+_CLOSE = 0.5  # seconds; over longer times a face may get anywhere
+_STANDS_OUT = 3.0  # times the mean change of the other frames between two samples, by which one frame's may be an unseen cut
+
+
+@dataclass
+class FramingReport:
+    """What the first pass saw. frames: pictures looked at; missing: those without a face; several: with more than one; shots."""
+
+    frames: int = 0
+    missing: int = 0
+    several: int = 0
+    shots: int = 0
+
+
+@dataclass
+class Shot:
+    """The pictures of one shot in which the face was seen: `times` in seconds, `leans` in radians, `outlines` P x 2 pixels.
+
+    start: seconds at which the shot begins. last, before: the latest two faces seen, in the pixels of the shrunk picture.
+    """
+
+    start: float
+    times: list[float] = field(default_factory=list)
+    leans: list[float] = field(default_factory=list)
+    outlines: list[np.ndarray] = field(default_factory=list)
+    last: FaceBox | None = None
+    before: FaceBox | None = None
+    searched: int = 0
+    unseen: int = 0  # samples since the face was last seen
+    lost: bool = False  # no face was found in the latest search
+    crowd: bool = False  # several were
+
+    def add(self, time: float, face: FaceBox, scale: float) -> None:
+        """A face seen at `time`; scale: pixels of the video in one of the shrunk picture."""
+        self.times.append(time)
+        self.leans.append(face.lean)
+        self.outlines.append((face.outline * scale).astype(np.float32))
+        self.before, self.last = self.last, face
+
+    def split(self, time: float) -> Shot:
+        """Ends the shot before `time`; the shot that begins there, with what was seen from there on."""
+        kept = sum(seen < time for seen in self.times)
+        later = Shot(time, self.times[kept:], self.leans[kept:], self.outlines[kept:])
+        later.last = self.last if later.times else None
+        later.before = self.before if len(later.times) > 1 else None
+        self.times, self.leans, self.outlines = self.times[:kept], self.leans[:kept], self.outlines[:kept]
+        return later
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """times (n), leans (n), outlines (n x P x 2)."""
+        return np.array(self.times), np.array(self.leans), np.array(self.outlines, dtype=np.float64)
+
+
+def find_shots(reader: VideoReader, finder: FaceFinder, report: FramingReport) -> Iterator[Shot]:
+    """Streams once through the video; its shots, each when it has ended. `report` is filled in the while."""
+    step = max(1, round(reader.rate / _SAMPLES_A_SECOND), -(-reader.frame_count // MOST_SAMPLES))
+    cuts = CutFinder(float(reader.rate))
+    shot = Shot(0.0)
+    due = 0
+    changes: list[tuple[float, float]] = []  # of the frames since the face was last seen, each with its time
+    for frame in reader.frames(max_side=_LONGEST_SIDE):
+        time = float(frame.time)
+        cut = cuts.add(frame.image, time)
+        changes = [*changes[-_MOST_CHANGES:], (cuts.change, time)]
+        if cut is not None and cut > shot.start:
+            later = shot.split(cut)
+            yield shot
+            shot, due = later, frame.index
+        if frame.index < due:
+            continue
+        due = frame.index + step
+        was_lost = shot.lost
+        face = _look(frame, finder, shot, report)
+        if face is None:
+            continue
+        if shot.last is not None and _jumped(shot, face, time, was_lost, [change for change, _ in changes]):
+            yield shot
+            shot = Shot(max(changes)[1], crowd=shot.crowd)
+        shot.add(time, face, reader.width / frame.image.shape[1])
+        changes = []
+    for cut in cuts.rest():
+        if cut > shot.start:
+            later = shot.split(cut)
+            yield shot
+            shot = later
+    yield shot
+
+
+def _jumped(shot: Shot, face: FaceBox, time: float, was_lost: bool, changes: list[float]) -> bool:
+    """Whether the face is so far from where it was, or would be going on as before, that a cut must lie between."""
+    assert shot.last is not None
+    passed = time - shot.times[-1]
+    if _overlap(face, shot.last) > _SAME_OVERLAP or (passed > _CLOSE and not was_lost):
+        return False
+    if was_lost:
+        return True
+    if shot.before is None:  # how it moved is not known yet: one frame must have changed much more than the others
+        most, others = max(changes), sorted(changes)[:-1]
+        return most > _STANDS_OUT * max(1.0, sum(others) / max(1, len(others)))
+    x, y = (_centre(shot.last) - _centre(shot.before)) / (shot.times[-1] - shot.times[-2]) * passed
+    x0, y0, x1, y1 = shot.last.box
+    return _shared(face.box, (x0 + x, y0 + y, x1 + x, y1 + y)) <= _SAME_OVERLAP
+
+
+def _centre(face: FaceBox) -> np.ndarray:
+    return np.array([face.box[0] + face.box[2], face.box[1] + face.box[3]]) / 2
+
+
+def _look(frame: Frame, finder: FaceFinder, shot: Shot, report: FramingReport) -> FaceBox | None:
+    """The face in a frame of the shot: where it was, else in the whole picture."""
+    face = None
+    if shot.last is not None and not shot.lost and shot.searched % _DETECT_EVERY:
+        face = finder.follow_face(frame.image, shot.last)
+    if face is None:
+        patient = shot.unseen < (_PATIENT_AFTER_LOSS if shot.times or shot.start > 0 else _PATIENT_SAMPLES)
+        faces = finder.find_faces(frame.image, thorough=patient or report.frames % 10 == 0)
+        face = follow(faces, shot.last) if faces else None
+        shot.crowd, shot.lost = len(faces) > 1, not faces
+    shot.searched += 1
+    shot.unseen = 0 if face is not None else shot.unseen + 1
+    report.frames += 1
+    report.several += shot.crowd
+    report.missing += face is None
+    return face
+
+
+def follow(faces: list[FaceBox], previous: FaceBox | None) -> FaceBox:
+    """The face that continues `previous`; the largest where none does, or where that one has become small beside it."""
+    if previous is None:
+        return faces[0]
+    shared = [_overlap(face, previous) for face in faces]
+    best = int(np.argmax(shared))
+    return faces[best] if shared[best] > _SAME_OVERLAP and faces[best].area > faces[0].area / 2 else faces[0]
+
+
+def _overlap(face: FaceBox, other: FaceBox) -> float:
+    return _shared(face.box, other.box)
+
+
+def _shared(box: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> float:
+    return float(overlap(np.array(box), np.array([other]))[0])
