@@ -78,7 +78,7 @@ def test_every_module_of_an_extra_is_brought_by_it() -> None:
         ("export", "export -o OUT"), ("export", "animate PHOTO VIDEO -o OUT --runtime openvino"), ("hub", "bench --model somebody/model"),
     ],
 )  # fmt: skip
-def test_a_missing_extra_is_said_in_a_sentence(extra: str, words: str, command, clips_folder, portraits_folder, tmp_path, monkeypatch) -> None:
+def test_a_missing_extra_is_said_in_a_sentence(extra, words, command, clips_folder, portraits_folder, tmp_path, monkeypatch) -> None:
     there = importlib.util.find_spec
 
     def hidden(name: str, package: str | None = None):
