@@ -14,6 +14,7 @@ from dagan.cli_evaluate import app as evaluate_app
 from dagan.cli_export import RuntimeOption, export
 from dagan.console import check_printed, lenient_streams
 from dagan.errors import InputError
+from dagan.extras import missing_module, require_extra
 
 app = typer.Typer(
     name="dagan", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False,
@@ -306,6 +307,7 @@ def train_depth(
     resume: ResumeOption = None,
 ) -> None:
     """Stage 1: learn the face depth network from plain videos."""
+    require_extra("train", "training")
     from dagan.commands.train import train_stage
 
     train_stage("depth", recipe, overrides or [], output, device, _start(resume))
@@ -320,6 +322,7 @@ def train_gan(
     resume: ResumeOption = None,
 ) -> None:
     """Stage 2: learn keypoints, motion and generator, on a trained depth network."""
+    require_extra("train", "training")
     from dagan.commands.train import train_stage
 
     train_stage("gan", recipe, overrides or [], output, device, _start(resume))
@@ -340,6 +343,12 @@ def main() -> None:
             raise
         except InputError as error:
             print(f"dagan: {error}", file=sys.stderr)
+            sys.exit(2)
+        except ImportError as error:
+            sentence = missing_module(error)
+            if sentence is None:
+                raise
+            print(f"dagan: {sentence}", file=sys.stderr)
             sys.exit(2)
         except KeyboardInterrupt:
             print("dagan: interrupted", file=sys.stderr)

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from dagan.extras import require_extra
+
 app = typer.Typer(no_args_is_help=True, help="Train variants of a recipe and tabulate what each part brings.")
 
 
@@ -35,6 +37,7 @@ def ablate_depth(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Run again what is done already.")] = False,
 ) -> None:
     """Variants of stage 1, each trained from its seeds, measured as `dagan evaluate depth` does. Started again, it goes on."""
+    require_extra("train", "training")
     from dagan.commands.ablate import AblateOptions
     from dagan.commands.ablate import ablate_depth as run
 

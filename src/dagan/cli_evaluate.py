@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from dagan.extras import require_extra
+
 app = typer.Typer(no_args_is_help=True, help="Measure models, and results of other programs.")
 
 ClipsArgument = Annotated[Path, typer.Argument(help="Measure on this folder of clips.", show_default=False)]
@@ -96,6 +98,7 @@ def reconstruction(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Rebuild clips from their first frame, beside the baseline that copies it."""
+    require_extra("evaluate", "measuring")
     from dagan.commands.evaluate import EvaluateOptions, evaluate_reconstruction
 
     options = EvaluateOptions(
@@ -136,6 +139,7 @@ def cross_identity(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Animate a picture of one person with a clip of another."""
+    require_extra("evaluate", "measuring")
     from dagan.commands.evaluate import EvaluateOptions, evaluate_cross_identity
 
     options = EvaluateOptions(

@@ -26,9 +26,13 @@ def export(
     ] = "onnx",
     int8: Annotated[bool, typer.Option("--int8", help="Quantise the generator's convolutions.")] = False,
     calibration: Annotated[Path | None, typer.Option(help="Calibrate int8 on this folder of clips.", show_default=False)] = None,
+    weight_bits: Annotated[
+        int, typer.Option(help="Quantise int8's weights to 7 bits, right on every processor, or to 8, right only where there is VNNI.")
+    ] = 7,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an exported folder that exists already.")] = False,
 ) -> None:
     """Write a model as graphs for other runtimes."""
     from dagan.commands.export import ExportOptions, export_file
 
-    export_file(model, folder, ExportOptions(kind=cast(Any, kind), int8=int8, overwrite=overwrite), calibration)
+    options = ExportOptions(kind=cast(Any, kind), int8=int8, weight_bits=weight_bits, overwrite=overwrite)
+    export_file(model, folder, options, calibration)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import torch
 
 from dagan.errors import InputError
@@ -11,6 +13,7 @@ from dagan.errors import InputError
 _BATCH_BYTES = {"cpu": 2**24, "mps": 2**26, "cuda": 2**28}
 _BATCH_SIZES = {"cpu": (1, 8), "mps": (1, 8), "cuda": (4, 32)}  # least and most
 _MOST_WORKERS = 8  # each holds a batch's maps in memory
+_PRODUCT = 256  # side of the matrices whose product tells how slow a precision is
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.int8}
 
 
@@ -47,6 +50,27 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     if name == "int8" and (device.type != "cpu" or not _cpu_multiplies_int8()):
         raise InputError("precision int8 needs a CPU that multiplies bytes (AVX-512 with VNNI and bfloat16): use --precision auto")
     return PRECISIONS[name]
+
+
+def slowness(dtype: torch.dtype, device: torch.device) -> float | None:
+    """How many times as long as in float32 the CPU takes to multiply in a precision that it has no instructions for.
+
+    None where it has them, and for other devices. It is measured, on one small product: some milliseconds.
+    """
+    if device.type != "cpu" or dtype == torch.float32 or (dtype == torch.bfloat16 and _cpu_multiplies_bfloat16()):
+        return None
+    times = []
+    for kind in (torch.float32, dtype):
+        matrix = torch.ones(_PRODUCT, _PRODUCT, dtype=kind)
+        torch.mm(matrix, matrix)  # the first one prepares
+        times.append(min(_seconds(matrix) for _ in range(3)))
+    return times[1] / times[0]
+
+
+def _seconds(matrix: torch.Tensor) -> float:
+    began = time.perf_counter()
+    torch.mm(matrix, matrix)
+    return time.perf_counter() - began
 
 
 def choose_batch_size(device: torch.device, widest: int) -> int:

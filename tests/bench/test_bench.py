@@ -175,7 +175,7 @@ def test_an_exported_folder_is_measured_in_what_runs_it(monkeypatch, tmp_path):
 
 
 def test_what_cannot_work_is_said(monkeypatch, capsys, tmp_path):
-    with pytest.raises(InputError, match="must be at least 1"):
+    with pytest.raises(InputError, match="--rounds is 0: must be from 1"):
         measure(BenchOptions(rounds=0))
     (tmp_path / "old.json").write_text("mine")
     monkeypatch.setattr(sys, "argv", ["dagan", "bench", "--json", str(tmp_path / "old.json")])

@@ -17,7 +17,7 @@ from onnx_networks import onnx_flattening, onnx_scaling
 
 @pytest.fixture(scope="module")
 def watcher(tmp_path_factory: pytest.TempPathFactory) -> Watcher:
-    network = onnx_scaling(tmp_path_factory.mktemp("network") / "same.onnx", 1.0, 112)
+    network = onnx_flattening(tmp_path_factory.mktemp("network") / "flat.onnx")
     return Watcher(Landmarks(), IdentityNetwork(network))
 
 

@@ -57,6 +57,47 @@ def node_channels(model, name):
     return next(tensor.dims[0] for tensor in model.graph.initializer if tensor.name == name)
 
 
+def saturates(weights: np.ndarray) -> bool:
+    """Whether a processor without VNNI adds up wrong with these weights (int8, output channels first).
+
+    It multiplies bytes and weights in pairs and adds each pair in 16 bits, cutting off what does not fit. Which weights meet is up to
+    the library, so all neighbours along any axis are tried, under the inputs that are worst for them.
+    """
+    for axis in range(1, weights.ndim):
+        lines = np.moveaxis(weights.astype(np.int32), axis, -1)
+        for first, second in ((lines[..., :-1], lines[..., 1:]), (lines, lines)):
+            for sign in (1, -1):
+                inputs = [np.where(sign * w > 0, 255, 0) for w in (first, second)]
+                exact = inputs[0] * first + inputs[1] * second
+                if (exact != exact.clip(-(2**15), 2**15 - 1)).any():
+                    return True
+    return False
+
+
+def quantised_weights(folder):
+    model = onnx.load(folder / "generator.onnx")
+    arrays = [onnx.numpy_helper.to_array(t) for t in model.graph.initializer if t.data_type == onnx.TensorProto.INT8]
+    found = [array for array in arrays if array.ndim == 4]
+    assert len(found) > 5
+    return found
+
+
+def test_no_processor_adds_up_wrong(quantised):
+    weights = quantised_weights(quantised)
+    assert not any(saturates(array) for array in weights)
+    assert max(int(np.abs(array.astype(int)).max()) for array in weights) > 60  # all of the 7 bits are used
+    assert read_note(quantised).weight_bits == 7
+
+
+def test_weights_of_eight_bits_would(onnx_folder, known_graphs, clips, tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "LARGEST_MEAN", 1.0)  # on a processor without VNNI the check refuses them
+    note = export_model(tiny_model(), tmp_path / "new", ExportOptions(int8=True, calibration=clips, weight_bits=8))
+    assert note.weight_bits == 8
+    assert any(saturates(array) for array in quantised_weights(tmp_path / "new"))
+    with pytest.raises(InputError, match="--weight-bits is 6: must be 7"):
+        export_model(tiny_model(), tmp_path / "other", ExportOptions(int8=True, calibration=clips, weight_bits=6))
+
+
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_it_draws_what_float32_draws(quantised, onnx_folder, runtime):
     pictures = moving_pictures(4, seed=1)

@@ -17,7 +17,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from dagan import device
 from dagan.errors import InputError
+from dagan.train.engine import _mixed, make_fabric
 from dagan.train.loop import train
 from dagan.train.recipe import OptimiserConfig
 from dagan.train.state import load_checkpoint
@@ -137,6 +139,54 @@ def test_two_processes_equal_accumulation(tmp_path: Path) -> None:
     for name in ("model", "chase"):
         for key, value in alone["modules"][name].items():
             assert torch.allclose(value, pair["modules"][name][key], atol=1e-6), (name, key)
+
+
+def test_processes_that_torchrun_started_train_together(tmp_path: Path) -> None:
+    run_toy(toy_recipe(tmp_path / "alone", accumulate=2, max_steps=4), noise=0.0)
+    script = Path(__file__).parents[1] / "toy_stage.py"
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    # One device, as a recipe that says nothing of devices has.
+    command = [*launcher, str(script), str(tmp_path / "pair"), "4", "1"]
+    subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=200)
+    alone, pair = (trained_parts(tmp_path / n) for n in ("alone", "pair"))
+    assert pair["step"] == 4
+    assert [line["step"] for line in lines(tmp_path / "pair") if "first/total" in line] == [1, 2, 3, 4]  # one log, not two
+    for key, value in alone["modules"]["model"].items():
+        assert torch.allclose(value, pair["modules"]["model"][key], atol=1e-6), key
+
+
+def test_devices_that_differ_from_the_processes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="devices is 3, but 2 processes were started on this machine: make them equal"):
+        make_fabric(toy_recipe(tmp_path, devices=3))
+
+
+@pytest.mark.parametrize(("fast", "wanted"), [(True, "bf16-mixed"), (False, None)])
+def test_automatic_precision_is_what_the_processor_multiplies_in(fast: bool, wanted: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "_cpu_multiplies_bfloat16", lambda: fast)
+    said: list[str] = []
+    assert _mixed("auto", torch.device("cpu"), said.append) == wanted
+    assert said == []
+
+
+def test_a_precision_that_is_slow_here_is_said_with_its_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(device, "_cpu_multiplies_bfloat16", lambda: False)
+    times = iter([1e-3] * 3 + [7e-3] * 3)
+    monkeypatch.setattr(device, "_seconds", lambda matrix: next(times))
+    said: list[str] = []
+    assert _mixed("bf16-mixed", cpu, said.append) == "bf16-mixed"
+    assert said == ["precision bf16-mixed is slow here: this CPU takes 7 times as long for it as for float32: set precision=auto"]
+    assert _mixed("32-true", cpu, said.append) is None
+    monkeypatch.setattr(device, "_cpu_multiplies_bfloat16", lambda: True)
+    assert _mixed("bf16-mixed", cpu, said.append) == "bf16-mixed"
+    assert len(said) == 1
+    assert device.slowness(torch.float16, torch.device("cuda")) is None
+
+
+def test_slowness_is_measured() -> None:
+    assert device.slowness(torch.float16, torch.device("cpu")) > 0
 
 
 def test_average_follows_the_weights_slowly(tmp_path: Path) -> None:

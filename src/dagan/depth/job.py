@@ -132,7 +132,7 @@ def _write_still(
         square = {"framing": np.array(framing.bounds), "framing_angle": np.array(framing.angle)}
         arrays = {"disparity": disparity, **square, **_facts(image.shape[1], image.shape[0], engine)}
         with atomic_output(output, options.overwrite) as temporary:
-            np.savez(temporary, allow_pickle=False, **arrays)
+            np.savez(temporary, **arrays)
     else:
         write_image(output, colourise(disparity, *robust_range(disparity), table), options.overwrite)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dagan.errors import InputError
 from dagan.export.graphs import Graph, check_inputs, example_inputs, graphs_of
-from dagan.export.int8 import LARGEST_MEAN, QUANTISED, choose_clips, driving_sample, quantise, samples_of
+from dagan.export.int8 import BITS, LARGEST_MEAN, QUANTISED, SAFE_BITS, choose_clips, driving_sample, quantise, samples_of
 from dagan.export.note import NOTE_FILE, SUFFIXES, ExportNote, Format, GraphNote, file_digest, is_exported, write_note
 from dagan.export.sessions import open_session, require
 from dagan.inference.engine import Engine
@@ -38,11 +38,13 @@ _NEEDED = ("onnx", "onnxscript")
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
     """kind: onnx (for onnxruntime, OpenVINO, TensorRT) or openvino (its own files). int8: quantise what survives it (see
-    `dagan.export.int8`), calibrated on the clips `calibration`: videos of faces, framed as the model's training clips."""
+    `dagan.export.int8`), calibrated on the clips `calibration`: videos of faces, framed as the model's training clips. weight_bits: of
+    int8's weights; 7 are right on every processor, 8 only on those that have VNNI, and a little nearer to float32 there."""
 
     kind: Format = "onnx"
     int8: bool = False
     calibration: tuple[Path, ...] = ()
+    weight_bits: int = SAFE_BITS
     overwrite: bool = False
 
 
@@ -65,7 +67,7 @@ def export_model(model: DaGAN, folder: Path, options: ExportOptions | None = Non
             write_onnx(graph, examples[graph.name], partial / f"{graph.name}.onnx")
         progress(WRITE, len(graphs), len(graphs))
         if options.int8:
-            checks |= _quantise(partial, graphs, options.calibration, engine.size, progress)
+            checks |= _quantise(partial, graphs, options, engine.size, progress)
         for graph in graphs:
             path = partial / f"{graph.name}.onnx"
             if options.kind == "openvino":
@@ -84,6 +86,7 @@ def export_model(model: DaGAN, folder: Path, options: ExportOptions | None = Non
             opset=OPSET,
             precision="int8" if options.int8 else "float32",
             quantised=list(QUANTISED) if options.int8 else [],
+            weight_bits=options.weight_bits if options.int8 else None,
             graphs=notes,
             config=model.config,
         )
@@ -99,6 +102,8 @@ def check_export(folder: Path, options: ExportOptions) -> None:
         if find_spec(name) is None:
             raise InputError(f"exporting needs {name}: pip install 'dagan[export]'")
     require(_checker(options.kind))
+    if options.weight_bits not in BITS:
+        raise InputError(f"--weight-bits is {options.weight_bits}: must be 7, which is right on every processor, or 8")
     if options.int8:
         require("onnxruntime")
         choose_clips(options.calibration)
@@ -127,12 +132,12 @@ def _on_cpu(model: DaGAN) -> DaGAN:
     return copy.eval()
 
 
-def _quantise(folder: Path, graphs: list[Graph], clips: Sequence[Path], size: int, progress: Progress) -> dict[str, dict[str, Tensor]]:
+def _quantise(folder: Path, graphs: list[Graph], options: ExportOptions, size: int, progress: Progress) -> dict[str, dict[str, Tensor]]:
     """Quantises files in `folder`; the inputs to check them with, by graph: blotches are no faces, and out of their range."""
     by_name = {graph.name: graph for graph in graphs}
-    chosen, check = choose_clips(clips)
+    chosen, check = choose_clips(options.calibration)
     for name in QUANTISED:
-        quantise(folder / f"{name}.onnx", by_name[name].inputs, samples_of(chosen, by_name, size, progress))
+        quantise(folder / f"{name}.onnx", by_name[name].inputs, samples_of(chosen, by_name, size, progress), options.weight_bits)
     return {name: driving_sample(check, by_name, size) for name in QUANTISED}
 
 

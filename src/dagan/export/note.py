@@ -34,7 +34,8 @@ class GraphNote(Checked):
 class ExportNote(Checked):
     """A folder of graphs. kind: the graphs' format. name, image_size, keypoints, has_depth, depth_range: what the model is.
     detector: see `Runner.detector_digest`. weights: digest of all weights. precision: float32, or int8 where convolutions
-    were quantised. quantised: names of the graphs whose convolutions were. config: the model's."""
+    were quantised. quantised: names of the graphs whose convolutions were; weight_bits: of those, None where the note does not say (8
+    where anything was quantised). config: the model's."""
 
     format: int = FORMAT
     kind: Format
@@ -48,6 +49,7 @@ class ExportNote(Checked):
     opset: int
     precision: Literal["float32", "int8"] = "float32"
     quantised: list[str] = field(default_factory=list)
+    weight_bits: int | None = None
     graphs: dict[str, GraphNote]
     config: ModelConfig
 

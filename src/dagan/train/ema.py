@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 
 def moving_average(module: nn.Module, decay: float) -> AveragedModel:
@@ -15,8 +16,13 @@ def moving_average(module: nn.Module, decay: float) -> AveragedModel:
     """
 
     def average(averaged: Any, current: Any, count: Any) -> None:
-        steps = int(count)
-        get_ema_multi_avg_fn(min(decay, (1 + steps) / (10 + steps)))(averaged, current, count)
+        # The number of steps lies on the device: asking for it as a number would wait for the device at every step.
+        share = 1 - torch.clamp((1 + count) / (10 + count), max=decay)
+        for mine, theirs in zip(averaged, current, strict=True):
+            if mine.is_floating_point():
+                mine.lerp_(theirs.to(mine.dtype), share.to(mine))
+            else:
+                mine.copy_(theirs)
 
     copy = AveragedModel(module, multi_avg_fn=average, use_buffers=True)
     copy.requires_grad_(False)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, cast
 
 import lightning_fabric as L
 import torch
 from lightning_fabric.plugins.precision import MixedPrecision
 from torch import nn
 
+from dagan.device import choose_device, choose_precision, slowness
 from dagan.errors import InputError
+from dagan.media.notices import Warn, to_stderr
 from dagan.train.recipe import Recipe
 
 
@@ -54,8 +57,38 @@ def unwrapping(module: Callable[..., Carried]) -> Callable[..., Any]:
     return lambda *args, **kwargs: module(*args, **kwargs).value
 
 
-def make_fabric(recipe: Recipe) -> L.Fabric:
-    """The engine a recipe asks for. Raises InputError for an accelerator that is not there."""
+def _mixed(precision: str, device: torch.device, warn: Warn) -> Literal["bf16-mixed", "16-mixed"] | None:
+    """The mixed precision to train in; None for float32 throughout. warn: hears of one that is slow on this machine."""
+    if precision == "auto":
+        names: dict[torch.dtype, Literal["bf16-mixed", "16-mixed"]] = {torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed"}
+        return names.get(choose_precision("auto", device))
+    if precision not in ("bf16-mixed", "16-mixed"):
+        return None
+    slow = slowness(torch.bfloat16 if precision == "bf16-mixed" else torch.float16, device)
+    if slow is not None and slow > 1:
+        warn(f"precision {precision} is slow here: this CPU takes {slow:.0f} times as long for it as for float32: set precision=auto")
+    return cast(Literal["bf16-mixed", "16-mixed"], precision)
+
+
+def _ranks(recipe: Recipe) -> tuple[int | str, int, str]:
+    """Devices of a machine, machines and strategy: the recipe's, or those of the launcher (torchrun) that started this process.
+
+    Raises InputError where both are named and differ: each process would train for itself, all into one folder.
+    """
+    world, local = (int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    if "LOCAL_WORLD_SIZE" not in os.environ or world == 1:
+        return recipe.devices, 1, recipe.strategy
+    if recipe.devices not in (1, "auto", local):
+        started = f"{local} processes were started on this machine"
+        raise InputError(f"devices is {recipe.devices}, but {started}: make them equal, or leave devices out")
+    return local, max(1, world // local), "ddp"
+
+
+def make_fabric(recipe: Recipe, warn: Warn = to_stderr) -> L.Fabric:
+    """The engine a recipe asks for; processes that torchrun started find each other.
+
+    warn: hears of a precision that is slow on this machine. Raises InputError for an accelerator that is not there.
+    """
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
     kind = recipe.accelerator
@@ -63,12 +96,13 @@ def make_fabric(recipe: Recipe) -> L.Fabric:
         raise InputError("accelerator is cuda, but no CUDA device can be used: set accelerator (or --device) to cpu or auto")
     if kind == "mps" and not torch.backends.mps.is_available():
         raise InputError("accelerator is mps, but this machine has none: set accelerator (or --device) to cpu or auto")
+    device = choose_device("auto" if kind == "auto" else kind)
     precision: dict[str, Any] = {"precision": "32-true"}
-    if recipe.precision != "32-true":
-        device = "cpu" if kind == "cpu" else "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        half = recipe.precision
-        precision = {"plugins": Autocast(half, device)}
+    half = _mixed(recipe.precision, device, warn)
+    if half is not None:
+        precision = {"plugins": Autocast(half, device.type)}
+    devices, nodes, strategy = _ranks(recipe)
     try:
-        return L.Fabric(accelerator=kind, devices=recipe.devices, strategy=recipe.strategy, **precision)
+        return L.Fabric(accelerator=kind, devices=devices, num_nodes=nodes, strategy=strategy, **precision)
     except (ValueError, RuntimeError) as error:
         raise InputError(f"devices {recipe.devices} with accelerator {kind}: {str(error).splitlines()[0]}") from None

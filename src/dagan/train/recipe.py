@@ -51,6 +51,7 @@ class Recipe(Checked):
     output: folder of checkpoints, logs and weights. batch_size: samples per device and forward; accumulate: forwards per step.
     max_minutes: budget of one call, which then ends with a checkpoint; None has no limit.
     threads: of one process on the CPU, None leaves the library's choice. ema: decay of the averaged weights that are exported.
+    precision: "auto" is mixed with bfloat16 (on older CUDA devices float16) where the device multiplies in it, else "32-true".
     init_from: weights (.safetensors) or checkpoint (.ckpt) to start from, possibly trained at another size.
     sync_batch_norm: batch statistics over all accelerators.
     """
@@ -63,7 +64,7 @@ class Recipe(Checked):
     accumulate: Annotated[int, Ge(1), Le(65_536)] = 1
     max_steps: Steps = 100_000
     max_minutes: Positive | None = None
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "32-true"
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     devices: Few | Literal["auto"] = 1
     strategy: Literal["auto", "ddp"] = "auto"

@@ -80,7 +80,7 @@ def write_truth(video: Path, truth: ClipTruth) -> None:
     }  # fmt: skip
     background = float(truth.depth[wall].max()) if wall.any() else 0.0
     with atomic_output(video.with_suffix(".npz"), overwrite=True) as partial, partial.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **arrays)
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # stubs take any keyword for one that older numpy has not
     note = {
         "format": FORMAT,
         "kind": "dagan synthetic head",

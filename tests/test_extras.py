@@ -1,0 +1,101 @@
+"""Imports against what pyproject declares, and commands where an extra is not installed."""
+
+import ast
+import importlib.util
+import re
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+import dagan.extras
+from dagan.extras import EXTRAS
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+# What is imported before any function of an extra's own rooms is called: those rooms may import their extra at once.
+ROOMS = {"train": ("train/",), "evaluate": ("evaluate/",)}
+
+
+def declared(requirements: list[str]) -> set[str]:
+    return {_plain(re.split(r"[;>\[ ]", requirement)[0]) for requirement in requirements}
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "-")
+
+
+def imports(file: Path) -> dict[str, bool]:
+    """Top-level module -> whether it is imported as soon as the file is."""
+    found: dict[str, bool] = {}
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names = [node.module]
+        else:
+            continue
+        for name in names:
+            top = name.partition(".")[0]
+            found[top] = found.get(top, False) or node.col_offset == 0
+    return found
+
+
+def test_every_import_is_declared() -> None:
+    core = declared(PROJECT["dependencies"])
+    extras = {name: declared(packages) for name, packages in PROJECT["optional-dependencies"].items()}
+    owners = packages_distributions()
+    for file in sorted((ROOT / "src" / "dagan").rglob("*.py")):
+        room = file.relative_to(ROOT / "src" / "dagan").as_posix()
+        for module, at_once in imports(file).items():
+            if module in sys.stdlib_module_names or module == "dagan":
+                continue
+            names = {_plain(owner) for owner in owners[module]}
+            if names & core:
+                continue
+            extra = next((extra for extra, packages in extras.items() if names & packages), None)
+            assert extra is not None, f"{room} imports {module}, which pyproject does not declare"
+            if at_once:
+                assert room.startswith(ROOMS.get(extra, ())), f"{room} imports {module} of the extra {extra} at once"
+
+
+def test_every_module_of_an_extra_is_brought_by_it() -> None:
+    owners = packages_distributions()
+    for extra, modules in EXTRAS.items():
+        for module in modules:
+            names = {_plain(owner) for owner in owners[module]}
+            assert names & declared(PROJECT["optional-dependencies"][extra]), (extra, module)
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        ("train", "train depth RECIPE"), ("train", "train gan RECIPE"), ("train", "ablate depth RECIPE -o OUT --synthetic CLIPS"),
+        ("evaluate", "evaluate reconstruction CLIPS"), ("evaluate", "evaluate cross-identity CLIPS"),
+        ("export", "export -o OUT"), ("export", "animate PHOTO VIDEO -o OUT --runtime openvino"), ("hub", "bench --model somebody/model"),
+    ],
+)  # fmt: skip
+def test_a_missing_extra_is_said_in_a_sentence(extra, words, command, clips_folder, portraits_folder, tmp_path, monkeypatch) -> None:
+    there = importlib.util.find_spec
+
+    def hidden(name: str, package: str | None = None):
+        return None if name.partition(".")[0] in EXTRAS[extra] else there(name, package)
+
+    for module in [m for m in sys.modules if m.partition(".")[0] in EXTRAS[extra]]:
+        monkeypatch.delitem(sys.modules, module)
+    for module in EXTRAS[extra]:
+        monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setattr(dagan.extras, "find_spec", hidden)
+    monkeypatch.setattr("dagan.export.job.find_spec", hidden)
+    monkeypatch.setattr("dagan.export.sessions.find_spec", hidden)
+    places = {
+        "RECIPE": ROOT / "recipes" / "tiny-depth.yaml", "CLIPS": clips_folder, "VIDEO": min(clips_folder.iterdir()),
+        "PHOTO": min(portraits_folder.iterdir()), "OUT": tmp_path / "out.mp4",
+    }  # fmt: skip
+    code, _, complaint = command(*(places.get(word, word) for word in words.split()))
+    assert code == 2, complaint
+    assert complaint.count("\n") == 1
+    assert f"pip install 'dagan[{extra}]'" in complaint
