@@ -10,9 +10,11 @@ import pytest
 
 from dagan.data.clips import Clip
 from dagan.data.config import PairConfig, TripletConfig
+from dagan.data.landmarks import POINTS
 from dagan.data.sampling import ClipChooser, PairSampler, TripletSampler
 from dagan.data.store import ClipDataset, MemoryStore
 from dagan.errors import InputError
+from dagan.media.expression import expressions
 
 
 def _dataset(lengths: dict[str, list[int]], portraits: tuple[str, ...] = (), held: frozenset[str] = frozenset()) -> ClipDataset:
@@ -101,3 +103,25 @@ def test_still_pairs_show_one_picture_and_portraits_of_the_split() -> None:
 def test_split_without_usable_clips() -> None:
     with pytest.raises(InputError, match="no train clip has 3 frames"):
         TripletSampler(_dataset({"a": [2], "b": [2]}), "train", "clip", TripletConfig())
+
+
+def test_expressive_pairs_differ_more_and_stay_within_their_clip() -> None:
+    data = _dataset({"a": [200], "b": [200]})
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(400, len(POINTS), 2)).astype(np.float32)
+    points[:, POINTS.index(10)], points[:, POINTS.index(152)] = (0, -1), (0, 1)
+    points[7] = np.nan  # a frame without a face may be drawn like any other
+    data = replace(data, landmarks=points)
+    found = expressions(lambda mesh: points[:, POINTS.index(mesh)])
+    spread = np.nan_to_num(found / np.nanstd(found, axis=0))
+
+    def difference(share: float) -> float:
+        numbers = PairSampler(data, "train", "identity", PairConfig(expressive=share)).draw(np.random.default_rng(1), 2000).numbers
+        assert (numbers // 200 == numbers[:, :1] // 200).all()
+        assert (numbers[:, 0] != numbers[:, 1]).all()
+        return float(np.abs(spread[numbers[:, 0]] - spread[numbers[:, 1]]).max(1).mean())
+
+    assert difference(1.0) > 1.2 * difference(0.0)
+    assert difference(0.0) < difference(0.5) < difference(1.0)
+    with pytest.raises(InputError, match=r"sampling\.expressive needs landmarks"):
+        PairSampler(replace(data, landmarks=None), "train", "identity", PairConfig(expressive=0.5))

@@ -148,5 +148,5 @@ def test_guided_keypoints_must_be_landmarks_of_the_data() -> None:
         GanObjective(DaGAN(replace(GUIDED, keypoints=replace(GUIDED.keypoints, landmarks=()), motion=TINY.motion, generator=PLAIN)), GUIDE)
     with pytest.raises(InputError, match=r"is \[7\]: loss\.guide"):
         GanObjective(DaGAN(replace(GUIDED, keypoints=replace(GUIDED.keypoints, landmarks=(7,)))), GUIDE)
-    with pytest.raises(InputError, match="loss explicit is 1.5"):
+    with pytest.raises(InputError, match=r"explicit"):
         GanLossConfig(explicit=1.5)

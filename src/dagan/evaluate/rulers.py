@@ -113,7 +113,7 @@ def _pixel_metrics(files: RulerFiles, settings: Settings) -> list[Metric]:
         if getattr(files, key) is not None:
             tool = f"LPIPS 0.1 on {network} features, torchmetrics' linear weights, pictures scaled to [-1, 1]"
             found.append(Metric(key=key, title=title, better="lower", range="0 to about 1", tool=tool))
-    if files.lpips is not None and files.landmarker is not None:
+    if files.lpips is not None:
         for part in ("mouth", "eyes"):
             tool = f"LPIPS (SqueezeNet 1.1) of the {part}, cut out round the driving frame's landmarks and enlarged"
             found.append(Metric(key=f"lpips_{part}", title=f"LPIPS, {part}", better="lower", range="0 to about 1", tool=tool))

@@ -174,7 +174,8 @@ class Generator(nn.Module):
 
     def _guided(self, features: list[Tensor], landmarks: Tensor) -> list[Tensor]:
         """The features with the heatmaps of B x L x 2 driving landmarks: added to the coarsest, appended to the finer ones."""
-        assert self.guide is not None and self.config.landmark_variance is not None
+        assert self.guide is not None
+        assert self.config.landmark_variance is not None
         *finer, coarsest = features
         maps = [gaussian_heatmap(landmarks, (f.shape[-2], f.shape[-1]), self.config.landmark_variance).to(f.dtype) for f in finer]
         # A narrow blob falls between the places of the coarsest scale: averages of the next finer one keep it whole.

@@ -16,8 +16,8 @@ from dagan.checks import Checked, Share, Weight
 from dagan.data.landmarks import OPENINGS, POINTS
 from dagan.errors import InputError
 from dagan.geometry import ThinPlateTransform, gaussian_heatmap
-from dagan.losses.crops import CropLoss
 from dagan.losses.adversarial import discriminator_loss, feature_matching, generator_loss
+from dagan.losses.crops import CropLoss
 from dagan.losses.features import FeatureName, FeatureNetwork
 from dagan.losses.keypoint import equivariance, guidance, keypoint_distance
 from dagan.losses.perceptual import PerceptualLoss
