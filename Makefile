@@ -14,7 +14,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	touch $@
 
 demo: setup
-	$(BIN)/dagan animate examples/astronaut.png examples/speech.motion -o out/demo.mp4 --overwrite
+	$(BIN)/dagan demo -o out/demo.mp4 --overwrite
 
 test: setup
 	$(BIN)/ruff check
