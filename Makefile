@@ -1,7 +1,7 @@
 # `make demo` animates the bundled portrait; `make test` runs lint, types and tests. Both set everything up first.
 PYTHON ?= python3
 VENV := .venv
-BIN := $(VENV)/bin
+BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 
 .PHONY: setup demo test lock clean
 
@@ -14,7 +14,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	touch $@
 
 demo: setup
-	$(BIN)/dagan animate examples/astronaut.png examples/speech.motion -o out/demo.mp4 --overwrite
+	$(BIN)/dagan demo -o out/demo.mp4 --overwrite
 
 test: setup
 	$(BIN)/ruff check

@@ -14,14 +14,14 @@ import tempfile
 from pathlib import Path
 
 from dagan.bench.scene import RATE, write_clip
+from dagan.commands.demo import PORTRAIT
 
 
 def peak(folder: Path, seconds: int, options: list[str]) -> float:
     """Peak memory in MB of one run."""
     clip, report = folder / f"{seconds}.mp4", folder / f"{seconds}.json"
     write_clip(clip, seconds * RATE)
-    portrait = Path(__file__).parent.parent / "examples" / "astronaut.png"
-    words = ["animate", str(portrait), str(clip), "-o", str(folder / f"{seconds}-out.mp4"), "--json", str(report), *options]
+    words = ["animate", str(PORTRAIT), str(clip), "-o", str(folder / f"{seconds}-out.mp4"), "--json", str(report), *options]
     subprocess.run([sys.executable, "-c", "from dagan.cli import main; main()", *words], check=True)
     return float(json.loads(report.read_text())["peak_memory_mb"])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -85,13 +86,25 @@ def test_help_lists_animate_first_in_panels(monkeypatch: pytest.MonkeyPatch, cap
     assert _run(monkeypatch, "--help") == 0
     shown = capsys.readouterr().out
     panels = (
-        ("Animate", "animate"), ("Measure", "depth", "bench", "evaluate"), ("Train", "synth", "train", "ablate"),
+        ("Animate", "animate", "demo"), ("Measure", "depth", "bench", "evaluate"), ("Train", "synth", "train", "ablate"),
         ("Models", "convert", "export"),
     )  # fmt: skip
     order = [word for panel in panels for word in panel]
     places = [shown.find(f" {word} ", shown.index(" Animate ")) for word in order]
     assert -1 not in places
     assert places == sorted(places)
+
+
+def test_the_demo_replaces_nothing_unasked(
+    command: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("demo.mp4").write_bytes(b"mine")
+    code, _, complaint = command("demo")
+    assert (code, complaint.count("\n")) == (2, 1)
+    assert "demo.mp4 exists already" in complaint
+    assert Path("demo.mp4").read_bytes() == b"mine"
+    assert [file.name for file in tmp_path.iterdir()] == ["demo.mp4"]
 
 
 @pytest.mark.parametrize(

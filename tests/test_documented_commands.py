@@ -19,6 +19,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from dagan.cli import app
+from dagan.commands.demo import PORTRAIT
 from dagan.config import preset
 from dagan.models.depth import DepthNetwork
 from dagan.train.depth_file import save_depth
@@ -90,7 +91,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, write_clip: Callable[[Pa
     """Everything that the pages' commands name and that no earlier command of theirs makes."""
     folder = tmp_path_factory.mktemp("work")
     shutil.copytree(ROOT / "recipes", folder / "recipes")
-    photo = Image.open(ROOT / "examples" / "astronaut.png").convert("RGB").resize((192, 192))
+    photo = Image.open(PORTRAIT).convert("RGB").resize((192, 192))
     photo.save(folder / "me.jpg")
     swinging = [np.asarray(photo.rotate(2 * np.sin(i / 2), translate=(i % 3, 0))) for i in range(10)]
     write_clip(folder / "driving.mp4", swinging[:4])

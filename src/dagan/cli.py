@@ -173,6 +173,19 @@ def animate(
     animate_file(source, driving, output, options, runtime)
 
 
+@app.command("demo", rich_help_panel=ANIMATE)
+def demo(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Write this video (.mp4, .mov, .mkv, .webm) or animated picture (.gif, .webp, .png).")
+    ] = Path("demo.mp4"),
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Animate the portrait that ships in the package, with the motion that ships beside it."""
+    from dagan.commands.demo import animate_example
+
+    animate_example(output, overwrite)
+
+
 @app.command("depth", rich_help_panel=MEASURE)
 def depth(
     source: PicturesArgument,

@@ -1,7 +1,5 @@
 """The weights and examples that come with the repository."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -9,12 +7,11 @@ from skimage.data import astronaut
 
 import dagan
 from dagan.animate.motion import read_motion
+from dagan.commands.demo import MOTION, PORTRAIT
 from dagan.inference.engine import Engine
 from dagan.media.framing import Framing, crop
 from dagan.media.images import read_image
 from dagan.weights import bundled, read_card
-
-EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.fixture(scope="module")
@@ -51,11 +48,11 @@ def test_depth_of_a_face_stands_out(model: dagan.DaGAN) -> None:
 
 
 def test_the_example_motion_fits_and_moves_the_example_portrait(model: dagan.DaGAN) -> None:
-    motion = read_motion(EXAMPLES / "speech.motion")
+    motion = read_motion(MOTION)
     engine = Engine(model)
     assert motion.value.shape[1:] == (15, 2)
     assert motion.detector == engine.detector_digest
-    portrait = read_image(EXAMPLES / "astronaut.png")
+    portrait = read_image(PORTRAIT)
     assert portrait.shape == (512, 512, 3)
     animator = dagan.Animator(model)
     animator.set_source(crop(portrait, Framing(226, 150, 280), 256))
@@ -67,9 +64,9 @@ def test_the_example_motion_fits_and_moves_the_example_portrait(model: dagan.DaG
 
 def test_the_demo_is_damped_where_it_would_break_and_nowhere_else(model: dagan.DaGAN) -> None:
     """A chin lifted far in the last half second; the rest is hardly touched."""
-    motion = read_motion(EXAMPLES / "speech.motion")
+    motion = read_motion(MOTION)
     animator = dagan.Animator(model)
-    animator.set_source(crop(read_image(EXAMPLES / "astronaut.png"), Framing(226, 150, 280), 256))
+    animator.set_source(crop(read_image(PORTRAIT), Framing(226, 150, 280), 256))
     animator.set_reference(motion.keypoints(slice(motion.reference, motion.reference + 1)))
     left = animator.share_left(motion.keypoints(slice(None)))
     assert (left == 1).mean() > 0.5

@@ -36,4 +36,7 @@ def _damped(report: AnimateReport) -> str:
     """What is said of frames whose motion goes beyond what the model can draw; nothing where there are none."""
     if not report.damped_frames:
         return ""
-    return f"; motion beyond what the model can draw is damped in {report.damped_frames} frames (--no-limit-motion draws it whole)"
+    return (
+        f"; motion beyond what the model can draw is damped in {report.damped_frames} frames "
+        "(dagan animate --no-limit-motion draws it whole)"
+    )
