@@ -1,7 +1,7 @@
 # `make demo` animates the bundled portrait; `make test` runs lint, types and tests. Both set everything up first.
 PYTHON ?= python3
 VENV := .venv
-BIN := $(VENV)/bin
+BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 
 .PHONY: setup demo test lock clean
 
