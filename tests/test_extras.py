@@ -1,6 +1,5 @@
-"""Imports against what pyproject declares, and commands where an extra is not installed."""
+"""Extras against what pyproject declares, and commands where one is not installed."""
 
-import ast
 import importlib.util
 import re
 import sys
@@ -15,8 +14,6 @@ from dagan.extras import EXTRAS
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-# What is imported before any function of an extra's own rooms is called: those rooms may import their extra at once.
-ROOMS = {"train": ("train/",), "evaluate": ("evaluate/",)}
 
 
 def declared(requirements: list[str]) -> set[str]:
@@ -25,41 +22,6 @@ def declared(requirements: list[str]) -> set[str]:
 
 def _plain(name: str) -> str:
     return name.lower().replace("_", "-")
-
-
-def imports(file: Path) -> dict[str, bool]:
-    """Top-level module -> whether it is imported as soon as the file is."""
-    found: dict[str, bool] = {}
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            names = [node.module]
-        else:
-            continue
-        for name in names:
-            top = name.partition(".")[0]
-            found[top] = found.get(top, False) or node.col_offset == 0
-    return found
-
-
-def test_every_import_is_declared() -> None:
-    core = declared(PROJECT["dependencies"])
-    extras = {name: declared(packages) for name, packages in PROJECT["optional-dependencies"].items()}
-    owners = packages_distributions()
-    for file in sorted((ROOT / "src" / "dagan").rglob("*.py")):
-        room = file.relative_to(ROOT / "src" / "dagan").as_posix()
-        for module, at_once in imports(file).items():
-            if module in sys.stdlib_module_names or module == "dagan":
-                continue
-            names = {_plain(owner) for owner in owners[module]}
-            if names & core:
-                continue
-            extra = next((extra for extra, packages in extras.items() if names & packages), None)
-            assert extra is not None, f"{room} imports {module}, which pyproject does not declare"
-            if at_once:
-                assert room.startswith(ROOMS.get(extra, ())), f"{room} imports {module} of the extra {extra} at once"
 
 
 def test_every_module_of_an_extra_is_brought_by_it() -> None:

@@ -126,5 +126,6 @@ def run_toy(recipe: Recipe, start: str = "auto", **settings: Any) -> Result:
 
 
 if __name__ == "__main__":
-    output, steps, devices = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-    run_toy(toy_recipe(output, max_steps=steps, devices=devices, strategy="ddp" if devices > 1 else "auto"), noise=0.0)
+    # A third word is the number of devices that the recipe demands.
+    output, steps, devices = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else None
+    run_toy(toy_recipe(output, max_steps=steps, devices=devices, strategy="ddp" if devices else "auto"), noise=0.0)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, cast
 
 import lightning_fabric as L
 import torch
+from lightning_fabric.plugins.environments import TorchElasticEnvironment
 from lightning_fabric.plugins.precision import MixedPrecision
 from torch import nn
 
@@ -70,18 +71,38 @@ def _mixed(precision: str, device: torch.device, warn: Warn) -> Literal["bf16-mi
     return cast(Literal["bf16-mixed", "16-mixed"], precision)
 
 
-def _ranks(recipe: Recipe) -> tuple[int | str, int, str]:
-    """Devices of a machine, machines and strategy: the recipe's, or those of the launcher (torchrun) that started this process.
+def started_ranks(environment: Mapping[str, str] = os.environ) -> tuple[int, int] | None:
+    """Processes on this machine, and machines, where torchrun or its like has started every process; None where nobody has.
+
+    Raises InputError where the environment speaks of several processes but does not say which of them belong to this machine.
+    """
+    if not {"RANK", "WORLD_SIZE"} <= environment.keys():
+        return None
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    text = ", ".join(f"{name}={environment.get(name, '(unset)')}" for name in names)
+    try:
+        rank, world, local_rank, local_world = (int(environment[name]) for name in names)
+    except (KeyError, ValueError):
+        raise InputError(f"{text}: start all processes with torchrun, which sets these four, or unset them") from None
+    if not (0 <= rank < world and 0 <= local_rank < local_world and world % local_world == 0):
+        raise InputError(f"{text}: these do not fit together, so start as many processes on every machine, with torchrun")
+    return local_world, world // local_world
+
+
+def _processes(recipe: Recipe) -> tuple[dict[str, Any], list[Any]]:
+    """Fabric's devices, machines and strategy, and its plugins: the recipe's, or those of torchrun, which started this process.
 
     Raises InputError where both are named and differ: each process would train for itself, all into one folder.
     """
-    world, local = (int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
-    if "LOCAL_WORLD_SIZE" not in os.environ or world == 1:
-        return recipe.devices, 1, recipe.strategy
-    if recipe.devices not in (1, "auto", local):
-        started = f"{local} processes were started on this machine"
+    ranks = started_ranks()
+    if ranks is None:
+        return {"devices": 1 if recipe.devices is None else recipe.devices, "strategy": recipe.strategy}, []
+    here, machines = ranks
+    if recipe.devices not in (None, "auto", here):
+        started = f"torchrun started {here} process{'es' if here > 1 else ''} on this machine"
         raise InputError(f"devices is {recipe.devices}, but {started}: make them equal, or leave devices out")
-    return local, max(1, world // local), "ddp"
+    strategy = "ddp" if here * machines > 1 else recipe.strategy
+    return {"devices": here, "num_nodes": machines, "strategy": strategy}, [TorchElasticEnvironment()]
 
 
 def make_fabric(recipe: Recipe, warn: Warn = to_stderr) -> L.Fabric:
@@ -97,12 +118,11 @@ def make_fabric(recipe: Recipe, warn: Warn = to_stderr) -> L.Fabric:
     if kind == "mps" and not torch.backends.mps.is_available():
         raise InputError("accelerator is mps, but this machine has none: set accelerator (or --device) to cpu or auto")
     device = choose_device("auto" if kind == "auto" else kind)
-    precision: dict[str, Any] = {"precision": "32-true"}
+    processes, plugins = _processes(recipe)
     half = _mixed(recipe.precision, device, warn)
     if half is not None:
-        precision = {"plugins": Autocast(half, device.type)}
-    devices, nodes, strategy = _ranks(recipe)
+        plugins.append(Autocast(half, device.type))
     try:
-        return L.Fabric(accelerator=kind, devices=devices, num_nodes=nodes, strategy=strategy, **precision)
+        return L.Fabric(accelerator=kind, plugins=plugins, **processes)
     except (ValueError, RuntimeError) as error:
-        raise InputError(f"devices {recipe.devices} with accelerator {kind}: {str(error).splitlines()[0]}") from None
+        raise InputError(f"devices {processes['devices']} with accelerator {kind}: {str(error).splitlines()[0]}") from None

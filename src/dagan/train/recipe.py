@@ -50,6 +50,7 @@ class Recipe(Checked):
 
     output: folder of checkpoints, logs and weights. batch_size: samples per device and forward; accumulate: forwards per step.
     max_minutes: budget of one call, which then ends with a checkpoint; None has no limit.
+    devices: processes on this machine, one accelerator each; None is one, or as many as torchrun started; "auto" is all there are.
     threads: of one process on the CPU, None leaves the library's choice. ema: decay of the averaged weights that are exported.
     precision: "auto" is mixed with bfloat16 (on older CUDA devices float16) where the device multiplies in it, else "32-true".
     init_from: weights (.safetensors) or checkpoint (.ckpt) to start from, possibly trained at another size.
@@ -66,7 +67,7 @@ class Recipe(Checked):
     max_minutes: Positive | None = None
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "32-true"
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    devices: Few | Literal["auto"] = 1
+    devices: Few | Literal["auto"] | None = None
     strategy: Literal["auto", "ddp"] = "auto"
     threads: Few | None = None
     channels_last: bool = True
