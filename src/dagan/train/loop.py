@@ -25,7 +25,7 @@ import dagan.train.log as runlog
 from dagan.checks import dump
 from dagan.errors import InputError
 from dagan.train import state
-from dagan.train.ema import moving_average
+from dagan.train.ema import MovingAverage
 from dagan.train.engine import Carrier, make_fabric, unwrapping
 from dagan.train.log import RunLog
 from dagan.train.recipe import Recipe
@@ -99,7 +99,7 @@ class _Run:
             if self.recipe.channels_last:
                 objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             self.wrapped[name] = self.fabric.setup_module(Carrier(objective))
-        self.ema = moving_average(self.stage.averaged, self.recipe.ema)
+        self.ema = MovingAverage(self.stage.averaged, self.recipe.ema)
         for name, objective in self.stage.objectives.items():
             config = self.stage.optimiser(name)
             parameters = [p for p in objective.parameters() if p.requires_grad]
