@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
+
+# The error stream is the process's: threads that turned it aside at once would put back each other's, and lose it for good.
+_TURNING = threading.Lock()
 
 
 class Network:
@@ -38,16 +42,17 @@ class Network:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """The library announces its delegate on the process's error stream, past Python; users need not see that."""
-    try:
-        saved = os.dup(2)
-    except OSError:  # no error stream at all
-        yield
-        return
-    sink = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(sink, 2)
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(sink)
-        os.close(saved)
+    with _TURNING:
+        try:
+            saved = os.dup(2)
+        except OSError:  # no error stream at all
+            yield
+            return
+        sink = os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(sink, 2)
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(sink)
+            os.close(saved)
