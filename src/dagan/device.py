@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 import torch
@@ -14,6 +15,9 @@ _BATCH_BYTES = {"cpu": 2**24, "mps": 2**26, "cuda": 2**28}
 _BATCH_SIZES = {"cpu": (1, 8), "mps": (1, 8), "cuda": (4, 32)}  # least and most
 _MOST_WORKERS = 8  # each holds a batch's maps in memory
 _PRODUCT = 256  # side of the matrices whose product tells how slow a precision is
+# Limits on oneDNN's instructions, which does PyTorch's products on CPUs, that leave it none for bfloat16, whatever the processor has.
+_LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+_WITHOUT_BFLOAT16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI")
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.int8}
 
 
@@ -95,6 +99,8 @@ def _cpu_multiplies_int8() -> bool:
 
 
 def _cpu_multiplies_bfloat16() -> bool:
-    """Without the instructions bfloat16 is emulated and slower than float32."""
+    """Without the instructions, or where the environment keeps oneDNN from them, bfloat16 is emulated and slower than float32."""
+    if any(os.environ.get(name, "").upper() in _WITHOUT_BFLOAT16 for name in _LIMITS):
+        return False
     checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported", "_is_arm_bf16_supported")
     return any(getattr(torch.cpu, check, bool)() for check in checks)

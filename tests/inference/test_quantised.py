@@ -108,3 +108,26 @@ def test_what_cannot_be_quantised_is_said(monkeypatch):
         choose_precision("int8", CPU)
     monkeypatch.setattr(device, "_cpu_multiplies_int8", lambda: True)
     assert choose_precision("int8", CPU) == torch.int8
+
+
+@pytest.mark.parametrize(("limit", "free"), [("AVX2", False), ("avx512_core_vnni", False), ("AVX512_CORE_BF16", True), ("DEFAULT", True)])
+def test_a_limit_on_instructions_holds_for_what_is_chosen(limit, free, monkeypatch):
+    for check in ("_is_avx512_bf16_supported", "_is_vnni_supported"):
+        monkeypatch.setattr(torch.cpu, check, lambda: True, raising=False)
+    for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"):
+        monkeypatch.delenv(name, raising=False)
+    assert choose_precision("auto", CPU) == torch.bfloat16
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    assert choose_precision("auto", CPU) == (torch.bfloat16 if free else torch.float32)
+    assert device._cpu_multiplies_int8() is free
+
+
+def test_bytes_add_up_right_on_this_processor():
+    """The largest weights and bytes: a sum of 16 bits cannot hold two of their products."""
+    conv = nn.Conv2d(64, 16, 3, padding=1)
+    with torch.inference_mode():
+        conv.weight.fill_(1)
+        conv.bias.zero_()
+        full = torch.full((1, 64, 4, 4), 255, dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
+        inner = Int8Conv(conv, False)(full, 1 / 255)[0, :, 1:3, 1:3].float()
+    assert torch.allclose(inner, torch.full_like(inner, 64 * 9), rtol=0.01)
