@@ -66,3 +66,12 @@ def test_refusal_is_one_sentence_with_exit_code_2(
     assert said.count("\n") == 1
     assert said.startswith("dagan: devices is 3, but torchrun started 2 processes on this machine")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE"])
+def test_processes_of_another_launcher_that_would_each_train_alone_are_refused(name, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv(name, "1")
+    assert make_fabric(toy_recipe(tmp_path)).world_size == 1
+    monkeypatch.setenv(name, "4")
+    with pytest.raises(InputError, match=r"4 processes were started .* start them with torchrun"):
+        make_fabric(toy_recipe(tmp_path))

@@ -17,6 +17,9 @@ from dagan.errors import InputError
 from dagan.media.notices import Warn, to_stderr
 from dagan.train.recipe import Recipe
 
+# How many processes Slurm's srun and the two families of mpirun say that they started.
+_STARTED = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
+
 
 class Autocast(MixedPrecision):
     """Mixed precision by autocast alone: images and coordinates go in, and losses come out, in float32.
@@ -123,6 +126,16 @@ def make_fabric(recipe: Recipe, warn: Warn = to_stderr) -> L.Fabric:
     if half is not None:
         plugins.append(Autocast(half, device.type))
     try:
-        return L.Fabric(accelerator=kind, plugins=plugins, **processes)
+        fabric = L.Fabric(accelerator=kind, plugins=plugins, **processes)
     except (ValueError, RuntimeError) as error:
         raise InputError(f"devices {processes['devices']} with accelerator {kind}: {str(error).splitlines()[0]}") from None
+    _refuse_strangers(fabric.world_size)
+    return fabric
+
+
+def _refuse_strangers(world: int) -> None:
+    """Raises InputError where a launcher that Fabric does not follow started several processes, and each of them would train alone."""
+    for name in _STARTED:
+        started = os.environ.get(name, "1")
+        if world == 1 and started not in ("0", "1"):
+            raise InputError(f"{started} processes were started ({name}), which would all train into one folder: start them with torchrun")
