@@ -31,11 +31,11 @@ def expression_metrics(tool: str) -> list[Metric]:
     for key, (title, numbers) in MOVEMENTS.items():
         how = f"{' and '.join(numbers)} of {tool}, result against driving frame, both less the source's, all frames of the run together"
         found += [
-            Metric(key=f"{key}_slope", title=f"{title}, slope", better="higher", range="any; 1 is as far as driven", per="set",
-                   tool=f"least squares through zero: {how}"),
-            Metric(key=f"{key}_correlation", title=f"{title}, correlation", better="higher", range="-1 to 1", per="set",
+            Metric(key=f"{key}_slope", title=f"{title}, slope", better="higher", signed=True,
+                   range="any; 1 is as far as driven", per="set", tool=f"least squares through zero: {how}"),
+            Metric(key=f"{key}_correlation", title=f"{title}, correlation", better="higher", signed=True, range="-1 to 1", per="set",
                    tool=f"Pearson's: {how}"),
-            Metric(key=f"{key}_strongest", title=f"{title}, slope of the strongest tenth", better="higher",
+            Metric(key=f"{key}_strongest", title=f"{title}, slope of the strongest tenth", better="higher", signed=True,
                    range="any; 1 is as far as driven", per="set", tool=f"the slope where the driving face differs most: {how}"),
         ]  # fmt: skip
     return found
