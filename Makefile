@@ -16,10 +16,12 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 demo: setup
 	$(BIN)/dagan demo -o out/demo.mp4 --overwrite
 
+# One worker a core, with one thread each; those tests that take longest are listed at the end.
+test: export OMP_NUM_THREADS = 1
 test: setup
 	$(BIN)/ruff check
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(BIN)/pytest -n logical --dist loadfile --durations 15
 
 # Writes the installed versions down. torch without its local build tag, so that every platform finds its own build.
 lock:

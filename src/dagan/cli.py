@@ -10,6 +10,7 @@ import typer
 
 from dagan.cli_ablate import app as ablate_app
 from dagan.cli_bench import bench
+from dagan.cli_evaluate import KeypointsOption
 from dagan.cli_evaluate import app as evaluate_app
 from dagan.cli_export import RuntimeOption, export
 from dagan.console import check_printed, lenient_streams
@@ -137,6 +138,7 @@ def animate(
             "error refuses the video.",
         ),
     ] = "hold",
+    keypoints: KeypointsOption = "auto",
     encoder: Annotated[
         str | None,
         typer.Option(
@@ -168,6 +170,7 @@ def animate(
         frame_rate=parse_rate(frame_rate),
         encoder=encoder,
         on_missing=on_missing,
+        keypoints=keypoints,
         overwrite=overwrite,
     )
     animate_file(source, driving, output, options, runtime)

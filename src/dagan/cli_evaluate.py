@@ -63,6 +63,12 @@ FidOption = Annotated[
 ]
 FidNetworkOption = Annotated[Path | None, typer.Option(help="Features for --fid come from this ONNX network.", show_default=False)]
 WorkersOption = Annotated[int, typer.Option(help="So many processes measure, each on one core with models of its own.")]
+KeypointsOption = Annotated[
+    str,
+    typer.Option(
+        help="These drive: landmarks of every frame, learnt keypoints alone, or auto: landmarks where the model's keypoints stand on some."
+    ),
+]
 FolderOption = Annotated[
     Path | None,
     typer.Option(
@@ -82,6 +88,7 @@ def reconstruction(
     pairs: PairsOption = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
+    keypoints: KeypointsOption = "auto",
     hold_out: HoldOutOption = 0.0,
     every: EveryOption = 5,
     size: SizeOption = None,
@@ -102,8 +109,9 @@ def reconstruction(
     from dagan.commands.evaluate import EvaluateOptions, evaluate_reconstruction
 
     options = EvaluateOptions(
-        models=_models(model, no_model), results=results or (), pairs=pairs, device=device, precision=precision, hold_out=hold_out,
-        every=every, size=size, lpips=lpips, lpips_vgg=lpips_vgg, lpips_alex=lpips_alex, identity=identity,
+        models=_models(model, no_model), results=results or (), pairs=pairs, device=device, precision=precision,
+        keypoints=keypoints, hold_out=hold_out, every=every, size=size, lpips=lpips,
+        lpips_vgg=lpips_vgg, lpips_alex=lpips_alex, identity=identity,
         legacy_range=legacy_range, fid=fid, fid_network=fid_network, workers=workers, folder=output, summary=summary, overwrite=overwrite,
     )  # fmt: skip
     evaluate_reconstruction(clips, options)
@@ -126,6 +134,7 @@ def cross_identity(
     reference: Annotated[str, typer.Option(help="This driving frame stands for the source's pose: auto or first.")] = "auto",
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
+    keypoints: KeypointsOption = "auto",
     hold_out: HoldOutOption = 0.0,
     every: EveryOption = 5,
     size: SizeOption = None,
@@ -144,7 +153,8 @@ def cross_identity(
 
     options = EvaluateOptions(
         models=_models(model, no_model), results=results or (), portraits=portraits, pairs=pairs, count=count, seed=seed, absolute=absolute,
-        adapt_scale=adapt_scale, reference=reference, device=device, precision=precision, hold_out=hold_out, every=every, size=size,
+        adapt_scale=adapt_scale, reference=reference, device=device, precision=precision,
+        keypoints=keypoints, hold_out=hold_out, every=every, size=size,
         lpips=lpips, identity=identity, fid=fid, fid_network=fid_network, workers=workers, folder=output,
         summary=summary, overwrite=overwrite,
     )  # fmt: skip

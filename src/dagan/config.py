@@ -20,6 +20,7 @@ Widths = tuple[Channels, Channels, Channels, Channels, Channels]
 AttendedChannels = Annotated[int, Ge(8), Le(4096)]
 # The face mesh that landmarks come from has 468 points of the face, then five for each iris.
 MeshPoint = Annotated[int, Ge(0), Le(477)]
+Gain = Annotated[float, Ge(0), Le(5)]
 
 
 def require_encoder(what: str, encoder: str, widths: tuple[int, ...]) -> None:
@@ -59,15 +60,30 @@ class DepthConfig(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Gains(Checked):
+    """By how much driven keypoints go beyond what they are told, so that the drawn face opens, smiles and looks as far as the driving one.
+
+    A model draws less of a movement than its keypoints say; gains are calibrated on training clips once it is trained, and 1 takes
+    keypoints as they are.
+    """
+
+    mouth: Gain = 1.0
+    smile: Gain = 1.0
+    eyes: Gain = 1.0
+    gaze: Gain = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class KeypointConfig(Checked):
     """Keypoint detector (METHOD section 3). `kernel`: side of the two head convolutions, which have no padding.
 
     landmarks: the points of the face mesh (`dagan.media.mesh_points`) that the first keypoints stand on, one each. Training guides
-    the detector to them, and can draw with landmarks in place of what the detector finds there.
+    the detector to them, and can draw with landmarks in place of what the detector finds there. gains: for those while driving.
     """
 
     count: Few = 15
     landmarks: tuple[MeshPoint, ...] = ()
+    gains: Gains = field(default_factory=Gains)
     hourglass: HourglassConfig = field(default_factory=lambda: HourglassConfig(width=32))
     kernel: Kernel = 7
     temperature: Positive = 0.1

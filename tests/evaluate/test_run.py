@@ -176,8 +176,9 @@ def test_relative_motion_starts_at_the_source(clips: Path, tiny_model: Path, tmp
 
     found = clips_for(clips, 0)
     pair = next(p for p in draw_pairs(found, found, seed=0))
-    run = evaluate([pair], [ModelSpec("tiny", str(tiny_model), "cpu")], RulerFiles(), replace(CROSS, every=1), folder=tmp_path / "run")
-    animator = Animator(load_model(tiny_model, "cpu"), limit_motion=False)
+    spec = ModelSpec("tiny", str(tiny_model), "cpu", keypoints="learnt")
+    run = evaluate([pair], [spec], RulerFiles(), replace(CROSS, every=1), folder=tmp_path / "run")
+    animator = Animator(load_model(tiny_model, "cpu"), limit_motion=False, keypoints="learnt")
     with open_video(pair.source.path) as source, open_video(pair.driving.path) as driving:
         animator.set_source(next(iter(source)).image)
         results = [animator.animate(frame.image) for frame in driving]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -30,10 +31,19 @@ from dagan.inference.workers import on_workers
 from dagan.media.faces import FaceFinder
 from dagan.media.framing import crop as cut
 from dagan.media.framing import to_square
+from dagan.media.landmarks import Face
 from dagan.media.notices import to_stderr
 from dagan.media.video import open_video
 from dagan.models.dagan import DaGAN
 from dagan.models.keypoints import Keypoints
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """A view of a driving frame (S x S x 3) and the face in it, where one was looked for and found."""
+
+    picture: np.ndarray
+    face: Face | None
 
 
 class Animator:
@@ -45,7 +55,9 @@ class Animator:
     frames computed at once; None chooses for the device. face_finder: finds faces; None opens one when needed. on_missing: what a
     driving frame without a face gives: hold (the latest frame with one drives on), rest (the source's own pose) or error
     (InputError). Before the first face the source rests. Frames are judged only where the source picture shows a face itself.
-    limit_motion: damp motion that goes farther from the source than a model can draw (see `dagan.inference.limit`).
+    limit_motion: damp motion that goes farther from the source than a model can draw (see `dagan.inference.limit`). keypoints: what
+    drives: landmarks (found in every frame, in place of the keypoints that stand on them), learnt (the model's own keypoints alone), or
+    auto: landmarks where the model's keypoints stand on some. Where the source shows no face, landmarks are left out.
 
     Pictures are uint8 H x W x 3 RGB of any size: the largest square in their middle is resized to the model's size.
     """
@@ -59,6 +71,7 @@ class Animator:
         face_finder: FaceFinder | None = None,
         on_missing: str = "hold",
         limit_motion: bool = True,
+        keypoints: str = "auto",
     ) -> None:
         self.engine: Runner = Engine(model, batch_size) if isinstance(model, DaGAN) else model
         self.relative = relative
@@ -68,9 +81,10 @@ class Animator:
         self._reference: Keypoints | None = None
         self._finder = face_finder
         self._on_missing = check_on_missing(on_missing)
+        self.explicit = self.engine.face.explicit(keypoints, self.engine.name)
         self._portrait: np.ndarray | None = None  # the source's view, until it is known whether it shows a face
         self._watch: FaceWatch | None = None
-        self._shown: np.ndarray | None = None
+        self._shown: _Seen | None = None
 
     def set_source(self, image: np.ndarray, crop: bool = False) -> None:
         """Encodes the source, once. The reference frame is forgotten: movements start anew.
@@ -80,13 +94,18 @@ class Animator:
         _check_picture(image)
         framing = view_still(image, self._face_finder() if crop else None, "the source picture", to_stderr)
         face = cut(image, framing, self.engine.size)
-        self._source = self.engine.encode(face)
+        shown = self._face_in(face) if self.explicit else None
+        self._source = self.engine.encode(face, self.engine.face.places(shown, self.engine.size) if self.explicit else None)
         self._reference = None
         self._portrait, self._watch, self._shown = face, None, None
 
     def set_reference(self, frame: np.ndarray | Keypoints) -> None:
         """Takes a driving frame, or its keypoints, as the one whose pose and expression are the source's."""
-        self._reference = frame if isinstance(frame, Keypoints) else self.engine.keypoints([self._picture(frame)])
+        if isinstance(frame, Keypoints):
+            self._reference = frame
+        else:
+            picture = self._picture(frame)
+            self._reference = self._keypoints([_Seen(picture, self._face_in(picture) if self.explicit else None)])
 
     def reset(self) -> None:
         """Forgets the reference frame: the next animated frame that shows a face becomes it. The source stays."""
@@ -105,7 +124,8 @@ class Animator:
 
     def share_left(self, keypoints: Keypoints) -> np.ndarray:
         """For each of N driving keypoint sets, which share of its most damped part the limit leaves: in (0, 1], 1 for unchanged ones."""
-        return limit(self._encoded().keypoints, self._moved(keypoints, limit_motion=False))[1].numpy()
+        judged = self.engine.face.rigid(keypoints.value.shape[1])
+        return limit(self._encoded().keypoints, self._moved(keypoints, limit_motion=False), judged)[1].numpy()
 
     def drive(self, keypoints: Keypoints) -> np.ndarray:
         """N x S x S x 3 uint8 for N driving keypoint sets, as `engine.keypoints` or a motion file gives them."""
@@ -115,7 +135,7 @@ class Animator:
         source = self._encoded().keypoints
         if self._reference is None:
             self._reference = keypoints[:1]
-        return transfer(source, keypoints, self._reference, self.relative, self.adapt_scale, limit_motion)
+        return transfer(source, keypoints, self._reference, self.relative, self.adapt_scale, limit_motion, self.engine.face)
 
     def _encoded(self) -> EncodedSource:
         if self._source is None:
@@ -136,43 +156,52 @@ class Animator:
                 for results in drawn:
                     yield from results
 
-    def _animated(self, pictures: list[np.ndarray | None]) -> np.ndarray:
+    def _animated(self, pictures: list[_Seen | None]) -> np.ndarray:
         """The results for pictures that drive; the source at rest where there is None."""
         if self._source is None:
             raise InputError("there is no source picture yet: call set_source first")
         driving = [picture for picture in pictures if picture is not None]
-        moved = iter(self.drive(self.engine.keypoints(driving))) if driving else iter(())
+        moved = iter(self.drive(self._keypoints(driving))) if driving else iter(())
         if len(driving) == len(pictures):
             return np.stack(list(moved))
         rest = self.engine.render(self._source, self._source.keypoints)[0]
         return np.stack([rest if picture is None else next(moved) for picture in pictures])
 
-    def _referred(self, batches: Iterator[list[np.ndarray]]) -> Iterator[list[np.ndarray | None]]:
+    def _referred(self, batches: Iterator[list[np.ndarray]]) -> Iterator[list[_Seen | None]]:
         """What drives of each batch; its first frame is made the reference where there is none, whichever batch is drawn first."""
         for batch in batches:
             judged = self._judged(batch)
             driving = [picture for picture in judged if picture is not None]
             if self._reference is None and driving:
-                self._reference = self.engine.keypoints(driving[:1])
+                self._reference = self._keypoints(driving[:1])
             yield judged
 
-    def _judged(self, pictures: list[np.ndarray]) -> list[np.ndarray | None]:
+    def _keypoints(self, seen: list[_Seen]) -> Keypoints:
+        found = self.engine.keypoints([one.picture for one in seen])
+        if not self.explicit:
+            return found
+        return self.engine.face.put(found, [self.engine.face.places(one.face, self.engine.size) for one in seen])
+
+    def _judged(self, pictures: list[np.ndarray]) -> list[_Seen | None]:
         """What drives in place of each picture: itself where it shows a face, else what `on_missing` says; None is the source at rest."""
         if self._portrait is not None:  # not before frames are to be judged: keypoints alone drive without any of this
-            finder = self._face_finder()
-            self._watch = FaceWatch(finder.landmarker) if finder.find_faces(self._portrait, thorough=False) else None
+            self._watch = FaceWatch(self._face_finder().landmarker) if self._face_in(self._portrait) is not None else None
             self._portrait = None
         if self._watch is None:
-            return list(pictures)
+            return [_Seen(picture, None) for picture in pictures]
         return [self._stand_in(self._watch, picture) for picture in pictures]
 
-    def _stand_in(self, watch: FaceWatch, picture: np.ndarray) -> np.ndarray | None:
-        if watch.see(picture) is not None:
-            self._shown = picture
-            return picture
+    def _stand_in(self, watch: FaceWatch, picture: np.ndarray) -> _Seen | None:
+        face = watch.see(picture)
+        if face is not None:
+            self._shown = _Seen(picture, face)
+            return self._shown
         if self._on_missing == "error":
             raise InputError("a driving frame shows no face: leave it out, or set on_missing to hold or rest")
         return self._shown if self._on_missing == "hold" else None
+
+    def _face_in(self, picture: np.ndarray) -> Face | None:
+        return next(iter(self._face_finder().landmarker.detect(picture, thorough=False)), None)
 
     def _face_finder(self) -> FaceFinder:
         if self._finder is None:

@@ -51,11 +51,15 @@ class MotionReader:
 
     landmarker: tells head pose, expression, and which frames show a face, as long as the source picture shows one; without, the
     model's keypoints are compared and every frame drives. cropped: whether the views were framed round the face; then a frame in
-    which the face is in the middle is preferred as reference. missing: after `read`, the number of frames without a face.
+    which the face is in the middle is preferred as reference. explicit: whether keypoints that stand on landmarks are put there, as
+    long as the source picture shows a face. missing: after `read`, the number of frames without a face.
     """
 
-    def __init__(self, engine: Runner, reader: VideoReader, landmarker: FaceLandmarker | None, cropped: bool = False) -> None:
+    def __init__(
+        self, engine: Runner, reader: VideoReader, landmarker: FaceLandmarker | None, cropped: bool = False, explicit: bool = False
+    ) -> None:  # fmt: skip
         self._engine, self._reader, self._landmarker, self._cropped = engine, reader, landmarker, cropped
+        self._explicit = explicit
         self._step = max(1, round(reader.rate / _LOOKS_A_SECOND))
         self._candidates = self._step * max(1, -(-reader.frame_count // (self._step * MOST_SAMPLES)))
         self.missing = 0
@@ -79,7 +83,8 @@ class MotionReader:
         What is kept of a frame are its keypoints and time: some hundred bytes.
         """
         face = None if self._landmarker is None else next(iter(self._landmarker.detect(source, thorough=False)), None)
-        watch = None if self._landmarker is None or face is None else FaceWatch(self._landmarker, self._step)
+        explicit = self._explicit and face is not None
+        watch = None if self._landmarker is None or face is None else FaceWatch(self._landmarker, 1 if explicit else self._step)
         wanted = head_pose(face) if face is not None and reference is None and relative else None
         best: tuple[bool, float, int] | None = None
         # One block each: thousands of small arrays between the workers' large ones would keep the memory of those from being used again.
@@ -89,18 +94,23 @@ class MotionReader:
         # Workers find keypoints while this thread looks at poses: the landmarker is not to be shared by threads.
         with closing(on_workers(self._engine, self._keypoints, batched(frames, self._engine.batch_size))) as found:
             for batch, keypoints in found:
-                values.frombytes(keypoints.value.numpy().tobytes())
-                jacobians.frombytes(keypoints.jacobian.numpy().tobytes())
+                places = []
                 for frame, picture in batch:
                     times.append(frame.time)
                     end = frame.time + frame.duration
                     seen = None if watch is None else watch.see(picture)
+                    if explicit:
+                        places.append(self._engine.face.places(seen, self._engine.size))
                     if watch is not None and on_missing == "error":
                         self._refuse_missing(watch, times)
                     if wanted is not None and seen is not None and frame.index % self._candidates == 0:
                         off = self._cropped and _off_centre(seen, len(picture)) > _FRAMED
                         candidate = (off, pose_distance(wanted, head_pose(seen)), frame.index)
                         best = candidate if best is None else min(best, candidate)
+                if explicit:
+                    keypoints = self._engine.face.put(keypoints, places)
+                values.frombytes(keypoints.value.numpy().tobytes())
+                jacobians.frombytes(keypoints.jacobian.numpy().tobytes())
         if not times:
             raise InputError(f"{self._reader.path}: no frame could be read: give another file")
         value = np.array(values, dtype=np.float32).reshape(len(times), -1, 2)
@@ -108,9 +118,11 @@ class MotionReader:
         if not (np.isfinite(value).all() and np.isfinite(jacobian).all()):
             raise InputError(f"model {self._engine.name!r} finds no finite keypoints in {self._reader.path}: try --precision float32")
         present = self._present(watch, times, on_missing)
-        chosen = self._reference(source, value, present, reference, best) if relative or reference is not None else 0
+        resting = self._engine.keypoints([source])
+        if explicit:
+            resting = self._engine.face.put(resting, [self._engine.face.places(face, self._engine.size)])
+        chosen = self._reference(resting, value, present, reference, best) if relative or reference is not None else 0
         if not present.all():
-            resting = self._engine.keypoints([source])
             at_rest = (value[chosen], jacobian[chosen]) if relative else (resting.value[0].numpy(), resting.jacobian[0].numpy())
             seconds = np.array([float(time) for time in times])
             value, jacobian = (
@@ -127,6 +139,7 @@ class MotionReader:
             model=self._engine.name,
             detector=self._engine.detector_digest,
             image_size=self._engine.size,
+            explicit=explicit,
         )
 
     def _present(self, watch: FaceWatch | None, times: list[Fraction], on_missing: OnMissing) -> np.ndarray:
@@ -154,11 +167,11 @@ class MotionReader:
             )
 
     def _reference(
-        self, source: np.ndarray, value: np.ndarray, present: np.ndarray, asked: int | None, best: tuple[bool, float, int] | None
+        self, source: Keypoints, value: np.ndarray, present: np.ndarray, asked: int | None, best: tuple[bool, float, int] | None
     ) -> int:  # fmt: skip
         shown = np.flatnonzero(present)
         if asked is None:
-            return best[2] if best is not None else int(shown[nearest_keypoints(self._engine, source, value[shown])])
+            return best[2] if best is not None else int(shown[nearest_layout(source.value[0].numpy(), value[shown])])
         check_reference(asked, len(value))
         if asked == 0:
             return int(shown[0])
@@ -175,11 +188,6 @@ def _off_centre(face: Face, size: int) -> float:
     """How far the face's middle is from the picture's, along the axis where it is farther, as a share of the side."""
     x0, y0, x1, y1 = face.box
     return max(abs(x0 + x1 - size), abs(y0 + y1 - size)) / 2 / size
-
-
-def nearest_keypoints(engine: Runner, source: np.ndarray, value: np.ndarray) -> int:
-    """The frame whose keypoints (N x K x 2) lie most like those of the source picture."""
-    return nearest_layout(engine.keypoints([source]).value[0].numpy(), value)
 
 
 def frame_spans(motion: Motion) -> Iterator[tuple[Fraction, Fraction]]:

@@ -37,7 +37,8 @@ class Motion:
     value: N x K x 2 float32; jacobian: N x K x 2 x 2 float32, both as found on the (cropped) frames. times: N + 1 exact seconds,
     the start of each frame and the end of the last, increasing from 0. rate: average frames a second. time_base: clock tick of the
     video. reference: index of the frame that was taken as the source's pose. model, detector, image_size: what found it: the
-    model's name, its detector's digest (see `Runner.detector_digest`) and the side of its pictures.
+    model's name, its detector's digest (see `Runner.detector_digest`) and the side of its pictures. explicit: whether the keypoints
+    that stand on landmarks were put there; otherwise all are as the detector found them.
     Raises InputError when these do not fit together.
     """
 
@@ -50,6 +51,7 @@ class Motion:
     model: str
     detector: str
     image_size: int
+    explicit: bool = False
 
     def __post_init__(self) -> None:
         if self.value.ndim != 3 or self.value.shape[2:] != (2,) or not len(self.value):
@@ -94,6 +96,7 @@ def save_motion(path: Path | str, motion: Motion, overwrite: bool = False) -> No
         "rate": str(motion.rate),
         "time_base": str(motion.time_base),
         "reference": motion.reference,
+        "keypoints": "landmarks" if motion.explicit else "learnt",
     }
     tensors: dict[str, np.ndarray] = {
         "value": np.ascontiguousarray(motion.value, dtype=np.float32),
@@ -130,6 +133,7 @@ def read_motion(path: Path | str) -> Motion:
             model=str(note["model"]),
             detector=str(note["detector"]),
             image_size=int(note["image_size"]),
+            explicit=note.get("keypoints") == "landmarks",
         )
     except InputError as error:
         raise InputError(f"{path} is a damaged motion file ({error}): make it again with --save-motion") from None

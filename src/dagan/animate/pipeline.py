@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from dagan.animate.animator import Animator
-from dagan.animate.driving import MotionReader, frame_spans, is_motion_file, nearest_keypoints, refuse_photo
+from dagan.animate.driving import MotionReader, frame_spans, is_motion_file, refuse_photo
 from dagan.animate.layout import Layout, PasteBack, Plain, SideBySide
 from dagan.animate.missing import check_on_missing
 from dagan.animate.motion import MOTION_SUFFIXES, Motion, check_fit, read_motion, save_motion
@@ -29,7 +29,7 @@ from dagan.inference.batches import batched
 from dagan.inference.destination import check_destination, check_distinct
 from dagan.inference.engine import Engine
 from dagan.inference.progress import Progress, counted, silent
-from dagan.inference.reference import check_reference, parse_reference
+from dagan.inference.reference import check_reference, nearest_layout, parse_reference
 from dagan.inference.runner import Runner
 from dagan.inference.usage import peak_device_memory_mb, peak_memory_mb
 from dagan.inference.view import View, read_ahead, view_still, view_video
@@ -59,7 +59,7 @@ class AnimateOptions:
     of larger pictures take long and play nowhere. save_motion, report: files to write too. frame_rate: of a folder of images (25
     where None). encoder: see `VideoWriter`'s codec.
     on_missing: what takes the place of driving frames without a face: hold (the nearest real motion), rest (the source's own pose, eased
-    to and from) or error. engine: opens
+    to and from) or error. keypoints: see `Animator`; a motion file drives with those that are in it. engine: opens
     what computes, in place of PyTorch with the first four.
     """
 
@@ -81,6 +81,7 @@ class AnimateOptions:
     frame_rate: Fraction | None = None
     encoder: str | None = None
     on_missing: str = "hold"
+    keypoints: str = "auto"
     engine: Callable[[], Runner] | None = None
 
 
@@ -131,7 +132,8 @@ def animate(
     with ExitStack() as stack:
         opened = _open_driving(driving, options, stack)
         engine = options.engine() if options.engine else Engine(load(options.model, options.device, options.precision), options.batch_size)
-        landmarker = FaceLandmarker() if options.crop or isinstance(opened, VideoReader) else None
+        engine.face.explicit(options.keypoints, engine.name)  # refused before the video is looked through
+        landmarker = FaceLandmarker() if options.crop or isinstance(opened, VideoReader) or opened.explicit else None
         finder = FaceFinder(landmarker) if options.crop else None
         framing = view_still(image, finder, str(source), notices)
         face = crop(image, framing, engine.size)
@@ -141,7 +143,10 @@ def animate(
             layout = SideBySide(face, engine)
         elif options.paste_back:
             layout = PasteBack(image, framing)
-        animator = Animator(engine, options.relative, options.adapt_scale, limit_motion=options.limit_motion)
+        animator = Animator(
+            engine, options.relative, options.adapt_scale, face_finder=FaceFinder(landmarker) if landmarker is not None else None,
+            limit_motion=options.limit_motion, keypoints="landmarks" if driven.motion.explicit else "learnt",
+        )  # fmt: skip
         animator.set_source(face)
         animator.set_reference(driven.motion.keypoints(slice(driven.motion.reference, driven.motion.reference + 1)))
         damped = _damped(animator, driven.motion)
@@ -188,6 +193,7 @@ def _report(
         device_memory_mb=None if device_memory is None else round(device_memory, 1),
         reference_frame=motion.reference if animator.relative else None,
         damped_frames=damped,
+        keypoints="landmarks" if motion.explicit else "learnt",
         pictures_searched=faces.frames if faces else 0,
         frames_without_face=driven.missing,
         shots=faces.shots if faces else 1,
@@ -252,10 +258,13 @@ def _motion(
         if (warning := check_fit(opened, engine, path)) is not None:
             warn(warning)
         if options.reference == "auto":
-            asked = nearest_keypoints(engine, source, opened.value)
+            resting = engine.keypoints([source])
+            if opened.explicit and landmarker is not None:
+                resting = engine.face.put(resting, [engine.face.places(next(iter(landmarker.detect(source)), None), engine.size)])
+            asked = nearest_layout(resting.value[0].numpy(), opened.value)
         return _Driving(opened if asked is None else opened.with_reference(asked))
     view, faces = view_video(opened, FaceFinder(landmarker) if options.crop else None, warn, progress, LOOK)
-    reader = MotionReader(engine, opened, landmarker, options.crop)
+    reader = MotionReader(engine, opened, landmarker, options.crop, engine.face.explicit(options.keypoints, engine.name))
     on_missing = check_on_missing(options.on_missing)
     with closing(counted(read_ahead(opened, view, engine.size), progress, READ, opened.frame_count)) as frames:
         motion = reader.read(frames, source, reference=asked, relative=options.relative, on_missing=on_missing)

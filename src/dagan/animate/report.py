@@ -16,6 +16,7 @@ class AnimateReport:
     frames, frame_rate (exact, as text), seconds: of the output. wall_seconds, frames_per_second: of the whole job, model loading
     included. peak_memory_mb, device_memory_mb: MiB (device: CUDA only). reference_frame: None with absolute motion.
     damped_frames: in which a tenth or more of some motion was damped, as it goes farther than the model can draw (see `Animator`).
+    keypoints: what drove, landmarks or the learnt keypoints alone.
     pictures_searched, several_faces, shots: what the search for the face saw in the driving video (0, false and 1 without one).
     frames_without_face: frames that do not drive because they show no face (0 where the source picture shows none either).
     truncated, damaged_parts: of the driving file.
@@ -36,6 +37,7 @@ class AnimateReport:
     device_memory_mb: float | None
     reference_frame: int | None
     damped_frames: int
+    keypoints: str
     pictures_searched: int
     frames_without_face: int
     several_faces: bool

@@ -35,15 +35,17 @@ _MOST_PROBLEMS = 10  # printed; the report has all
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateOptions:
-    """models, device, precision: as `dagan.load` takes them. results: folders of results of other programs. hold_out: share of
-    identities held out, as in the training recipe; 0 takes all clips. pairs: list to measure. portraits, seed, count: sources and
-    pairs to draw between identities. lpips ... fid_network: files; what is missing is left out. folder: of the report, of pictures
-    and of what is kept for a next run. summary: JSON file of means alone. The others: see `Settings`."""
+    """models, device, precision: as `dagan.load` takes them. keypoints: see `Animator`. results: folders of results of other
+    programs. hold_out: share of identities held out, as in the training recipe; 0 takes all clips. pairs: list to measure.
+    portraits, seed, count: sources and pairs to draw between identities. lpips ... fid_network: files; what is missing is left out.
+    folder: of the report, of pictures and of what is kept for a next run. summary: JSON file of means alone. The others: see
+    `Settings`."""
 
     models: Sequence[str] = ("lite-256",)
     results: Sequence[Path] = ()
     device: str = "auto"
     precision: str = "auto"
+    keypoints: str = "auto"
     hold_out: float = 0.0
     every: int = 5
     size: int | None = None
@@ -194,7 +196,7 @@ def _methods(options: EvaluateOptions) -> list[Spec]:
     # Said as what they are: a run may go on, from its cache, on a machine where "auto" is something else.
     device = choose_device(options.device)
     precision = str(choose_precision(options.precision, device)).removeprefix("torch.")
-    models = [ModelSpec(name_of(_short(model)), model, str(device), precision) for model in options.models]
+    models = [ModelSpec(name_of(_short(model)), model, str(device), precision, options.keypoints) for model in options.models]
     results = [ResultsSpec(name_of(folder.resolve().name), folder) for folder in options.results]
     return [*models, *results, CopySpec()]
 

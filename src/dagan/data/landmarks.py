@@ -75,6 +75,5 @@ def _search(landmarker: FaceLandmarker, clip: Clip, count: int) -> Points:
         image = np.ascontiguousarray(frame.transpose(1, 2, 0))
         face = landmarker.track(image, face) if face is not None else next(iter(landmarker.detect(image, thorough=False)), None)
         if face is not None:
-            # Landmarks count from the outer edge of the first pixel, coordinates from its centre.
-            found[i] = 2 * (face.landmarks[list(POINTS), :2] - 0.5) / (SIDE - 1) - 1
+            found[i] = face.places(POINTS, SIDE)
     return found

@@ -21,6 +21,8 @@ from dagan.inference.engine import Engine
 from dagan.inference.runner import Runner
 from dagan.inference.transfer import transfer
 from dagan.media.framing import to_square
+from dagan.media.landmarks import Face, FaceLandmarker
+from dagan.models.keypoints import Keypoints
 from dagan.weights.load import find, load
 
 COPY = "copy"
@@ -73,12 +75,13 @@ class Spec(Protocol):
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A model, by what `dagan.load` takes."""
+    """A model, by what `dagan.load` takes. keypoints: what drives, see `Animator`."""
 
     name: str
     model: str
     device: str = "auto"
     precision: str = "auto"
+    keypoints: str = "auto"
 
     @cached_property
     def digest(self) -> str:
@@ -91,52 +94,68 @@ class ModelSpec:
 
     @property
     def facts(self) -> dict[str, str]:
-        """Digest, device and precision."""
+        """Digest, device, precision and what drives."""
         return {
             f"{self.name}: weights": f"{Path(self.model).name}, SHA-256 {self.digest}",
             f"{self.name}: device": f"{self.device}, precision {self.precision}",
+            f"{self.name}: keypoints": self.keypoints,
         }
 
     def stamp(self, pair: Pair) -> str:
         """See Spec."""
-        return f"{self.digest} {self.device} {self.precision}"
+        return f"{self.digest} {self.device} {self.precision} {self.keypoints}"
 
     def open(self) -> ModelMethod:
         """See Spec. Raises InputError as `load` does."""
-        return ModelMethod(Engine(load(self.model, self.device, self.precision)))
+        return ModelMethod(Engine(load(self.model, self.device, self.precision)), self.keypoints)
 
 
 class ModelMethod:
     """Animates with a model, as `dagan animate --no-crop` does."""
 
-    def __init__(self, engine: Runner) -> None:
+    def __init__(self, engine: Runner, keypoints: str = "auto") -> None:
         self.engine = engine
+        self.landmarker = FaceLandmarker() if engine.face.explicit(keypoints, engine.name) else None
 
     def begin(self, job: Job) -> Renderer:
         """Encodes the source."""
-        return _ModelRenderer(self.engine, job)
+        return _ModelRenderer(self.engine, job, self.landmarker)
 
 
 class _ModelRenderer:
     problem: str | None = None
 
-    def __init__(self, engine: Runner, job: Job) -> None:
-        self.engine, self.job = engine, job
+    def __init__(self, engine: Runner, job: Job, landmarker: FaceLandmarker | None) -> None:
+        self.engine, self.job, self.landmarker = engine, job, landmarker
         self.notices: list[str] = []
         if engine.size != job.size:
             self.notices.append(f"results of {engine.size} x {engine.size} pixels are resized to {job.size} x {job.size}")
-        self.source = engine.encode(to_square(job.source, engine.size))
-        self.reference = None if job.reference is None else engine.keypoints([to_square(job.reference, engine.size)])
+        picture = to_square(job.source, engine.size)
+        face = self._face(picture)
+        self.landmarker = self.landmarker if face is not None else None  # as in `Animator`: of a source without a face none drive
+        self.source = engine.encode(picture, engine.face.places(face, engine.size) if self.landmarker is not None else None)
+        self.reference = None if job.reference is None else self._keypoints([to_square(job.reference, engine.size)])
 
     def render(self, numbers: Sequence[int], driving: Sequence[Image]) -> list[Image | None]:
         pictures: list[Image | None] = []
         for start in range(0, len(driving), self.engine.batch_size):
             batch = driving[start : start + self.engine.batch_size]
-            keypoints = self.engine.keypoints([to_square(image, self.engine.size) for image in batch])
-            if self.reference is not None:
-                keypoints = transfer(self.source.keypoints, keypoints, self.reference, True, self.job.adapt_scale, limit_motion=False)
+            keypoints = self._keypoints([to_square(image, self.engine.size) for image in batch])
+            keypoints = transfer(
+                self.source.keypoints, keypoints, self.reference or keypoints, self.reference is not None, self.job.adapt_scale,
+                limit_motion=False, face=self.engine.face,
+            )  # fmt: skip
             pictures += [to_square(image, self.job.size) for image in self.engine.render(self.source, keypoints)]
         return pictures
+
+    def _keypoints(self, squares: list[Image]) -> Keypoints:
+        found = self.engine.keypoints(squares)
+        if self.landmarker is None:
+            return found
+        return self.engine.face.put(found, [self.engine.face.places(self._face(square), self.engine.size) for square in squares])
+
+    def _face(self, square: Image) -> Face | None:
+        return None if self.landmarker is None else next(iter(self.landmarker.detect(square, thorough=False)), None)
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,11 @@ from dagan.export.job import ExportOptions, export_model
 from dagan.export.note import FORMAT, ExportNote, check_files, is_exported, read_note
 from dagan.export.sessions import READERS, RUNTIMES, Session, cpu_multiplies_bfloat16, open_session, require
 from dagan.inference.engine import Engine
+from dagan.inference.openings import FaceKeypoints
 from dagan.inference.runner import EncodedSource, Runner, check_batch_size, to_bytes, to_images
 from dagan.media.notices import Warn, to_stderr
 from dagan.models.dagan import DaGAN
-from dagan.models.keypoints import Keypoints
+from dagan.models.keypoints import Keypoints, on_landmarks
 from dagan.weights import load
 from dagan.weights.digest import weights_digest
 
@@ -109,6 +110,7 @@ class GraphEngine(Runner):
         self.name = note.name
         self.size = note.image_size
         self.keypoint_count = note.keypoints
+        self.face = FaceKeypoints(note.config.keypoints.landmarks, note.config.keypoints.gains)
         self.has_depth = note.has_depth
         self.depth_range = note.depth_range
         self.batch_size = batch_size or _BATCH_SIZE
@@ -123,11 +125,15 @@ class GraphEngine(Runner):
         """See Runner."""
         return self._note.detector
 
-    def encode(self, picture: np.ndarray) -> EncodedSource:
+    def encode(self, picture: np.ndarray, places: np.ndarray | None = None) -> EncodedSource:
         """See Runner."""
         image = self._images([picture])
         content = {**self._run(ENCODER, {"image": image}), "source_image": image}
-        return EncodedSource(_keypoints(content["source_value"], content["source_jacobian"]), content)
+        found = _keypoints(content["source_value"], content["source_jacobian"])
+        if places is not None:
+            found = on_landmarks(found, torch.from_numpy(places)[None])
+            content["source_value"] = found.value.numpy()
+        return EncodedSource(found, content)
 
     def keypoints(self, pictures: Sequence[np.ndarray]) -> Keypoints:
         """See Runner."""

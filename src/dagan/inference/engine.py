@@ -8,6 +8,7 @@ Legend: N pictures, S side of the model's images, K keypoints. Pictures are uint
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -16,11 +17,12 @@ from torch import Tensor
 
 from dagan.device import choose_batch_size, choose_workers
 from dagan.inference.fast import prepare
+from dagan.inference.openings import FaceKeypoints
 from dagan.inference.quantised import Int8Pyramid
 from dagan.inference.replay import Replayed
 from dagan.inference.runner import EncodedSource, Runner, check_batch_size, to_bytes, to_images
 from dagan.models.dagan import DaGAN
-from dagan.models.keypoints import Keypoints
+from dagan.models.keypoints import Keypoints, on_landmarks
 from dagan.weights.digest import weights_digest
 
 _PRECISION_NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16", torch.int8: "int8"}
@@ -42,6 +44,7 @@ class Engine(Runner):
         self.name = model.config.name
         self.size = model.config.image_size
         self.keypoint_count = model.config.keypoints.count
+        self.face = FaceKeypoints(model.config.keypoints.landmarks, model.config.keypoints.gains)
         self.has_depth = model.config.use_depth
         self.depth_range = (model.config.depth.min_depth, model.config.depth.max_depth)
         self.batch_size = batch_size or choose_batch_size(self._device, _widest_map(model))
@@ -55,9 +58,11 @@ class Engine(Runner):
         """See Runner."""
         return weights_digest(self._original.keypoint_detector, self._original.depth_network)
 
-    def encode(self, picture: np.ndarray) -> EncodedSource:
+    def encode(self, picture: np.ndarray, places: np.ndarray | None = None) -> EncodedSource:
         """See Runner."""
         source = self._model.encode_source(to_images(self._to_device([picture])))
+        if places is not None:
+            source = replace(source, keypoints=on_landmarks(source.keypoints, torch.from_numpy(places)[None].to(self._device)))
         decoder = self._model.generator.decoder
         if isinstance(decoder, Int8Pyramid):  # widened by each source: those encoded before stay within
             with decoder.watching():

@@ -12,6 +12,7 @@ Legend: B frames, K keypoints.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,11 +63,12 @@ def layout_radius(points: Tensor) -> float:
     return math.sqrt(area / np.pi)
 
 
-def limit(source: Keypoints, driving: Keypoints) -> tuple[Keypoints, Tensor]:
+def limit(source: Keypoints, driving: Keypoints, judged: Sequence[int] | None = None) -> tuple[Keypoints, Tensor]:
     """Keypoints that drive the source (B x K x 2 and B x K x 2 x 2), damped where they are too far from its own (batch 1).
 
     Also returns, for each frame, which share of the part that was damped most is left: B numbers in (0, 1], 1 for frames that are
-    unchanged. Where the source's keypoints have no layout (all on a line) every frame is.
+    unchanged. judged: the keypoints whose change of layout is measured, None for all: lips that part and lids that close are no
+    motion to be afraid of. Where the source's keypoints have no layout (all on a line) every frame is.
     """
     radius = layout_radius(source.value[0])
     if radius == 0:
@@ -83,11 +85,13 @@ def limit(source: Keypoints, driving: Keypoints) -> tuple[Keypoints, Tensor]:
 
     layout = placed / similarity[:, None] - centred  # change of the layout, in the source's own axes and size
     weighted = torch.stack([layout.real, _VERTICAL * layout.imag], dim=-1) / radius
+    counted = list(range(layout.shape[1])) if judged is None else list(judged)
     relative = driving.jacobian.double() @ inverse_2x2(source.jacobian.double())
     identity = torch.eye(2, dtype=torch.float64, device=target.device)
     change = inverse_2x2(_matrix(similarity))[:, None] @ relative - identity  # B K 2 2
     single = change.square().sum((2, 3)).sqrt()  # B K
-    share = SHAPE.share(torch.maximum(weighted.square().sum(2).mean(1), single.square().mean(1)).sqrt())
+    shape = torch.maximum(weighted.square().sum(2)[:, counted].mean(1), single.square()[:, counted].mean(1)).sqrt()
+    share = SHAPE.share(shape)
     kept = share[:, None] * SINGLE_JACOBIAN.share(share[:, None] * single)  # B K
     shift = moved - middle
     near = SHIFT.share(shift.norm(dim=2) / radius)  # B 1

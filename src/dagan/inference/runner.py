@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from dagan.errors import InputError
+from dagan.inference.openings import FaceKeypoints
 from dagan.models.keypoints import Keypoints
 
 
@@ -29,14 +30,16 @@ class EncodedSource:
 class Runner(ABC):
     """A model behind plain arrays.
 
-    name: of the model. size: side S of its pictures. keypoint_count: K. has_depth: whether `disparity` works. depth_range: nearest
-    and farthest depth. batch_size: how many pictures to hand over at once. workers: how many threads may compute at once with gain
-    (see `on_workers`). device, precision: where and how it computes, in words.
+    name: of the model. size: side S of its pictures. keypoint_count: K. face: which keypoints stand on landmarks. has_depth:
+    whether `disparity` works. depth_range: nearest and farthest depth. batch_size: how many pictures to hand over at once.
+    workers: how many threads may compute at once with gain (see `on_workers`). device, precision: where and how it computes, in
+    words.
     """
 
     name: str
     size: int
     keypoint_count: int
+    face: FaceKeypoints
     has_depth: bool
     depth_range: tuple[float, float]
     batch_size: int
@@ -50,8 +53,11 @@ class Runner(ABC):
         """SHA-256 of what finds keypoints (keypoint detector and depth network): equal digests find equal keypoints."""
 
     @abstractmethod
-    def encode(self, picture: np.ndarray) -> EncodedSource:
-        """What `render` needs of a source picture, computed once."""
+    def encode(self, picture: np.ndarray, places: np.ndarray | None = None) -> EncodedSource:
+        """What `render` needs of a source picture, computed once.
+
+        places: L x 2 landmarks of that picture (see `FaceKeypoints.places`), which take the place of its first keypoints.
+        """
 
     @abstractmethod
     def keypoints(self, pictures: Sequence[np.ndarray]) -> Keypoints:

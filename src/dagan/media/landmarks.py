@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -43,6 +43,11 @@ class Face:
     landmarks: np.ndarray
     score: float
     _expression: Callable[[np.ndarray], np.ndarray] = field(repr=False)
+
+    def places(self, points: Sequence[int], side: int) -> np.ndarray:
+        """P x 2 float32: where P mesh points lie in an image of `side` x `side` pixels, in the model's coordinates (-1 to 1 inside)."""
+        # Landmarks count from the outer edge of the first pixel, coordinates from its centre.
+        return 2 * (self.landmarks[list(points), :2] - 0.5) / (side - 1) - 1
 
     def blendshapes(self) -> dict[str, float]:
         """Strengths in [0, 1] of 52 facial movements by name, computed when asked for."""

@@ -57,7 +57,16 @@ def train(recipe: Recipe, build: Callable[[Any, L.Fabric], Stage], start: str = 
     fabric.launch()
     # Every process starts from the same weights.
     torch.manual_seed(recipe.seed)
-    return _Run(fabric, build(recipe, fabric), start, console or Console(stderr=True)).train()
+    result = _Run(fabric, build(recipe, fabric), start, console or Console(stderr=True)).train()
+    _part(fabric)
+    return result
+
+
+def _part(fabric: L.Fabric) -> None:
+    """Ends the connection between processes while all of them are there: one left to the interpreter's end may abort it (SIGABRT)."""
+    if fabric.world_size > 1:
+        fabric.barrier()
+        torch.distributed.destroy_process_group()
 
 
 class _Run:

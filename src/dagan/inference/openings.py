@@ -1,0 +1,199 @@
+"""Keypoints that stand on facial landmarks: put there while driving, and carried from one face to another by what opens.
+
+The places of lips and lids differ between people, and so do their distances: an eye that is half as high as the driving one would be
+closed beyond its lower lid by the same way. So pairs of keypoints are carried as openings: lids close by the same share, lips part
+and mouths widen by the same way, relative to the face, irises move by the same way within the eye. Gains make up for what a
+model draws too little of each (see `dagan.config.Gains`).
+
+Legend: B frames, K keypoints, L of them on landmarks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dagan.config import Gains
+from dagan.errors import InputError
+from dagan.media.landmarks import Face
+from dagan.models.keypoints import Keypoints, on_landmarks
+
+# Mesh points ("right" is the person's): what the upper lip opens from, what goes along with the lower lip, corners of the mouth,
+# upper and lower lids, and irises with their lids.
+_UPPER_LIP, _LOWER_LIP, _LOWER_OUTER = 13, 14, 17
+_CORNERS = (61, 291)
+_LIDS = ((159, 145), (386, 374))
+_IRISES = ((468, 159, 145), (473, 386, 374))
+# Points that expressions move, as far as heads do not.
+_EXPRESSIVE = frozenset((61, 291, 13, 14, 159, 145, 386, 374, 468, 473, 0, 17, 152))
+# An opening below this (the picture is 2 wide) has no direction: it opens upwards then.
+_SMALLEST = 1e-3
+_UP = -1j
+
+
+KeypointChoice = Literal["auto", "landmarks", "learnt"]
+
+
+@dataclass(frozen=True)
+class FaceKeypoints:
+    """landmarks: mesh points that the first L keypoints stand on, none for models without; gains: see `dagan.config.Gains`."""
+
+    landmarks: tuple[int, ...] = ()
+    gains: Gains = field(default_factory=Gains)
+
+    def explicit(self, choice: str, model: str) -> bool:
+        """Whether landmarks drive: as chosen, and with auto where this model's keypoints stand on some.
+
+        Raises InputError for another choice, and for landmarks with a model whose keypoints stand on none.
+        """
+        if choice not in get_args(KeypointChoice):
+            raise InputError(f"--keypoints is {choice!r}: must be {', '.join(get_args(KeypointChoice))}")
+        if choice == "landmarks" and not self.landmarks:
+            raise InputError(f"--keypoints landmarks: the keypoints of model {model!r} stand on no landmarks: use learnt, or another model")
+        return choice != "learnt" and bool(self.landmarks)
+
+    def places(self, face: Face | None, side: int) -> np.ndarray:
+        """L x 2 float32 in [-1, 1]: where the landmarks are in a picture of that side; NaN without a face."""
+        if face is None:
+            return np.full((len(self.landmarks), 2), np.nan, np.float32)
+        return face.places(self.landmarks, side)
+
+    def put(self, keypoints: Keypoints, places: list[np.ndarray]) -> Keypoints:
+        """Keypoints of B pictures, the first L of them moved to B places (each as `places` gives them) where those are known."""
+        return on_landmarks(keypoints, torch.from_numpy(np.stack(places))) if self.landmarks else keypoints
+
+    def rigid(self, count: int) -> list[int]:
+        """Which of `count` keypoints expressions do not move; all of them where there are fewer than three of those."""
+        found = [i for i in range(count) if i >= len(self.landmarks) or self.landmarks[i] not in _EXPRESSIVE]
+        return found if len(found) > 2 else list(range(count))
+
+    def carried(self, source: Keypoints, driving: Keypoints, initial: Keypoints | None, moved: Keypoints, scale: float) -> Keypoints:
+        """`moved`, the driving keypoints brought to the source (B), with its openings as this face makes them.
+
+        source: of batch 1. initial: the reference, of batch 1, from which movements count; None takes the driving face as it is.
+        scale: of movements from the driving face to the source's.
+        """
+        if not self.landmarks or (initial is None and self.gains == Gains()):
+            return moved
+        carry = _Carry(self, source, driving, initial, moved, scale)
+        carry.lids()
+        carry.lips()
+        carry.corners()
+        carry.irises()
+        return Keypoints(torch.view_as_real(carry.result).to(moved.value.dtype), moved.jacobian)
+
+
+class _Carry:
+    """One call of `FaceKeypoints.carried`. Places are complex numbers; a complex factor turns and sizes them."""
+
+    def __init__(
+        self, face: FaceKeypoints, source: Keypoints, driving: Keypoints, initial: Keypoints | None, moved: Keypoints, scale: float
+    ) -> None:
+        self.gains, self.relative, self.scale = face.gains, initial is not None, scale
+        self.index = {point: i for i, point in enumerate(face.landmarks)}
+        self.source, self.result = _complex(source.value), _complex(moved.value)
+        reference = self.source if initial is None else _complex(initial.value)
+        rigid = face.rigid(self.source.shape[1])
+        self.pose = similarity(self.source[:, rigid], self.result[:, rigid])
+        # Driving offsets in the axes and size of what they are compared with.
+        driven = _complex(driving.value)
+        self.told = driven / similarity(reference[:, rigid], driven[:, rigid])[:, None]
+        self.reference = reference
+
+    def known(self, *points: int) -> bool:
+        return all(point in self.index for point in points)
+
+    def lids(self) -> None:
+        """An eye closes by the driving eye's share, and opens wider by its way or share, whichever is less. The upper lid moves."""
+        for upper, lower in _LIDS:
+            if not self.known(upper, lower):
+                continue
+            own, then, now = self._gaps(upper, lower)
+            target = now
+            if self.relative:
+                share = now / then.clamp(min=_SMALLEST)
+                target = torch.where(share < 1, own * share, torch.minimum(own * share, own + self.scale * (now - then)))
+            self._set(upper, lower, own, target, self.gains.eyes, {upper: 1.0})
+
+    def lips(self) -> None:
+        """Lips part by the driving lips' way. The lower lip moves, its outer edge with it."""
+        if self.known(_UPPER_LIP, _LOWER_LIP):
+            own, then, now = self._gaps(_UPPER_LIP, _LOWER_LIP)
+            target = own + self.scale * (now - then) if self.relative else now
+            self._set(_UPPER_LIP, _LOWER_LIP, own, target, self.gains.mouth, {_LOWER_LIP: -1.0, _LOWER_OUTER: -1.0})
+
+    def corners(self) -> None:
+        """A mouth widens by the driving mouth's way. Both corners move."""
+        right, left = _CORNERS
+        if self.known(right, left):
+            own, then, now = self._gaps(right, left)
+            target = own + self.scale * (now - then) if self.relative else now
+            self._set(right, left, own, target, self.gains.smile, {right: 0.5, left: -0.5})
+
+    def irises(self) -> None:
+        """Irises move within their eyes by the driving irises' way, along the line through both."""
+        (right, *_), (left, *_) = _IRISES
+        if not self.known(*(point for eye in _IRISES for point in eye)):
+            return
+        axis = _direction(self._offset(self.source, left, right))
+        for iris, upper, lower in _IRISES:
+            own, then, now = (self._across(places, axis, iris, upper, lower) for places in (self.source, self.reference, self.told))
+            target = own + self.scale * (now - then) if self.relative else now
+            present = self._across(self.result / self.pose[:, None], axis, iris, upper, lower)
+            self.result[:, self.index[iris]] += self.pose * axis * (own + self.gains.gaze * (target - own) - present)
+
+    def _across(self, places: Tensor, axis: Tensor, iris: int, upper: int, lower: int) -> Tensor:
+        """How far an iris is from the middle between its lids, along the axis."""
+        middle = (places[:, self.index[upper]] + places[:, self.index[lower]]) / 2
+        return _along(places[:, self.index[iris]] - middle, axis)
+
+    def _gaps(self, a: int, b: int) -> tuple[Tensor, Tensor, Tensor]:
+        """How far a is from b in the source (1), the reference (1) and the driving frames (B), along the direction at rest."""
+        own, then = self._offset(self.source, a, b), self._offset(self.reference, a, b)
+        return own.abs(), then.abs(), _along(self._offset(self.told, a, b), _direction(then))
+
+    def _set(self, a: int, b: int, own: Tensor, target: Tensor, gain: float, moving: Mapping[int, float]) -> None:
+        """Moves points so that a is `own` + gain (target - own) from b, at least 0. moving: point -> its part of the way, towards a.
+
+        Whatever else the one moves beside the other goes along, as the driving face does it.
+        """
+        axis = _direction(self._offset(self.source, a, b))
+        present = self._offset(self.result, a, b) / self.pose * axis.conj()
+        aside = present.imag
+        if self.relative:
+            aside = self.scale * (self._offset(self.told, a, b) * _direction(self._offset(self.reference, a, b)).conj()).imag
+        change = self.pose * axis * (torch.complex((own + gain * (target - own)).clamp(min=0), aside) - present)
+        for point, share in moving.items():
+            if point in self.index:
+                self.result[:, self.index[point]] += share * change
+
+    def _offset(self, places: Tensor, a: int, b: int) -> Tensor:
+        return places[:, self.index[a]] - places[:, self.index[b]]
+
+
+def similarity(home: Tensor, places: Tensor) -> Tensor:
+    """B complex factors that turn and size the layout `home` (1 x K) so that it comes nearest to `places` (B x K): least squares.
+
+    1 where places shrink to a point, or home is one."""
+    centred = home - home.mean(1, keepdim=True)
+    moved = places - places.mean(1, keepdim=True)
+    factor = (moved * centred.conj()).sum(1) / centred.abs().square().sum(1)
+    return torch.where(factor.abs() > _SMALLEST, factor, torch.ones_like(factor))
+
+
+def _complex(value: Tensor) -> Tensor:
+    return torch.view_as_complex(value.double().contiguous()).clone()
+
+
+def _direction(offset: Tensor) -> Tensor:
+    length = offset.abs()
+    return torch.where(length > _SMALLEST, offset / length.clamp(min=_SMALLEST), torch.full_like(offset, _UP))
+
+
+def _along(offset: Tensor, axis: Tensor) -> Tensor:
+    return (offset * axis.conj()).real
