@@ -32,7 +32,7 @@ def test_all_runtimes_are_there():
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_an_engine_gives_what_torch_gives(onnx_folder, runtime):
     exact, engine = Engine(tiny_model()), open_engine(onnx_folder, runtime, precision="float32")
-    for member in ("name", "size", "keypoint_count", "has_depth", "depth_range", "precision", "detector_digest"):
+    for member in ("name", "size", "keypoint_count", "has_depth", "depth_range", "precision", "detector_digest", "face"):
         assert getattr(engine, member) == getattr(exact, member), member
     assert engine.device == f"cpu ({runtime})"
     found, wanted = engine.keypoints(PICTURES), exact.keypoints(PICTURES)

@@ -12,23 +12,18 @@ from collections.abc import Iterable
 import numpy as np
 
 from dagan.evaluate.records import Metric, PairScores
-from dagan.media.expression import EXPRESSIONS
+from dagan.media.expression import MOVEMENTS, followed
 
-# Title and the numbers of `media.expression` that belong to it.
-MOVEMENTS = {
-    "mouth": ("Mouth opening", ("mouth",)), "eyes": ("Eye opening", ("eyes",)), "gaze": ("Gaze", ("gaze across", "gaze up")),
-    "smile": ("Smile", ("smile",)),
-}  # fmt: skip
+_TITLES = {"mouth": "Mouth opening", "eyes": "Eye opening", "gaze": "Gaze", "smile": "Smile"}
 # How many of EXPRESSIONS are kept of every frame.
 KEPT = 5
-_FEWEST = 10  # frames; of fewer, slopes say nothing
-_STRONGEST = 0.9  # quantile above which a difference is among the strongest tenth
 
 
 def expression_metrics(tool: str) -> list[Metric]:
     """What `expression_totals` gives, in the order to show. tool: what finds the landmarks, in words."""
     found = []
-    for key, (title, numbers) in MOVEMENTS.items():
+    for key, numbers in MOVEMENTS.items():
+        title = _TITLES[key]
         how = f"{' and '.join(numbers)} of {tool}, result against driving frame, both less the source's, all frames of the run together"
         found += [
             Metric(key=f"{key}_slope", title=f"{title}, slope", better="higher", signed=True,
@@ -44,18 +39,7 @@ def expression_metrics(tool: str) -> list[Metric]:
 def expression_totals(scores: Iterable[PairScores]) -> dict[str, float]:
     """The figures of one method by metric key; those that cannot be told (too few frames, nothing that moves) are left out."""
     rows = [row for pair in scores for row in pair.expressions]
-    totals: dict[str, float] = {}
-    if len(rows) < _FEWEST:
-        return totals
+    if not rows:
+        return {}
     table = np.array(rows, dtype=np.float64)
-    for key, (_, numbers) in MOVEMENTS.items():
-        places = [EXPRESSIONS.index(number) for number in numbers]
-        driven, drawn = table[:, places].ravel(), table[:, [KEPT + place for place in places]].ravel()
-        strong = np.abs(driven) >= np.quantile(np.abs(driven), _STRONGEST)
-        if not driven.any():
-            continue
-        totals[f"{key}_slope"] = float(driven @ drawn / (driven @ driven))
-        totals[f"{key}_strongest"] = float(driven[strong] @ drawn[strong] / (driven[strong] @ driven[strong]))
-        if driven.std() > 0 and drawn.std() > 0:
-            totals[f"{key}_correlation"] = float(np.corrcoef(driven, drawn)[0, 1])
-    return totals
+    return followed(table[:, :KEPT], table[:, KEPT:])

@@ -12,6 +12,10 @@ from numpy.typing import NDArray
 
 # The numbers of `expressions`, in their order.
 EXPRESSIONS = ("mouth", "smile", "eyes", "gaze across", "gaze up", "turn", "nod")
+# Movements of a face, and which of EXPRESSIONS they are.
+MOVEMENTS = {"mouth": ("mouth",), "eyes": ("eyes",), "gaze": ("gaze across", "gaze up"), "smile": ("smile",)}
+_FEWEST = 10  # frames; of fewer, slopes say nothing
+_STRONGEST = 0.9  # quantile above which a difference is among the strongest tenth
 # Iris, and the corners of its eye from the viewer's left to right.
 _GAZING = ((468, 33, 133), (473, 362, 263))
 
@@ -42,6 +46,29 @@ def expressions(at: Callable[[int], Points]) -> NDArray[np.float32]:
         (length(1, 10) - length(1, 152)) / height,
     ]
     return np.stack(numbers, axis=-1).astype(np.float32)
+
+
+def followed(driven: Points, drawn: Points) -> dict[str, float]:
+    """How a face follows another one: "mouth_slope", "mouth_correlation", "mouth_strongest" and so on for each of MOVEMENTS.
+
+    driven, drawn: N x E, the first E numbers of `expressions` (five or more) of driving frames and of results, both less the source's.
+    Slope: least squares through zero; 1 is as far as driven. Correlation: Pearson's. Strongest: the slope over the tenth of the
+    frames that are driven farthest. What cannot be told (too few frames, nothing that moves) is left out.
+    """
+    found: dict[str, float] = {}
+    if len(driven) < _FEWEST:
+        return found
+    for key, numbers in MOVEMENTS.items():
+        places = [EXPRESSIONS.index(number) for number in numbers]
+        x, y = driven[:, places].astype(np.float64).ravel(), drawn[:, places].astype(np.float64).ravel()
+        if not x.any():
+            continue
+        strong = np.abs(x) >= np.quantile(np.abs(x), _STRONGEST)
+        found[f"{key}_slope"] = float(x @ y / (x @ x))
+        found[f"{key}_strongest"] = float(x[strong] @ y[strong] / (x[strong] @ x[strong]))
+        if x.std() > 0 and y.std() > 0:
+            found[f"{key}_correlation"] = float(np.corrcoef(x, y)[0, 1])
+    return found
 
 
 def _gaze(iris: Points, left: Points, right: Points) -> tuple[Points, Points]:

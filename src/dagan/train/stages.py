@@ -20,6 +20,7 @@ from dagan.data.sampling import ClipChooser, PairSampler, TripletSampler
 from dagan.data.store import ClipDataset, open_dataset
 from dagan.errors import InputError
 from dagan.losses.photometric import ssim_map
+from dagan.media.landmarks import FaceLandmarker
 from dagan.models.dagan import DaGAN, Reconstruction
 from dagan.models.depth import DepthNetwork
 from dagan.models.discriminator import Discriminator
@@ -29,6 +30,8 @@ from dagan.train.depth import DepthBatch, DepthObjective, LabelledBatch
 from dagan.train.depth_file import load_depth, save_depth
 from dagan.train.gan import DiscriminatorObjective, GanObjective
 from dagan.train.labels import LabelFiles, Labels, find_labels, labelled_batch, stamp_of
+from dagan.train.movements import MovementRuler
+from dagan.train.movements import read as read_movements
 from dagan.train.recipe import DepthRecipe, GanRecipe, OptimiserConfig, Recipe
 from dagan.train.stage import Objectives, Update
 from dagan.weights.convert import load_discriminator
@@ -201,7 +204,8 @@ class GanStage:
             load_depth(self.model.depth_network, recipe.depth_weights)
         if recipe.sync_batch_norm and fabric.world_size > 1:
             self.model = cast(DaGAN, nn.SyncBatchNorm.convert_sync_batchnorm(self.model))
-        objectives: dict[str, nn.Module] = {"generator": GanObjective(self.model, recipe.loss)}
+        self.generator_objective = GanObjective(self.model, recipe.loss)
+        objectives: dict[str, nn.Module] = {"generator": self.generator_objective}
         modules: dict[str, nn.Module] = {"model": self.model}
         self.discriminator: Discriminator | None = None
         if recipe.loss.adversarial > 0:
@@ -220,7 +224,7 @@ class GanStage:
     def open_data(self, console: Console) -> None:
         """Decodes clips and portraits."""
         recipe = self.recipe
-        dataset = open_dataset(recipe.data, self.fabric.device, console)
+        self.dataset = dataset = open_dataset(recipe.data, self.fabric.device, console)
         training = PairSampler(dataset, "train", recipe.data.balance, recipe.sampling)
         self.feeds = _Feeds(recipe, self.fabric, dataset, training, recipe.sampling)
         self.validation = _validation_sampler(dataset, lambda split: PairSampler(dataset, split, recipe.data.balance, PairConfig()))
@@ -261,10 +265,18 @@ class GanStage:
         return {"transfer": preview.grid(columns)}
 
     def validate(self, averaged: nn.Module) -> dict[str, float]:
-        """l1, psnr and ssim (3 x 3 windows) of rebuilt driving frames, range 1; still_l1: of the source taken as the result."""
+        """l1, psnr and ssim (3 x 3 windows) of rebuilt driving frames, range 1; still_l1: of the source taken as the result.
+
+        Where landmarks are known, learnt_mouth, learnt_eyes and so on too: how far results move the face (1 is as far as driven), and
+        mouth, eyes, ... where landmarks drive, if the recipe trains for it.
+        """
         if self.validation is None:
             return {}
         samples = self.recipe.validation_samples
+        rulers: dict[str, MovementRuler] = {}
+        if self.dataset.landmarks is not None:
+            landmarker = FaceLandmarker()
+            rulers = {way: MovementRuler() for way in (("learnt_", "") if self.recipe.loss.explicit > 0 else ("learnt_",))}
         sums = torch.zeros(4, device=self.fabric.device)
         for batch in self.feeds.fixed(self.validation, samples):
             source, driving = batch.plain.unbind(1)
@@ -274,7 +286,18 @@ class GanStage:
             ssim = ssim_map(image, driving).mean((1, 2, 3))
             each = [difference.abs().mean((1, 2, 3)), psnr, ssim, (source - driving).abs().mean((1, 2, 3))]
             sums += torch.stack([x.sum() for x in each])
-        return dict(zip(("l1", "psnr", "ssim", "still_l1"), (sums / samples).tolist(), strict=True))
+            if rulers:
+                results = {"learnt_": image}
+                if "" in rulers and batch.landmarks is not None:
+                    columns = self.generator_objective.columns
+                    results[""] = averaged(source, driving, None, batch.landmarks[:, :, columns]).output.image.float()
+                rest, driven = (read_movements(x, landmarker) for x in (source, driving))
+                for way, result in results.items():
+                    rulers[way].add(rest, driven, read_movements(result, landmarker))
+        figures = dict(zip(("l1", "psnr", "ssim", "still_l1"), (sums / samples).tolist(), strict=True))
+        for way, ruler in rulers.items():
+            figures |= ruler.slopes(way)
+        return figures
 
     def start_from(self, path: Path) -> None:
         """A whole model, of any image size: nothing in it depends on the size. With its discriminator, where the file keeps it.
