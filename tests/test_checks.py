@@ -12,7 +12,7 @@ import pytest
 
 from dagan.checks import Checked, parse
 from dagan.commands.ablate import AblationTable, Variant
-from dagan.config import DepthConfig, GeneratorConfig, HourglassConfig, KeypointConfig, ModelConfig, MotionConfig
+from dagan.config import DepthConfig, Gains, GeneratorConfig, HourglassConfig, KeypointConfig, ModelConfig, MotionConfig
 from dagan.data.config import AugmentConfig, DataConfig, PairConfig, TripletConfig
 from dagan.errors import InputError
 from dagan.export.note import ExportNote, GraphNote
@@ -33,7 +33,7 @@ NEEDED: dict[type[Any], dict[str, Any]] = {
     Variant: {"name": "a"},
 }
 CONFIGS = (
-    HourglassConfig, DepthConfig, KeypointConfig, MotionConfig, GeneratorConfig, ModelConfig, DataConfig, TripletConfig, PairConfig,
+    HourglassConfig, DepthConfig, Gains, KeypointConfig, MotionConfig, GeneratorConfig, ModelConfig, DataConfig, TripletConfig, PairConfig,
     AugmentConfig, EgomotionConfig, DepthLossConfig, GanLossConfig, ViewsConfig, OptimiserConfig, DepthRecipe, GanRecipe, Variant,
 )  # fmt: skip
 # Fields in which nothing is a value like others: where 0 leaves a term out or asks for none, and where a first number is 0.

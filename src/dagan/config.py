@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Le
+from annotated_types import Ge, Gt, Le
 
 from dagan.checks import Channels, Checked, Few, Kernel, Positive, Side, nearest, require
 from dagan.errors import InputError
@@ -20,7 +20,7 @@ Widths = tuple[Channels, Channels, Channels, Channels, Channels]
 AttendedChannels = Annotated[int, Ge(8), Le(4096)]
 # The face mesh that landmarks come from has 468 points of the face, then five for each iris.
 MeshPoint = Annotated[int, Ge(0), Le(477)]
-Gain = Annotated[float, Ge(0), Le(5)]
+Gain = Annotated[float, Gt(0), Le(5)]
 
 
 def require_encoder(what: str, encoder: str, widths: tuple[int, ...]) -> None:

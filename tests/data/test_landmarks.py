@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +15,7 @@ from dagan.data.config import NO_AUGMENT, AugmentConfig, DataConfig, PairConfig
 from dagan.data.sampling import PairSampler
 from dagan.data.store import open_dataset
 from dagan.geometry import gaussian_heatmap
+from dagan.media.landmarks import Face
 
 COUNT = len(landmarks.POINTS)
 
@@ -75,14 +75,14 @@ class _Fake:
 
     searched = 0
 
-    def detect(self, image: np.ndarray, thorough: bool = True) -> list[SimpleNamespace]:
+    def detect(self, image: np.ndarray, thorough: bool = True) -> list[Face]:
         _Fake.searched += 1
         assert image.shape == (landmarks.SIDE, landmarks.SIDE, 3)
         if image[100:156, 100:156].mean() < 60:
             return []
-        return [SimpleNamespace(landmarks=np.tile([image.mean(), 10.0, 0.0], (478, 1)).astype(np.float32))]
+        return [Face((0, 0, 1, 1), np.tile([image.mean(), 10.0, 0.0], (478, 1)).astype(np.float32), 1.0, lambda points: points)]
 
-    def track(self, image: np.ndarray, face: SimpleNamespace) -> SimpleNamespace | None:
+    def track(self, image: np.ndarray, face: Face) -> Face | None:
         return next(iter(self.detect(image)), None)
 
 
