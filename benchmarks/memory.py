@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from dagan.bench.scene import RATE, write_clip
+from dagan.bench.timing import RATE, write_clip
 from dagan.commands.demo import PORTRAIT
 
 

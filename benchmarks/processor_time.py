@@ -14,10 +14,9 @@ from itertools import islice
 import torch
 
 from dagan.animate.animator import Animator
-from dagan.bench.models import open_model
-from dagan.bench.naive import Naive
-from dagan.bench.scene import swaying
-from dagan.inference.allocator import keep_freed_memory
+from dagan.bench.naive import Naive, open_model
+from dagan.bench.timing import swaying
+from dagan.device import keep_freed_memory
 
 ROUNDS = 3
 

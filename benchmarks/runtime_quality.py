@@ -16,13 +16,12 @@ from rich.table import Table
 from runtimes import open_all
 
 from dagan.data.clips import clips_for
-from dagan.evaluate.frames import Image
-from dagan.evaluate.measure import measure_pair
-from dagan.evaluate.methods import COPY, CopyMethod, Job, Method, ModelMethod, Renderer
-from dagan.evaluate.pairs import self_pairs
-from dagan.evaluate.records import Evaluation
-from dagan.evaluate.rulers import RulerFiles, Rulers, Settings, catalogue
-from dagan.evaluate.summary import means
+from dagan.evaluate.animation.measure import measure_pair
+from dagan.evaluate.animation.methods import CopyMethod, Job, Method, ModelMethod, Renderer
+from dagan.evaluate.animation.pairs import Image, self_pairs
+from dagan.evaluate.animation.rulers import RulerFiles, Rulers, Settings, catalogue
+from dagan.evaluate.records import COPY, Evaluation
+from dagan.evaluate.report.statistics import means
 
 _SHOWN = {"l1": "L1", "lpips": "LPIPS", "akd": "landmarks, px at 256"}
 

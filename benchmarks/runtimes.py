@@ -16,9 +16,10 @@ from rich.console import Console
 from rich.table import Table
 from skimage.data import astronaut
 
+from dagan.engine.base import Engine
+from dagan.engine.open import open_engine
+from dagan.engine.sessions import available
 from dagan.errors import InputError
-from dagan.export.runtimes import available, open_engine
-from dagan.inference.runner import Runner
 from dagan.media.framing import Framing, crop
 
 
@@ -31,7 +32,7 @@ def pictures(count: int, size: int) -> list[np.ndarray]:
 class Contender:
     """One engine with its times, in milliseconds a frame, and its results."""
 
-    def __init__(self, label: str, engine: Runner, frames: list[np.ndarray]) -> None:
+    def __init__(self, label: str, engine: Engine, frames: list[np.ndarray]) -> None:
         self.label, self.engine, self.frames = label, engine, frames
         self.times: dict[str, list[float]] = {"encode": [], "keypoints": [], "render": [], "disparity": []}
         self.source = engine.encode(frames[0])
@@ -53,9 +54,9 @@ class Contender:
             self.times[name].append(1000 * (time.perf_counter() - began) / (1 if name == "encode" else len(self.frames)))
 
 
-def open_all(model: str, folders: list[Path], batch: int) -> list[tuple[str, Runner]]:
+def open_all(model: str, folders: list[Path], batch: int) -> list[tuple[str, Engine]]:
     """Every runtime with every precision that this machine has, PyTorch in float32 first; then exported folders in what runs them."""
-    engines: list[tuple[str, Runner]] = []
+    engines: list[tuple[str, Engine]] = []
     wanted = [(model, runtime, precision) for runtime in available() for precision in ("float32", "bfloat16", "int8")]
     wanted += [(str(folder), runtime, "auto") for folder in folders for runtime in available()[1:]]
     for where, runtime, precision in wanted:

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from dagan.cli import main
+from exported_folders import known_graphs, onnx_folder, openvino_folder  # noqa: F401 (fixtures of several rooms)
 
 
 def moving_blob(seed: int, frames: int, size: int = 64) -> list[np.ndarray]:

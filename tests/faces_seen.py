@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from dagan.media.faces import FaceBox
-from dagan.media.mesh_points import CHIN, FOREHEAD_TOP, LEFT_EYE_OUTER, RIGHT_EYE_OUTER
+from dagan.media.landmarks import CHIN, FOREHEAD_TOP, LEFT_EYE_OUTER, RIGHT_EYE_OUTER
 
 
 def seen(box: tuple[float, float, float, float], angle: float = 0.0) -> FaceBox:

@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 from dagan.cli import app
 from dagan.commands.ablate import AblateOptions, ablate_depth, read_table
-from dagan.data.synthetic.clip import synthesise
 from dagan.errors import InputError
 from dagan.evaluate.ablation import RunFigures, markdown, spread, write_tables
+from dagan.synthetic.clip import synthesise
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 RUN = RunFigures(variant="a", seed=0, steps=5, minutes=0.1, settings=(), synthetic={"spearman": 0.5, "normals": 20.0}, real={})
@@ -91,7 +91,7 @@ def test_a_run_that_was_interrupted_is_not_measured(heads: Path, table: Path, tm
     import dagan.commands.ablate as command
 
     def stopped(*_: object) -> object:
-        from dagan.train.loop import Result
+        from dagan.train.loop.training import Result
 
         return Result(1, tmp_path / "depth.safetensors", finished=False)
 

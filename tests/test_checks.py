@@ -14,13 +14,10 @@ from dagan.checks import Checked, parse
 from dagan.commands.ablate import AblationTable, Variant
 from dagan.config import DepthConfig, Gains, GeneratorConfig, HourglassConfig, KeypointConfig, ModelConfig, MotionConfig
 from dagan.data.config import AugmentConfig, DataConfig, PairConfig, TripletConfig
+from dagan.engine.note import ExportNote, GraphNote
 from dagan.errors import InputError
-from dagan.export.note import ExportNote, GraphNote
 from dagan.models.egomotion import EgomotionConfig
-from dagan.train.depth import DepthLossConfig
-from dagan.train.gan import GanLossConfig
-from dagan.train.labels import ViewsConfig
-from dagan.train.recipe import DepthRecipe, GanRecipe, OptimiserConfig
+from dagan.train.recipe import DepthLossConfig, DepthRecipe, GanLossConfig, GanRecipe, OptimiserConfig, ViewsConfig
 from dagan.weights.released import ReleasedNote
 
 DATA = DataConfig(train="clips")  # type: ignore[arg-type]

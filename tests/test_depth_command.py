@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dagan.depth.point_cloud import point_cloud
-from dagan.inference.colours import colour_table, colourise, robust_range
-from dagan.inference.engine import Engine
+from dagan.depth.outputs import point_cloud
+from dagan.engine.torch import TorchEngine
+from dagan.media.colour_maps import colour_table, colourise, robust_range
 from dagan.media.video import open_video
 from dagan.weights import read_model
 from running_samples import TINY, assert_refused, decoded, frame_times, moving_pictures, save_tiny_model, sound_packets, write_clip
@@ -51,7 +51,7 @@ def run(files, tmp_path, monkeypatch, command):
 
 @pytest.fixture(scope="module")
 def engine(files):
-    return Engine(read_model(files / "model.safetensors"))
+    return TorchEngine(read_model(files / "model.safetensors"))
 
 
 def photo(files):
@@ -225,7 +225,7 @@ PEAK = """
 import sys
 from pathlib import Path
 from dagan.depth.job import DepthOptions, measure_depth
-from dagan.inference.usage import peak_memory_mb
+from dagan.device import peak_memory_mb
 options = DepthOptions(model=sys.argv[1], device="cpu", precision="float32", crop=False)
 measure_depth(Path(sys.argv[2]), Path(sys.argv[3]), options)
 print(peak_memory_mb())

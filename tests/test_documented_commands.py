@@ -22,7 +22,7 @@ from dagan.cli import app
 from dagan.commands.demo import PORTRAIT
 from dagan.config import preset
 from dagan.models.depth import DepthNetwork
-from dagan.train.depth_file import save_depth
+from dagan.train.depth.stage import save_depth
 from onnx_networks import onnx_flattening
 from parity.released_files import write_small
 from running_samples import save_tiny_model

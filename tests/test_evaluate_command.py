@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from conftest import moving_blob
-from dagan.evaluate.archive import load
+from dagan.evaluate.records import load
 from dagan.models.dagan import DaGAN
 from dagan.weights import save_model
 from tiny import TINY

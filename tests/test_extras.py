@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-import dagan.extras
-from dagan.extras import EXTRAS
+import dagan.errors
+from dagan.errors import EXTRAS
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -50,9 +50,9 @@ def test_a_missing_extra_is_said_in_a_sentence(extra, words, command, clips_fold
         monkeypatch.delitem(sys.modules, module)
     for module in EXTRAS[extra]:
         monkeypatch.setitem(sys.modules, module, None)
-    monkeypatch.setattr(dagan.extras, "find_spec", hidden)
+    monkeypatch.setattr(dagan.errors, "find_spec", hidden)
     monkeypatch.setattr("dagan.export.job.find_spec", hidden)
-    monkeypatch.setattr("dagan.export.sessions.find_spec", hidden)
+    monkeypatch.setattr("dagan.engine.sessions.find_spec", hidden)
     places = {
         "RECIPE": ROOT / "recipes" / "tiny-depth.yaml", "CLIPS": clips_folder, "VIDEO": min(clips_folder.iterdir()),
         "PHOTO": min(portraits_folder.iterdir()), "OUT": tmp_path / "out.mp4",

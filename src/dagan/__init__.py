@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from dagan.animate.animator import Animator
     from dagan.config import ModelConfig, preset
     from dagan.errors import InputError
-    from dagan.inference.transfer import transfer
     from dagan.models.dagan import DaGAN, Output, Source
     from dagan.models.keypoints import Keypoints
+    from dagan.motion.transfer import transfer
     from dagan.weights import load, load_released, save_model
 
 __version__ = "0.1.0"
@@ -37,7 +37,7 @@ _HOME = {
     "load_released": "dagan.weights",
     "preset": "dagan.config",
     "save_model": "dagan.weights",
-    "transfer": "dagan.inference.transfer",
+    "transfer": "dagan.motion.transfer",
 }
 __all__ = [
     "Animator", "DaGAN", "InputError", "Keypoints", "ModelConfig", "Output", "Source", "load", "load_released", "preset", "save_model",

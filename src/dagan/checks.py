@@ -12,6 +12,7 @@ import re
 import typing
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union
 
@@ -172,3 +173,18 @@ def _class_of(hint: Any) -> Any:
     """What a field may hold besides None."""
     members = [c for c in typing.get_args(hint) if c is not type(None)]
     return members[0] if typing.get_origin(hint) in (Union, UnionType) and len(members) == 1 else hint
+
+
+def require_file(path: Path, kind: str) -> None:
+    """Raises InputError unless `path` is a readable file with something in it; `kind` says what was looked for."""
+    if not path.exists():
+        raise InputError(f"{path} does not exist: give the path of the {kind}")
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: give the path of one {kind} file")
+    try:
+        with path.open("rb") as file:
+            empty = not file.read(1)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror})") from error
+    if empty:
+        raise InputError(f"{path} is empty (0 bytes): give a complete {kind} file")

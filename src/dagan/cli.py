@@ -14,8 +14,7 @@ from dagan.cli_evaluate import KeypointsOption
 from dagan.cli_evaluate import app as evaluate_app
 from dagan.cli_export import RuntimeOption, export
 from dagan.console import check_printed, lenient_streams
-from dagan.errors import InputError
-from dagan.extras import missing_module, require_extra
+from dagan.errors import InputError, missing_module, require_extra
 
 app = typer.Typer(
     name="dagan", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False,

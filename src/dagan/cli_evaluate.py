@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dagan.extras import require_extra
+from dagan.errors import require_extra
 
 app = typer.Typer(no_args_is_help=True, help="Measure models, and results of other programs.")
 

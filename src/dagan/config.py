@@ -77,7 +77,7 @@ class Gains(Checked):
 class KeypointConfig(Checked):
     """Keypoint detector (METHOD section 3). `kernel`: side of the two head convolutions, which have no padding.
 
-    landmarks: the points of the face mesh (`dagan.media.mesh_points`) that the first keypoints stand on, one each. Training guides
+    landmarks: the points of the face mesh (`dagan.media.landmarks`) that the first keypoints stand on, one each. Training guides
     the detector to them, and can draw with landmarks in place of what the detector finds there. gains: for those while driving.
     """
 

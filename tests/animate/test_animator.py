@@ -13,10 +13,10 @@ from dagan.animate.animator import Animator
 from dagan.animate.pipeline import AnimateOptions
 from dagan.cli import animate
 from dagan.cli_evaluate import cross_identity
+from dagan.engine.torch import TorchEngine
 from dagan.errors import InputError
-from dagan.inference.engine import Engine
-from dagan.inference.transfer import transfer
 from dagan.media.video import open_video
+from dagan.motion.transfer import transfer
 from running_samples import moving_pictures, tiny_model, write_clip
 
 PICTURES = moving_pictures(7)
@@ -89,7 +89,7 @@ def test_the_source_is_encoded_once(model, monkeypatch):
 
 
 def test_two_animators_share_one_engine_without_mixing_sources(model):
-    engine = Engine(model)
+    engine = TorchEngine(model)
     first, second = Animator(engine), Animator(engine)
     first.set_source(SOURCE)
     alone = first.animate_batch(PICTURES[:2])

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from dagan.animate.animator import Animator
-from dagan.animate.motion import read_motion, save_motion
 from dagan.animate.pipeline import AnimateOptions, animate
 from dagan.media.video import VideoWriter, open_video
+from dagan.motion.file import read_motion, save_motion
 from dagan.weights import read_model
 from running_samples import FRAMES, TINY, decoded, frame_times, moving_pictures, save_tiny_model, sound_packets, write_clip
 

@@ -8,10 +8,9 @@ from PIL import Image
 
 from dagan.animate.animator import Animator
 from dagan.errors import InputError
-from dagan.media.faces import FaceFinder
+from dagan.media.faces import FaceFinder, lean
 from dagan.media.framing import crop, frame_still
 from dagan.media.landmarks import FaceLandmarker
-from dagan.media.turning import lean
 from dagan.weights import load, read_model
 from running_samples import decoded, write_clip
 

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from dagan.animate.driving import MotionReader, frame_spans, is_motion_file, refuse_photo
+from dagan.engine.torch import TorchEngine
 from dagan.errors import InputError
-from dagan.inference.engine import Engine
-from dagan.media.landmarks import Face
-from dagan.media.mesh_points import BLENDSHAPE_NAMES
+from dagan.media.landmarks import BLENDSHAPE_NAMES, Face
 from dagan.media.reader import Frame
 from running_samples import moving_pictures, tiny_model
 
@@ -54,7 +53,7 @@ def frames(pictures):
 
 @pytest.fixture(scope="module")
 def engine():
-    return Engine(tiny_model(), batch_size=4)
+    return TorchEngine(tiny_model(), batch_size=4)
 
 
 def test_the_motion_is_what_the_engine_finds(engine):
@@ -124,7 +123,7 @@ def test_what_cannot_work_is_said(engine):
     broken = tiny_model()
     broken.keypoint_detector.heatmap.bias.data[0] = float("nan")
     with pytest.raises(InputError, match="no finite keypoints in clip: try --precision float32"):
-        MotionReader(Engine(broken), Clip, None).read(frames(moving_pictures(2)), marked(0))
+        MotionReader(TorchEngine(broken), Clip, None).read(frames(moving_pictures(2)), marked(0))
 
 
 def test_kinds_of_files_are_told_apart(tmp_path):

@@ -8,12 +8,12 @@ import pytest
 from PIL import Image
 
 from dagan.animate.animator import Animator
-from dagan.animate.motion import read_motion
+from dagan.engine.open import open_engine
+from dagan.engine.torch import TorchEngine
 from dagan.export.job import ExportOptions, export_model
-from dagan.export.runtimes import open_engine
-from dagan.inference.engine import Engine
 from dagan.media.landmarks import FaceLandmarker
 from dagan.media.video import open_video
+from dagan.motion.file import read_motion
 from dagan.weights import read_model
 from running_samples import TINY, decoded, moving_pictures, save_tiny_model, write_clip
 
@@ -114,7 +114,7 @@ def test_landmarks_are_refused_with_models_that_know_none(run):
 def test_graphs_draw_with_landmarks_too(guided, tmp_path, portrait):
     model = read_model(guided / "model.safetensors")
     export_model(model, tmp_path / "graphs", ExportOptions())
-    exact, graphs = Engine(model), open_engine(tmp_path / "graphs", precision="float32")
+    exact, graphs = TorchEngine(model), open_engine(tmp_path / "graphs", precision="float32")
     assert graphs.face == exact.face
     assert graphs.face.landmarks == POINTS
     results = []

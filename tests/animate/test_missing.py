@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from dagan.animate.missing import FaceWatch, check_on_missing, fill
+from dagan.animate.driving import FaceWatch, check_on_missing, fill
 from dagan.errors import InputError
 
 TIMES = np.arange(100) / 25

@@ -138,10 +138,10 @@ def test_memory_does_not_grow_with_length(files, tmp_path):
 INTERRUPTED = """
 import itertools, signal, sys
 from dagan.cli import main
-from dagan.inference.engine import Engine
+from dagan.engine.torch import TorchEngine
 from dagan.media.video import VideoWriter
 
-owner, name, left = {"reading": (Engine, "keypoints", 5), "drawing": (VideoWriter, "write", 20)}[sys.argv.pop()]
+owner, name, left = {"reading": (TorchEngine, "keypoints", 5), "drawing": (VideoWriter, "write", 20)}[sys.argv.pop()]
 method = getattr(owner, name)
 calls = itertools.count(1)  # of several threads
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background passes on that it ignores Ctrl-C

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,18 +15,18 @@ import torch
 
 from dagan import cli
 from dagan.animate.animator import Animator
-from dagan.bench import job, models
+from dagan.bench import job, naive
 from dagan.bench.job import BenchOptions, count_gflop, difference, measure
-from dagan.bench.models import open_model
-from dagan.bench.naive import Naive
-from dagan.bench.rival import Rival
+from dagan.bench.naive import Naive, Rival, open_model
 from dagan.bench.timing import Times, matrix_peak, repeated
+from dagan.engine import open as door
+from dagan.engine.open import open_engine
+from dagan.engine.torch import TorchEngine
 from dagan.errors import InputError
-from dagan.export import runtimes
-from dagan.export.job import export_model
-from dagan.inference.engine import Engine
+from dagan.export.job import export_graphs, export_model
 from running_samples import moving_pictures, save_tiny_model, tiny_model
 
+OPENER = partial(open_engine, export=export_graphs)
 PICTURES = moving_pictures(5)
 
 
@@ -50,13 +51,13 @@ def test_the_naive_way_draws_the_same_pictures():
 
 def test_difference_sees_a_difference():
     model, other = tiny_model(), tiny_model(seed=1)
-    exact = Engine(model)
-    assert difference(Engine(model), exact, PICTURES) == (0.0, 0.0)
-    mean, largest = difference(Engine(other), exact, PICTURES)
+    exact = TorchEngine(model)
+    assert difference(TorchEngine(model), exact, PICTURES) == (0.0, 0.0)
+    mean, largest = difference(TorchEngine(other), exact, PICTURES)
     assert 1 < mean < largest
     low = tiny_model()
     low.compute_dtype = torch.bfloat16
-    mean, largest = difference(Engine(low), exact, PICTURES)
+    mean, largest = difference(TorchEngine(low), exact, PICTURES)
     assert 0 < mean < 1
 
 
@@ -116,7 +117,7 @@ def test_the_naive_process_ends_whatever_happens(model_file):
 
 
 def test_without_videos_and_comparison(model_file):
-    report = measure(BenchOptions(model=str(model_file), naive=(), runtimes=("torch",), frames=0, seconds=0, precision="float32"))
+    report = measure(BenchOptions(model=str(model_file), naive=(), runtimes=("torch",), frames=0, seconds=0, precision="float32"), OPENER)
     assert report.runtimes[0].video_fps is None
     assert report.naive == []
     assert set(report.peak_gflops) == {"float32"}
@@ -131,29 +132,29 @@ def test_presets_without_weights_come_fresh_and_the_same():
 
 
 def test_every_runtime_is_measured(monkeypatch, model_file, tmp_path):
-    monkeypatch.setattr(runtimes, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(door, "cache_folder", lambda: tmp_path)
     monkeypatch.setattr(job, "matrix_peak", lambda device, dtype: 100.0)  # float16 takes a CPU very long
     options = BenchOptions(model=str(model_file), naive=(), frames=0, seconds=0, precision="float32")
-    report = measure(options)
+    report = measure(options, OPENER)
     assert [figures.runtime for figures in report.runtimes] == ["torch", "onnxruntime", "openvino"]
     for figures in report.runtimes:
         assert figures.precision == "float32"
         assert figures.difference_mean < 0.1
         assert [part.name for part in figures.parts] == ["encode", "keypoints", "draw"]
 
-    report = measure(replace(options, precision="float16"))
+    report = measure(replace(options, precision="float16"), OPENER)
     assert [figures.runtime for figures in report.runtimes] == ["torch"]
     assert set(report.left_out) == {"onnxruntime", "openvino"}
     assert all("'float16'" in problem for problem in report.left_out.values())
 
 
 def test_a_runtime_that_was_asked_for_and_cannot_compute_is_said(monkeypatch, model_file, tmp_path):
-    monkeypatch.setattr(runtimes, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(door, "cache_folder", lambda: tmp_path)
     options = BenchOptions(model=str(model_file), naive=(), frames=0, seconds=0)
     with pytest.raises(InputError, match="runtime 'abacus' is unknown: use torch"):
-        measure(replace(options, runtimes=("abacus",)))
+        measure(replace(options, runtimes=("abacus",)), OPENER)
     with pytest.raises(InputError, match="onnxruntime does not compute in 'float16'"):
-        measure(replace(options, runtimes=("onnxruntime",), precision="float16"))
+        measure(replace(options, runtimes=("onnxruntime",), precision="float16"), OPENER)
 
 
 def test_an_exported_folder_is_measured_in_what_runs_it(monkeypatch, tmp_path):
@@ -161,22 +162,24 @@ def test_an_exported_folder_is_measured_in_what_runs_it(monkeypatch, tmp_path):
     export_model(model, folder)
     monkeypatch.setattr(job, "matrix_peak", lambda device, dtype: 100.0)
     options = BenchOptions(model=str(folder), frames=0, naive_frames=1, rounds=1, seconds=0, precision="float32")
-    report = measure(options)
+    report = measure(options, OPENER)
     assert [figures.runtime for figures in report.runtimes] == ["onnxruntime", "openvino"]
     assert all(figures.difference_mean is None for figures in report.runtimes)  # the graphs' own model is not here
     assert report.naive[0].fast_fps > 0
 
-    monkeypatch.setattr(models, "bundled", lambda: [model.config.name])
-    monkeypatch.setattr(models, "load", lambda name, device, precision: tiny_model())
-    (figures,) = measure(replace(options, naive=(), runtimes=("onnxruntime",))).runtimes
+
+
+    monkeypatch.setattr(naive, "bundled", lambda: [model.config.name])
+    monkeypatch.setattr(naive, "load", lambda name, device, precision: tiny_model())
+    (figures,) = measure(replace(options, naive=(), runtimes=("onnxruntime",)), OPENER).runtimes
     assert figures.difference_mean < 0.1
     with pytest.raises(InputError, match="which --runtime torch cannot run"):
-        measure(replace(options, runtimes=("torch",)))
+        measure(replace(options, runtimes=("torch",)), OPENER)
 
 
 def test_what_cannot_work_is_said(monkeypatch, capsys, tmp_path):
     with pytest.raises(InputError, match="--rounds is 0: must be from 1"):
-        measure(BenchOptions(rounds=0))
+        measure(BenchOptions(rounds=0), OPENER)
     (tmp_path / "old.json").write_text("mine")
     monkeypatch.setattr(sys, "argv", ["dagan", "bench", "--json", str(tmp_path / "old.json")])
     with pytest.raises(SystemExit) as end:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dagan.data.augment import jitter_colours, reframe
+from dagan.data.batches import jitter_colours, reframe
 from dagan.data.config import AugmentConfig, PairConfig
 from dagan.errors import InputError
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from dagan.data.clips import find_clips, find_stills, held_out, images_of, refuse_mixed_parts
+from dagan.data.clips import find_clips, find_stills, held_out, refuse_mixed_parts
 from dagan.errors import InputError
+from dagan.media.images import image_files
 
 
 def _touch(path: Path) -> None:
@@ -53,7 +54,7 @@ def test_folders_of_images_are_clips_and_numbers_count(tmp_path: Path) -> None:
         Image.new("RGB", (8, 8)).save(tmp_path / "anna" / "take" / f"f{i}.png")
     (clip,) = find_clips(tmp_path)
     assert (clip.name, clip.identity, clip.still) == ("anna/take", "anna", False)
-    assert [p.name for p in images_of(clip.path)] == ["f1.png", "f9.png", "f10.png"]
+    assert [p.name for p in image_files(clip.path)] == ["f1.png", "f9.png", "f10.png"]
 
 
 def test_stills_share_identities_with_clips(clips_folder: Path, portraits_folder: Path) -> None:

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-import dagan.data.landmarks as landmarks
-from dagan.data.augment import reframe
-from dagan.data.batches import BatchSource
+import dagan.data.landmark_tables as landmarks
+from dagan.data.batches import BatchSource, reframe
 from dagan.data.config import NO_AUGMENT, AugmentConfig, DataConfig, PairConfig
 from dagan.data.sampling import PairSampler
 from dagan.data.store import open_dataset

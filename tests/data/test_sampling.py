@@ -10,7 +10,7 @@ import pytest
 
 from dagan.data.clips import Clip
 from dagan.data.config import PairConfig, TripletConfig
-from dagan.data.landmarks import POINTS
+from dagan.data.landmark_tables import POINTS
 from dagan.data.sampling import ClipChooser, PairSampler, TripletSampler
 from dagan.data.store import ClipDataset, MemoryStore
 from dagan.errors import InputError

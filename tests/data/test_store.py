@@ -13,9 +13,9 @@ import torch
 
 import dagan.data.store as store
 from dagan.data.config import DataConfig
-from dagan.data.decode import read_clip
 from dagan.data.store import open_dataset
 from dagan.errors import InputError
+from dagan.media.decode import read_clip
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from dagan.evaluate import face_metrics as fm
-from dagan.evaluate import temporal
+from dagan.evaluate import faces as fm
+from dagan.evaluate import metrics
 
 POINTS = np.random.default_rng(0).normal(size=(14, 3)) * [40, 50, 20] + [128, 120, 0]
 
@@ -64,20 +64,20 @@ def texture(shift: int) -> np.ndarray:
 
 def test_flow_finds_a_shift_and_warping_undoes_it() -> None:
     before, after = texture(0), texture(2)
-    motion = temporal.flow(before, after)
+    motion = metrics.flow(before, after)
     inner = (slice(None), slice(16, -16), slice(16, -16))
     assert np.median(motion[inner][1]) == pytest.approx(-2, abs=0.1)
     assert np.median(motion[inner][0]) == pytest.approx(0, abs=0.1)
-    unmoved = temporal.warp_error(before, after, np.zeros_like(motion))
+    unmoved = metrics.warp_error(before, after, np.zeros_like(motion))
     assert unmoved == pytest.approx(np.abs(before - after).mean(), rel=1e-4)
-    assert temporal.warp_error(before, after, motion) < 0.15 * unmoved
+    assert metrics.warp_error(before, after, motion) < 0.15 * unmoved
 
 
 def test_background_deviation_is_numpys_outside_the_head() -> None:
     rng = np.random.default_rng(2)
     frames = rng.integers(0, 255, (7, 64, 64, 3), dtype=np.uint8)
     landmarks = np.array([[28.0, 20.0], [36.0, 30.0]])  # enlarged: x 24.8 to 39.2, y 16 to 34; below 30 all columns
-    background = temporal.Background(64)
+    background = metrics.Background(64)
     for frame in frames:
         background.add(frame, [landmarks])
     outside = np.ones((64, 64), bool)
@@ -88,13 +88,13 @@ def test_background_deviation_is_numpys_outside_the_head() -> None:
 
 
 def test_background_needs_two_frames_and_a_pixel() -> None:
-    background = temporal.Background(32)
+    background = metrics.Background(32)
     picture = np.zeros((32, 32, 3), np.uint8)
     background.add(picture, [])
     assert background.deviation() is None
     background.add(picture, [])
     assert background.deviation() == 0
-    full = temporal.Background(32)
+    full = metrics.Background(32)
     for _ in range(3):
         full.add(picture, [np.array([[0.0, 0.0], [32.0, 32.0]])])
     assert full.deviation() is None

@@ -10,8 +10,8 @@ from scipy.stats import spearmanr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from dagan.evaluate import metrics
-from dagan.evaluate.identity import SIZE, TEMPLATE, align, five_points
-from dagan.evaluate.lpips import LPIPS, LpipsNetwork
+from dagan.evaluate.animation.distances import LPIPS, LpipsNetwork
+from dagan.evaluate.faces import SIZE, TEMPLATE, align, five_points
 from dagan.losses.features import _alexnet, _squeezenet, _vgg16
 
 

@@ -11,20 +11,20 @@ import pytest
 import torch
 
 from dagan.config import GeneratorConfig
+from dagan.engine.note import read_note
+from dagan.engine.sessions import open_session
+from dagan.engine.torch import TorchEngine
 from dagan.errors import InputError
 from dagan.export import job
 from dagan.export.graphs import GENERATOR, check_inputs, example_inputs, graphs_of
 from dagan.export.job import ExportOptions, export_model, write_onnx
-from dagan.export.note import read_note
-from dagan.export.sessions import open_session
-from dagan.inference.engine import Engine
 from dagan.weights import fold
 from running_samples import TINY, tiny_model
 
 
 def test_the_note_describes_the_model_and_its_graphs(onnx_folder):
     note = read_note(onnx_folder)
-    engine = Engine(tiny_model())
+    engine = TorchEngine(tiny_model())
     assert (note.name, note.image_size, note.keypoints, note.has_depth) == ("tiny-64", 64, 6, True)
     assert (note.config, note.detector, note.depth_range) == (TINY, engine.detector_digest, (0.1, 100.0))
     assert set(note.graphs) == {"encoder", "keypoints", "generator", "depth"}

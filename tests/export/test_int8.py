@@ -8,13 +8,13 @@ import numpy as np
 import onnx
 import pytest
 
+from dagan.engine.note import read_note
+from dagan.engine.open import open_engine
 from dagan.errors import InputError
 from dagan.export import job
 from dagan.export.graphs import GENERATOR, graphs_of
 from dagan.export.int8 import FRAMES_A_CLIP, MOST_CLIPS, choose_clips, driving_sample
 from dagan.export.job import ExportOptions, export_model
-from dagan.export.note import read_note
-from dagan.export.runtimes import open_engine
 from dagan.weights import fold
 from running_samples import moving_pictures, tiny_model, write_clip
 

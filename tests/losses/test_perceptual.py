@@ -5,9 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from dagan.errors import InputError
-from dagan.losses.adversarial import discriminator_loss, feature_matching, generator_loss
-from dagan.losses.features import FeatureNetwork, _squeezenet
-from dagan.losses.perceptual import PerceptualLoss
+from dagan.losses.features import FeatureNetwork, PerceptualLoss, _squeezenet, discriminator_loss, feature_matching, generator_loss
 
 
 @pytest.fixture

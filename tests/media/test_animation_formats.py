@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dagan.media.animation_formats import Pace
+from dagan.media.animations import Pace
 from dagan.media.video import VideoWriter, open_video
 
 CASES = Path(__file__).parents[1] / "cases"

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from dagan.data.clips import Clip
-from dagan.data.decode import RandomReader, probe, read_clip
-from dagan.inference.view import MiddleView, read_view
+from dagan.media.decode import RandomReader, probe, read_clip
 from dagan.media.video import open_video
+from dagan.media.view import MiddleView, read_view
 
 FRAMES = 6  # of each part
 

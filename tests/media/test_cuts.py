@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dagan.media.cuts import CutFinder
+from dagan.media.shots import CutFinder
 
 
 def scene(seed, shift=0):

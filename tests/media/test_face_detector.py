@@ -5,8 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from dagan.media.face_detector import Detection, anchors, decode, detect_in, overlap, tiles, whole
-from dagan.media.roi import Roi
+from dagan.media.face_detector import Detection, Roi, anchors, decode, detect_in, overlap, tiles, whole
 
 
 def test_anchor_layout():

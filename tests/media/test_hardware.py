@@ -8,8 +8,8 @@ import pytest
 
 from dagan.errors import InputError
 from dagan.media import hardware
-from dagan.media.hardware import ENCODERS, HARDWARE, HardwareEncoder, find_hardware_encoder
 from dagan.media.video import VideoWriter
+from dagan.media.writer import ENCODERS, HARDWARE, HardwareEncoder, find_hardware_encoder
 
 
 def codec_of(path):

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image, features
 
 from dagan.data.clips import Clip
-from dagan.data.decode import read_clip
-from dagan.media.hdr import BT2020, DISPLAY_P3, HLG, PQ, Cube
+from dagan.media.colour import BT2020, DISPLAY_P3, HLG, PQ, Cube
+from dagan.media.decode import read_clip
 from dagan.media.images import read_image
 from dagan.media.video import open_video
 

@@ -7,8 +7,7 @@ import pytest
 from PIL import Image
 
 from dagan.media import landmarks as module
-from dagan.media.landmarks import FaceLandmarker
-from dagan.media.mesh_points import BLENDSHAPE_NAMES, BLENDSHAPE_POINTS, CHIN, SIXTY_EIGHT
+from dagan.media.landmarks import BLENDSHAPE_NAMES, BLENDSHAPE_POINTS, CHIN, SIXTY_EIGHT, FaceLandmarker
 
 # Positions in the astronaut picture that MediaPipe's own program gives with the same bundle.
 REFERENCE = {

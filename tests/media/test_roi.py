@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from dagan.media.roi import Roi, cut, patch, roi_around
+from dagan.media.face_detector import Roi, cut, patch, roi_around
 
 
 def dotted(x, y, size=(200, 300), radius=2.0):

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dagan.inference.view import read_view
 from dagan.media.landmarks import FaceLandmarker
 from dagan.media.video import VideoWriter, open_video
-from dagan.media.video_framing import frame_video
+from dagan.media.view import frame_video, read_view
 
 
 def place(picture, side, x, y, width=640, height=360):

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dagan.media.faces import Turn, lean, quarters, upright_angle
 from dagan.media.framing import Framing, crop, frame_still, paste
 from dagan.media.landmarks import FaceLandmarker
 from dagan.media.shots import Shot
-from dagan.media.turning import Turn, lean, quarters, upright_angle
-from dagan.media.video_framing import frame_shot
+from dagan.media.view import frame_shot
 from faces_seen import seen
 
 

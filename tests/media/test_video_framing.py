@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 
 from dagan.errors import InputError
+from dagan.media.faces import Turn
 from dagan.media.framing import Framing, crop
 from dagan.media.shots import FramingReport, follow
-from dagan.media.turning import Turn
 from dagan.media.video import VideoWriter, open_video
-from dagan.media.video_framing import frame_video, settle, smooth
+from dagan.media.view import frame_video, settle, smooth
 from faces_seen import seen
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from dagan.config import KeypointConfig
+from dagan.engine.cpu.fast import prepare
 from dagan.errors import InputError
-from dagan.inference.fast import prepare
 from dagan.models.dagan import DaGAN
 from dagan.models.keypoints import Keypoints, on_landmarks
 from dagan.weights import fold

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dagan.config import DepthConfig, GeneratorConfig, HourglassConfig, KeypointConfig, ModelConfig, MotionConfig
 from dagan.models.blocks import BandLimitedDown
 from dagan.models.dagan import DaGAN
-from dagan.models.discriminator import Discriminator
+from dagan.models.generator import Discriminator
 from dagan.weights.released import released_key, to_released
 
 State = dict[str, Tensor]

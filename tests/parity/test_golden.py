@@ -17,13 +17,12 @@ from rebuild import LAYOUT
 from released_files import ReleasedFiles, full_depth, random_model, released_states, small_config, write
 
 from dagan.config import DepthConfig, preset
-from dagan.inference.transfer import transfer
 from dagan.models.dagan import DaGAN, Output
-from dagan.models.discriminator import Discriminator
+from dagan.models.generator import Discriminator
 from dagan.models.keypoints import Keypoints
+from dagan.motion.transfer import transfer
 from dagan.weights import fold, load_released
-from dagan.weights.convert import load_discriminator
-from dagan.weights.restore import released_files
+from dagan.weights.convert import load_discriminator, released_files
 
 TOLERANCE = 1e-3
 FOLDED_TOLERANCE = 1e-4

@@ -6,11 +6,11 @@ import torch
 from skimage.data import astronaut
 
 import dagan
-from dagan.animate.motion import read_motion
 from dagan.commands.demo import MOTION, PORTRAIT
-from dagan.inference.engine import Engine
+from dagan.engine.torch import TorchEngine
 from dagan.media.framing import Framing, crop
 from dagan.media.images import read_image
+from dagan.motion.file import read_motion
 from dagan.weights import bundled, read_card
 
 
@@ -49,7 +49,7 @@ def test_depth_of_a_face_stands_out(model: dagan.DaGAN) -> None:
 
 def test_the_example_motion_fits_and_moves_the_example_portrait(model: dagan.DaGAN) -> None:
     motion = read_motion(MOTION)
-    engine = Engine(model)
+    engine = TorchEngine(model)
     assert motion.value.shape[1:] == (15, 2)
     assert motion.detector == engine.detector_digest
     portrait = read_image(PORTRAIT)

@@ -14,11 +14,10 @@ from dagan import cli
 from dagan.config import DepthConfig, GeneratorConfig, ModelConfig
 from dagan.errors import InputError
 from dagan.models.dagan import DaGAN
-from dagan.models.discriminator import Discriminator
+from dagan.models.generator import Discriminator
 from dagan.weights import load, read_card, read_model, save_model
-from dagan.weights.convert import load_discriminator, read_released, save_released
+from dagan.weights.convert import load_discriminator, read_released, released_files, save_released
 from dagan.weights.files import load_weights, read_tensors
-from dagan.weights.restore import released_files
 
 KINDS = [("residual", True), ("residual", False), ("spade", True), ("spade", False)]
 

@@ -1,0 +1,1 @@
+"""Animation: the streaming job and the Python interface `Animator`."""

@@ -18,24 +18,22 @@ from pathlib import Path
 
 import numpy as np
 
-from dagan.animate.missing import FaceWatch, check_on_missing
+from dagan.animate.driving import FaceWatch, check_on_missing
+from dagan.engine.base import EncodedSource, Engine
+from dagan.engine.torch import TorchEngine
 from dagan.errors import InputError
-from dagan.inference.batches import batched
-from dagan.inference.engine import Engine
-from dagan.inference.limit import limit
-from dagan.inference.progress import silent
-from dagan.inference.runner import EncodedSource, Runner
-from dagan.inference.transfer import transfer
-from dagan.inference.view import read_ahead, view_still, view_video
-from dagan.inference.workers import on_workers
 from dagan.media.faces import FaceFinder
 from dagan.media.framing import crop as cut
 from dagan.media.framing import to_square
 from dagan.media.landmarks import Face
-from dagan.media.notices import to_stderr
 from dagan.media.video import open_video
+from dagan.media.view import read_ahead, view_still, view_video
 from dagan.models.dagan import DaGAN
 from dagan.models.keypoints import Keypoints
+from dagan.motion.limit import limit
+from dagan.motion.transfer import transfer
+from dagan.progress import silent, to_stderr
+from dagan.stream import batched, on_workers
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +53,7 @@ class Animator:
     frames computed at once; None chooses for the device. face_finder: finds faces; None opens one when needed. on_missing: what a
     driving frame without a face gives: hold (the latest frame with one drives on), rest (the source's own pose) or error
     (InputError). Before the first face the source rests. Frames are judged only where the source picture shows a face itself.
-    limit_motion: damp motion that goes farther from the source than a model can draw (see `dagan.inference.limit`). keypoints: what
+    limit_motion: damp motion that goes farther from the source than a model can draw (see `dagan.motion.limit`). keypoints: what
     drives: landmarks (found in every frame, in place of the keypoints that stand on them), learnt (the model's own keypoints alone), or
     auto: landmarks where the model's keypoints stand on some. Where the source shows no face, landmarks are left out.
 
@@ -64,7 +62,7 @@ class Animator:
 
     def __init__(
         self,
-        model: DaGAN | Runner,
+        model: DaGAN | Engine,
         relative: bool = True,
         adapt_scale: bool = True,
         batch_size: int | None = None,
@@ -73,7 +71,7 @@ class Animator:
         limit_motion: bool = True,
         keypoints: str = "auto",
     ) -> None:
-        self.engine: Runner = Engine(model, batch_size) if isinstance(model, DaGAN) else model
+        self.engine: Engine = TorchEngine(model, batch_size) if isinstance(model, DaGAN) else model
         self.relative = relative
         self.adapt_scale = adapt_scale
         self.limit_motion = limit_motion
@@ -152,7 +150,7 @@ class Animator:
             view, _ = view_video(reader, self._face_finder() if crop else None, to_stderr, silent, "")
             batches = batched((picture for _, picture in read_ahead(reader, view, self.engine.size)), self.engine.batch_size)
             # Both steps of a batch in one thread: a pool for each would take turns on the same cores and caches.
-            with closing(on_workers(self.engine, self._animated, self._referred(batches))) as drawn:
+            with closing(on_workers(self.engine.workers, self._animated, self._referred(batches))) as drawn:
                 for results in drawn:
                     yield from results
 

@@ -1,4 +1,9 @@
-"""What drives: a video, a folder of images, or a motion file; and the motion in a video's frames.
+"""Driving frames without a face: which they are, and the motion that takes their place.
+
+A black leader, a title, an empty chair or half a face at the border says nothing about a face; its keypoints would only tear the
+result apart.
+
+What drives: a video, a folder of images, or a motion file; and the motion in a video's frames.
 
 Legend: S side of the model's pictures.
 """
@@ -11,21 +16,126 @@ from contextlib import closing
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 
-from dagan.animate.missing import FaceWatch, OnMissing, fill
-from dagan.animate.motion import MOTION_SUFFIXES, Motion, holds_motion
+from dagan.engine.base import Engine
 from dagan.errors import InputError
-from dagan.inference.batches import batched
-from dagan.inference.reference import check_reference, head_pose, nearest_layout, pose_distance
-from dagan.inference.runner import Runner
-from dagan.inference.workers import on_workers
 from dagan.media.kinds import is_photo, is_picture, is_video
 from dagan.media.landmarks import Face, FaceLandmarker
 from dagan.media.reader import Frame, VideoReader
 from dagan.media.shots import MOST_SAMPLES
 from dagan.models.keypoints import Keypoints
+from dagan.motion.file import MOTION_SUFFIXES, DrivingMotion, holds_motion
+from dagan.motion.reference import check_reference, head_pose, nearest_layout, pose_distance
+from dagan.stream import batched, on_workers
+
+OnMissing = Literal["hold", "rest", "error"]
+_EASE = 0.5  # seconds in which motion goes over to rest, or from one held pose to the next
+_WHOLE = 0.9  # share of the landmarks inside the picture; a face that is cut off farther, on its way out, drives as little as none
+_JUMP = 10.0  # grey levels, mean over the picture, by which a frame differs from the one before when it may show something else
+
+
+def check_on_missing(value: str) -> OnMissing:
+    """The value. Raises InputError when it is none of hold, rest and error."""
+    for known in get_args(OnMissing):
+        if value == known:
+            return known
+    raise InputError(f"--on-missing is {value!r}: must be {', '.join(get_args(OnMissing))}")
+
+
+class FaceWatch:
+    """Follows the face through pictures given one by one, and tells which of them show one.
+
+    Only every `step`-th picture is looked at as long as the face is there and the picture does not change at once; pictures
+    between are looked at where that fails. present: one byte for each picture judged so far, 1 where it shows a face.
+    """
+
+    def __init__(self, landmarker: FaceLandmarker, step: int = 1) -> None:
+        self.present = bytearray()
+        self._landmarker, self._step = landmarker, step
+        self._face: Face | None = None
+        self._waiting: list[np.ndarray] = []
+        self._jumped = False
+        self._thumbnail: np.ndarray | None = None
+
+    def see(self, picture: np.ndarray) -> Face | None:
+        """Takes the next picture (S x S x 3 uint8). The face in it where this picture was looked at, else None."""
+        thumbnail = picture[::8, ::8].astype(np.int16)
+        if self._thumbnail is not None and np.abs(thumbnail - self._thumbnail).mean() > _JUMP:
+            self._jumped = True
+        self._thumbnail = thumbnail
+        self._waiting.append(picture)
+        if self.present and len(self._waiting) < self._step:
+            return None
+        return self.judge()
+
+    def judge(self) -> Face | None:
+        """Judges the pictures that wait; the face in the latest, None where there is none or no picture waits."""
+        if not self._waiting:
+            return None
+        *between, latest = self._waiting
+        before = self._face
+        self._face = self._find(latest, before)
+        if before is not None and self._face is not None and not self._jumped:
+            self.present.extend(b"\1" * len(between))
+        else:
+            self.present.extend(self._find(picture, before or self._face) is not None for picture in between)
+        self.present.append(self._face is not None)
+        self._waiting.clear()
+        self._jumped = False
+        return self._face
+
+    def _find(self, picture: np.ndarray, near: Face | None) -> Face | None:
+        if near is not None:
+            face = self._landmarker.track(picture, near)
+        else:
+            face = next(iter(self._landmarker.detect(picture, thorough=False)), None)
+        if face is None:
+            return None
+        inside = ((face.landmarks[:, :2] >= 0) & (face.landmarks[:, :2] <= len(picture))).all(axis=1)
+        return face if inside.mean() >= _WHOLE else None
+
+
+def fill(values: np.ndarray, present: np.ndarray, times: np.ndarray, rest: np.ndarray | None = None) -> np.ndarray:
+    """Values (N x ...) of frames at `times` (N, seconds) with those of frames that are not `present` (N, bool) replaced.
+
+    Without `rest` the nearest present frame's values are held, and go over to the next one's in the middle of a gap. With it
+    (one frame's values) they ease to rest at the gap's start and back at its end. At least one frame must be present.
+    """
+    filled = values.copy()
+    edges = np.flatnonzero(np.diff(np.concatenate(([True], present, [True])).astype(np.int8)))
+    for start, stop in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+        gap = times[start:stop]
+        before = values[start - 1] if start > 0 else None
+        after = values[stop] if stop < len(values) else None
+        begin = times[start - 1] if before is not None else gap[0]
+        end = times[stop] if after is not None else gap[-1]
+        shape = (-1, *([1] * (values.ndim - 1)))
+        if rest is not None:
+            ease = min(_EASE, (end - begin) / 2) or 1.0
+            leaving = 1 - _smooth((gap - begin) / ease) if before is not None else np.zeros_like(gap)
+            returning = 1 - _smooth((end - gap) / ease) if after is not None else np.zeros_like(gap)
+            moved = np.broadcast_to(rest, filled[start:stop].shape).copy()
+            for weight, other in ((leaving, before), (returning, after)):
+                if other is not None:
+                    moved += weight.reshape(shape) * (other - rest)
+            filled[start:stop] = moved
+        elif before is not None and after is not None:
+            ease = min(_EASE, end - begin) or 1.0
+            weight = _smooth((gap - (begin + end) / 2) / ease + 0.5).reshape(shape)
+            filled[start:stop] = before + weight * (after - before)
+        else:
+            filled[start:stop] = after if before is None else before
+    return filled
+
+
+def _smooth(x: np.ndarray) -> np.ndarray:
+    """Rises from 0 to 1 over [0, 1], level at both ends."""
+    x = np.clip(x, 0, 1)
+    return x * x * (3 - 2 * x)
+
 
 # Pictures a second in which the face is looked at: a mouth opens and closes a few times a second.
 _LOOKS_A_SECOND = 8
@@ -46,6 +156,22 @@ def refuse_photo(path: Path) -> None:
         )
 
 
+def check_fit(motion: DrivingMotion, engine: Engine, path: Path) -> str | None:
+    """None when the motion was found by the engine's own detector; a warning when by another training of the same model.
+
+    Raises InputError when by another model: its keypoints are others, or of another number.
+    """
+    count = motion.value.shape[1]
+    advice = f"make it again with --save-motion and --model {engine.name}, or use the model {motion.model}"
+    if count != engine.keypoint_count:
+        raise InputError(f"{path} has {count} keypoints a frame, model {engine.name!r} has {engine.keypoint_count}: {advice}")
+    if motion.detector == engine.detector_digest:
+        return None
+    if motion.model != engine.name:
+        raise InputError(f"{path} was made with model {motion.model!r}, whose keypoints are not those of {engine.name!r}: {advice}")
+    return f"{path} was made with another training of {motion.model!r}: its keypoints may lie elsewhere on the face"
+
+
 class MotionReader:
     """Collects the motion of a video, frame by frame, and finds its reference frame.
 
@@ -56,7 +182,7 @@ class MotionReader:
     """
 
     def __init__(
-        self, engine: Runner, reader: VideoReader, landmarker: FaceLandmarker | None, cropped: bool = False, explicit: bool = False
+        self, engine: Engine, reader: VideoReader, landmarker: FaceLandmarker | None, cropped: bool = False, explicit: bool = False
     ) -> None:  # fmt: skip
         self._engine, self._reader, self._landmarker, self._cropped = engine, reader, landmarker, cropped
         self._explicit = explicit
@@ -72,7 +198,7 @@ class MotionReader:
         reference: int | None = None,
         relative: bool = True,
         on_missing: OnMissing = "hold",
-    ) -> Motion:
+    ) -> DrivingMotion:
         """The motion of frames with their views (S x S x 3).
 
         source: the view of the source picture. reference: the frame that is to have the source's pose, None finds the one whose pose
@@ -92,7 +218,7 @@ class MotionReader:
         times: list[Fraction] = []
         end = Fraction(0)
         # Workers find keypoints while this thread looks at poses: the landmarker is not to be shared by threads.
-        with closing(on_workers(self._engine, self._keypoints, batched(frames, self._engine.batch_size))) as found:
+        with closing(on_workers(self._engine.workers, self._keypoints, batched(frames, self._engine.batch_size))) as found:
             for batch, keypoints in found:
                 places = []
                 for frame, picture in batch:
@@ -129,7 +255,7 @@ class MotionReader:
                 fill(found, present, seconds, rest if on_missing == "rest" else None)
                 for found, rest in zip((value, jacobian), at_rest, strict=True)
             )
-        return Motion(
+        return DrivingMotion(
             value=value,
             jacobian=jacobian,
             times=(*times, end),
@@ -190,7 +316,7 @@ def _off_centre(face: Face, size: int) -> float:
     return max(abs(x0 + x1 - size), abs(y0 + y1 - size)) / 2 / size
 
 
-def frame_spans(motion: Motion) -> Iterator[tuple[Fraction, Fraction]]:
+def frame_spans(motion: DrivingMotion) -> Iterator[tuple[Fraction, Fraction]]:
     """(time, duration) of each frame, exact."""
     for start, end in pairwise(motion.times):
         yield start, end - start

@@ -10,8 +10,8 @@ from typing import Protocol
 
 import numpy as np
 
-from dagan.inference.colours import colour_table, colourise, robust_range
-from dagan.inference.runner import Runner
+from dagan.engine.base import Engine
+from dagan.media.colour_maps import colour_table, colourise, robust_range
 from dagan.media.framing import Framing, paste
 
 
@@ -44,7 +44,7 @@ class SideBySide:
 
     wants_driving = True
 
-    def __init__(self, source: np.ndarray, engine: Runner) -> None:
+    def __init__(self, source: np.ndarray, engine: Engine) -> None:
         self._source, self._engine = source, engine
         self._table = colour_table()
         self._range: tuple[float, float] | None = None

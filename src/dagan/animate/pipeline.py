@@ -1,4 +1,6 @@
-"""The animation job: a source picture and something that drives it in, a video out.
+"""What a run did and what it took, for the terminal and for `--json`.
+
+The animation job: a source picture and something that drives it in, a video out.
 
 Three streams, one after the other; none holds more than a batch of pictures:
 1. look: the driving video's faces give one steady framing (skipped without cropping);
@@ -12,38 +14,82 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from dagan.animate.animator import Animator
-from dagan.animate.driving import MotionReader, frame_spans, is_motion_file, refuse_photo
+from dagan.animate.driving import MotionReader, check_fit, check_on_missing, frame_spans, is_motion_file, refuse_photo
 from dagan.animate.layout import Layout, PasteBack, Plain, SideBySide
-from dagan.animate.missing import check_on_missing
-from dagan.animate.motion import MOTION_SUFFIXES, Motion, check_fit, read_motion, save_motion
-from dagan.animate.report import AnimateReport, write_report
+from dagan.device import peak_device_memory_mb, peak_memory_mb
+from dagan.engine.base import Engine
+from dagan.engine.torch import TorchEngine
 from dagan.errors import InputError
-from dagan.inference.batches import batched
-from dagan.inference.destination import check_destination, check_distinct
-from dagan.inference.engine import Engine
-from dagan.inference.progress import Progress, counted, silent
-from dagan.inference.reference import check_reference, nearest_layout, parse_reference
-from dagan.inference.runner import Runner
-from dagan.inference.usage import peak_device_memory_mb, peak_memory_mb
-from dagan.inference.view import View, read_ahead, view_still, view_video
-from dagan.inference.workers import on_workers
 from dagan.media.faces import FaceFinder
 from dagan.media.framing import crop
 from dagan.media.images import SMALLEST_SIDE, read_image, shrunk
 from dagan.media.kinds import is_video
 from dagan.media.landmarks import FaceLandmarker
-from dagan.media.notices import Warn, to_stderr
+from dagan.media.output import atomic_output, check_destination, check_distinct
 from dagan.media.shots import FramingReport
 from dagan.media.video import VideoReader, VideoWriter, open_video
+from dagan.media.view import View, read_ahead, view_still, view_video
 from dagan.media.writer import VIDEO_SUFFIXES
+from dagan.motion.file import MOTION_SUFFIXES, DrivingMotion, read_motion, save_motion
+from dagan.motion.reference import check_reference, nearest_layout, parse_reference
+from dagan.names import json_text
+from dagan.progress import Progress, Warn, counted, silent, to_stderr
+from dagan.stream import batched, on_workers
 from dagan.weights import load
+
+
+@dataclass(frozen=True)
+class AnimateReport:
+    """One run of the animation job.
+
+    frames, frame_rate (exact, as text), seconds: of the output. wall_seconds, frames_per_second: of the whole job, model loading
+    included. peak_memory_mb, device_memory_mb: MiB (device: CUDA only). reference_frame: None with absolute motion.
+    damped_frames: in which a tenth or more of some motion was damped, as it goes farther than the model can draw (see `Animator`).
+    keypoints: what drove, landmarks or the learnt keypoints alone.
+    pictures_searched, several_faces, shots: what the search for the face saw in the driving video (0, false and 1 without one).
+    frames_without_face: frames that do not drive because they show no face (0 where the source picture shows none either).
+    truncated, damaged_parts: of the driving file.
+    """
+
+    source: str
+    driving: str
+    output: str
+    model: str
+    device: str
+    precision: str
+    frames: int
+    frame_rate: str
+    seconds: float
+    wall_seconds: float
+    frames_per_second: float
+    peak_memory_mb: float
+    device_memory_mb: float | None
+    reference_frame: int | None
+    damped_frames: int
+    keypoints: str
+    pictures_searched: int
+    frames_without_face: int
+    several_faces: bool
+    shots: int
+    truncated: bool
+    damaged_parts: int
+    sound: bool
+    warnings: list[str]
+
+
+def write_report(path: Path, report: AnimateReport, overwrite: bool) -> None:
+    """Writes the report as JSON. Raises InputError as `atomic_output` does."""
+    with atomic_output(path, overwrite) as temporary:
+        temporary.write_text(json_text(asdict(report)), encoding="utf-8")
+
 
 LOOK, READ, DRAW = "finding the face", "reading the motion", "drawing"
 
@@ -52,7 +98,7 @@ LOOK, READ, DRAW = "finding the face", "reading the motion", "drawing"
 class AnimateOptions:
     """How to animate.
 
-    model, device, precision, batch_size: as `dagan.load` and `Engine` take them. crop: find the face in both inputs; otherwise the
+    model, device, precision, batch_size: as `dagan.load` and `TorchEngine` take them. crop: find the face in both inputs; otherwise the
     middle is taken. relative, adapt_scale, limit_motion: see `Animator`. reference: auto (the driving frame whose pose is most like the
     source's), first, or a frame number; None is auto, for a motion file the frame stored in it. side_by_side, paste_back: see
     `dagan.animate.layout`. max_side: pixels of the longer side that a photo is shrunk to for pasting back, where it has more: videos
@@ -82,14 +128,14 @@ class AnimateOptions:
     encoder: str | None = None
     on_missing: str = "hold"
     keypoints: str = "auto"
-    engine: Callable[[], Runner] | None = None
+    engine: Callable[[], Engine] | None = None
 
 
 @dataclass(frozen=True)
 class _Driving:
     """What the driving input gave: its motion and, of a video, the reader, where to look in it, and what was wrong with it."""
 
-    motion: Motion
+    motion: DrivingMotion
     reader: VideoReader | None = None
     view: View | None = None
     faces: FramingReport | None = None
@@ -131,7 +177,8 @@ def animate(
     image = _source_image(source, options, notices)
     with ExitStack() as stack:
         opened = _open_driving(driving, options, stack)
-        engine = options.engine() if options.engine else Engine(load(options.model, options.device, options.precision), options.batch_size)
+        opened_by = options.engine or partial(TorchEngine, load(options.model, options.device, options.precision), options.batch_size)
+        engine = opened_by()
         engine.face.explicit(options.keypoints, engine.name)  # refused before the video is looked through
         landmarker = FaceLandmarker() if options.crop or isinstance(opened, VideoReader) or opened.explicit else None
         finder = FaceFinder(landmarker) if options.crop else None
@@ -234,18 +281,18 @@ def _check(source: Path, driving: Path, output: Path, options: AnimateOptions) -
             raise InputError(f"--save-motion has nothing to add: {driving} is a motion file already")
 
 
-def _open_driving(driving: Path, options: AnimateOptions, stack: ExitStack) -> Motion | VideoReader:
+def _open_driving(driving: Path, options: AnimateOptions, stack: ExitStack) -> DrivingMotion | VideoReader:
     opened = read_motion(driving) if is_motion_file(driving) else stack.enter_context(open_video(driving, options.frame_rate or 25))
     reference = parse_reference(options.reference or "auto")
-    if isinstance(opened, Motion) and reference is not None:
+    if isinstance(opened, DrivingMotion) and reference is not None:
         check_reference(reference, len(opened))
     return opened
 
 
 def _motion(
-    opened: Motion | VideoReader,
+    opened: DrivingMotion | VideoReader,
     path: Path,
-    engine: Runner,
+    engine: Engine,
     source: np.ndarray,
     landmarker: FaceLandmarker | None,
     options: AnimateOptions,
@@ -254,7 +301,7 @@ def _motion(
 ) -> _Driving:
     """The motion with its reference frame; of a video, in one or two passes."""
     asked = parse_reference(options.reference or "auto")
-    if isinstance(opened, Motion):
+    if isinstance(opened, DrivingMotion):
         if (warning := check_fit(opened, engine, path)) is not None:
             warn(warning)
         if options.reference == "auto":
@@ -277,7 +324,7 @@ def _motion(
     return _Driving(motion, opened, view, faces, truncated, damaged, reader.missing)
 
 
-def _damped(animator: Animator, motion: Motion) -> int:
+def _damped(animator: Animator, motion: DrivingMotion) -> int:
     """In how many frames the limit takes a tenth or more of some motion: less is hardly seen."""
     parts = (motion.keypoints(slice(start, start + 1024)) for start in range(0, len(motion), 1024))
     return sum(int((animator.share_left(part) < 0.9).sum()) for part in parts) if animator.limit_motion else 0
@@ -315,6 +362,6 @@ def _frames(animator: Animator, driven: _Driving, layout: Layout) -> Generator[n
     if layout.wants_driving and driven.reader is not None and driven.view is not None:
         pictures = batched((picture for _, picture in read_ahead(driven.reader, driven.view, engine.size)), size)
     batches = (motion.keypoints(slice(start, start + size)) for start in range(0, len(motion), size))
-    with closing(on_workers(engine, animator.drive, batches)) as drawn:
+    with closing(on_workers(engine.workers, animator.drive, batches)) as drawn:
         for results in drawn:
             yield from layout.compose(results, next(pictures) if pictures is not None else ())

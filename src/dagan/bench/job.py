@@ -12,30 +12,33 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 from statistics import median
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from dagan.animate.animator import Animator
-from dagan.bench.models import open_model
-from dagan.bench.report import BenchReport, NaiveFigures, Part, RuntimeFigures
-from dagan.bench.rival import Rival
-from dagan.bench.scene import RATE, swaying, write_clip
-from dagan.bench.timing import matrix_peak, repeated, timed
+from dagan.bench.naive import Rival, open_model
+from dagan.bench.timing import RATE, BenchReport, NaiveFigures, Part, RuntimeFigures, matrix_peak, repeated, swaying, timed, write_clip
 from dagan.checks import require
-from dagan.device import PRECISIONS, choose_device
+from dagan.device import PRECISIONS, choose_device, peak_device_memory_mb, peak_memory_mb
+from dagan.engine.base import Engine
+from dagan.engine.note import is_exported, read_note
+from dagan.engine.sessions import READERS, TORCH, available
 from dagan.errors import InputError
-from dagan.export.note import is_exported, read_note
-from dagan.export.runtimes import TORCH, available, open_engine
-from dagan.export.sessions import READERS
-from dagan.inference.engine import Engine
-from dagan.inference.runner import Runner
-from dagan.inference.usage import peak_device_memory_mb, peak_memory_mb
 from dagan.models.dagan import DaGAN
+from dagan.progress import Warn, to_stderr
 from dagan.weights import fold
 
-Tell = Callable[[str], None]
+
+class Opener(Protocol):
+    """Opens an engine as `engine.open.open_engine` does."""
+
+    def __call__(
+        self, model: DaGAN | Path, runtime: str, batch_size: int | None = None, device: str = "auto", precision: str = "auto",
+        warn: Warn = to_stderr,
+    ) -> Engine: ...  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +78,8 @@ class _Scene:
 MOST = 1_000_000
 
 
-def measure(options: BenchOptions, tell: Tell = lambda _: None) -> BenchReport:
-    """Measures everything; `tell` hears what is being done. Raises InputError for options that cannot work."""
+def measure(options: BenchOptions, opener: Opener, tell: Warn = lambda _: None) -> BenchReport:
+    """Measures everything that `opener` opens; `tell` hears what is being done. Raises InputError for options that cannot work."""
     for name, value, least in (
         ("--rounds", options.rounds, 1), ("--naive-frames", options.naive_frames, 1), ("--frames", options.frames, 0),
         ("--seconds", options.seconds, 0),
@@ -88,7 +91,7 @@ def measure(options: BenchOptions, tell: Tell = lambda _: None) -> BenchReport:
     rivals = options.naive if options.naive is not None else (options.model,)
     for name in rivals:
         open_model(name, options.device, options.precision)  # refused before anything is measured
-    engines, left_out = _engines(folder or model, device, options, tell)
+    engines, left_out = _engines(folder or model, device, options, opener, tell)
     with tempfile.TemporaryDirectory() as temporary:
         scene = _make_scene(options, model.config.image_size, Path(temporary))
         precision = {v: k for k, v in PRECISIONS.items()}[model.compute_dtype]
@@ -96,13 +99,13 @@ def measure(options: BenchOptions, tell: Tell = lambda _: None) -> BenchReport:
         products = dict.fromkeys(("float32", "bfloat16" if precision == "int8" else precision))
         peaks = {p: matrix_peak(device, PRECISIONS[p]) for p in products}
         gflop = count_gflop(model, scene.pictures[0])
-        exact = _exact_engine(model) if folder is None or trained else None
+        exact = opener(_exact(model), TORCH) if folder is None or trained else None
         figures = []
         for name, engine in engines.items():
             tell(f"measuring {name}")
             figures.append(_runtime(name, engine, scene, gflop, peaks, exact, options))
         compared = []
-        fast = Engine(model, options.batch_size) if folder is None else next(iter(engines.values()))
+        fast = opener(model, TORCH, options.batch_size) if folder is None else next(iter(engines.values()))
         for name in rivals:
             tell(f"comparing with the naive way of {name}")
             compared.append(_compare(name, fast, scene, options))
@@ -121,7 +124,7 @@ def measure(options: BenchOptions, tell: Tell = lambda _: None) -> BenchReport:
     )
 
 
-def difference(engine: Runner, exact: Runner, pictures: list[np.ndarray]) -> tuple[float, float]:
+def difference(engine: Engine, exact: Engine, pictures: list[np.ndarray]) -> tuple[float, float]:
     """Mean and largest absolute difference, in 255ths, between what two engines make of the same driving pictures.
 
     Each finds its own keypoints; the first picture is the source, and the others move it relative to itself.
@@ -163,23 +166,25 @@ def _make_scene(options: BenchOptions, size: int, folder: Path) -> _Scene:
     return _Scene(pictures, write_clip(folder / "clip.mp4", options.frames), write_clip(folder / "short.mp4", options.naive_frames), folder)
 
 
-def _exact_engine(model: DaGAN) -> Engine:
-    """PyTorch in float32 with the same weights."""
+def _exact(model: DaGAN) -> DaGAN:
+    """The model with the same weights, computing in float32."""
     exact = copy.copy(model)
     exact.compute_dtype = torch.float32
-    return Engine(exact)
+    return exact
 
 
-def _engines(model: DaGAN | Path, device: torch.device, options: BenchOptions, tell: Tell) -> tuple[dict[str, Runner], dict[str, str]]:
+def _engines(
+    model: DaGAN | Path, device: torch.device, options: BenchOptions, opener: Opener, tell: Warn
+) -> tuple[dict[str, Engine], dict[str, str]]:
     """An engine in each runtime, and why the others have none. Raises InputError where such a one is asked for."""
     names = options.runtimes or (available() if device.type == "cpu" else [TORCH])
     if isinstance(model, Path) and not options.runtimes:
         names = [name for name in READERS[read_note(model).kind] if name in available()]
-    engines: dict[str, Runner] = {}
+    engines: dict[str, Engine] = {}
     left_out: dict[str, str] = {}
     for name in names:
         try:
-            engines[name] = open_engine(model, name, options.batch_size, str(device), options.precision, warn=tell)
+            engines[name] = opener(model, name, options.batch_size, str(device), options.precision, warn=tell)
         except InputError as problem:
             if options.runtimes or name == TORCH:
                 raise
@@ -191,7 +196,7 @@ def _engines(model: DaGAN | Path, device: torch.device, options: BenchOptions, t
 
 def _runtime(
     name: str,
-    engine: Runner,
+    engine: Engine,
     scene: _Scene,
     gflop: dict[str, float],
     peaks: dict[str, float],
@@ -224,7 +229,7 @@ def _runtime(
     return RuntimeFigures(name, engine.device, engine.precision, engine.batch_size, parts, latency, mean, largest, video_fps)
 
 
-def _compare(name: str, engine: Runner, scene: _Scene, options: BenchOptions) -> NaiveFigures:
+def _compare(name: str, engine: Engine, scene: _Scene, options: BenchOptions) -> NaiveFigures:
     """Rounds of both ways in turn, so that whatever else the machine does meets both."""
     count = options.naive_frames
     fast: Callable[[], object] = partial(_fast_pictures, engine, scene.pictures)
@@ -238,14 +243,14 @@ def _compare(name: str, engine: Runner, scene: _Scene, options: BenchOptions) ->
     return NaiveFigures(name, median(r[0] for r in rounds), median(r[1] for r in rounds), ratios, median(ratios))
 
 
-def _fast_pictures(engine: Runner, pictures: list[np.ndarray]) -> None:
+def _fast_pictures(engine: Engine, pictures: list[np.ndarray]) -> None:
     animator = Animator(engine)
     animator.set_source(pictures[0])
     for start in range(0, len(pictures), engine.batch_size):
         animator.animate_batch(pictures[start : start + engine.batch_size])
 
 
-def _video(engine: Runner, clip: Path, scene: _Scene, crop: bool) -> None:
+def _video(engine: Engine, clip: Path, scene: _Scene, crop: bool) -> None:
     """Reads, cuts out, computes and writes a whole video, the source's encoding included."""
     from dagan.media.video import VideoWriter
 

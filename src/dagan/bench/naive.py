@@ -1,26 +1,66 @@
-"""The naive way to animate, which speed is compared with: what the released demo does.
+"""What the benchmark measures: models by name, with weights or fresh.
+
+The naive way to animate, which speed is compared with: what the released demo does.
 
 float32, nothing folded, one frame at a time; the generator's source side is computed again for every frame, attention goes through
 the full N x N map, and whole videos lie in memory: all frames are read before the first is computed, all computed before the first
 is written. What the source's depth and keypoints are is found once, as there.
+
+The naive way in a process of its own: with the memory of a plain program, not the one that a command has arranged for itself.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+import multiprocessing
+import signal
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from fractions import Fraction
+from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dagan.inference.transfer import transfer
+from dagan.bench.timing import timed
+from dagan.config import PRESETS
+from dagan.device import choose_device, choose_precision
+from dagan.engine.note import is_exported, read_note
+from dagan.errors import InputError
 from dagan.media.framing import to_square
-from dagan.models.attention import CrossModalAttention
 from dagan.models.dagan import DaGAN
+from dagan.models.generator import CrossModalAttention
 from dagan.models.keypoints import Keypoints
+from dagan.motion.transfer import transfer
+from dagan.weights import load
+from dagan.weights.files import bundled, weights_digest
+
+
+def open_model(name: str, device: str, precision: str) -> tuple[DaGAN, bool]:
+    """A model and whether it is trained; a preset without weights comes freshly initialised, the same each time.
+
+    Of an exported folder: the bundled model that it was made of, where it was; else a fresh one of its configuration.
+    """
+    config = PRESETS.get(name)
+    if is_exported(Path(name)):
+        note = read_note(Path(name))
+        if note.name in bundled() and weights_digest(model := load(note.name, device, "float32")) == note.weights:
+            return model, True
+        config = note.config
+    elif config is None or name in bundled():
+        return load(name, device, precision), True
+    target = choose_device(device)
+    torch.manual_seed(0)
+    model = DaGAN(config).eval()
+    if model.generator.attention is not None:
+        torch.nn.init.constant_(model.generator.attention.gamma, 0.5)  # at 0, as it starts, no difference would show
+    model.compute_dtype = choose_precision(precision, target)
+    return model.to(target), False
 
 
 class NaiveAttention(CrossModalAttention):
@@ -76,3 +116,60 @@ class Naive:
 
 def _bytes(pictures: Iterable[np.ndarray]) -> list[np.ndarray]:
     return [np.rint(picture.clip(0, 1) * 255).astype(np.uint8) for picture in pictures]
+
+
+class Rival:
+    """Times the naive way of a model on request. A context manager: within, the process is there, the model open and warm.
+
+    name, device, precision: as `open_model` takes them. pictures: S x S x 3 uint8; the first is the source, all are driven by where
+    there is no video. Raises InputError when the process ends early.
+    """
+
+    def __init__(self, name: str, device: str, precision: str, pictures: Sequence[np.ndarray]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._name = name
+        self._connection, other = context.Pipe()
+        arguments = (other, name, device, precision, list(pictures), torch.get_num_threads())
+        self._process = context.Process(target=_serve, args=arguments, daemon=True)
+        self._other = other
+
+    def __enter__(self) -> Self:
+        self._process.start()
+        self._other.close()
+        self._receive()
+        return self
+
+    def seconds(self, driving: Path | None, output: Path) -> float:
+        """Of one run: a video read, computed and written, or the pictures computed."""
+        with suppress(OSError):  # where nobody listens, nobody answers either
+            self._connection.send((driving, output))
+        return self._receive()
+
+    def _receive(self) -> float:
+        try:
+            return float(self._connection.recv())
+        except (EOFError, OSError):
+            raise InputError(f"the naive way of {self._name} could not be measured: its process ended") from None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._connection.close()
+        if error is not None:
+            self._process.kill()  # in the middle of a video, which nobody waits for
+        self._process.join()
+
+
+def _serve(connection: Connection, name: str, device: str, precision: str, pictures: list[np.ndarray], threads: int) -> None:
+    """What the process does: answers each request with seconds, until nobody asks."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command ends this process by asking no more
+    torch.set_num_threads(threads)
+    naive = Naive(open_model(name, device, precision)[0], pictures[0])
+    connection.send(timed(partial(naive.frame, pictures[0])))
+    with suppress(EOFError, OSError):  # nobody asks any more
+        while True:
+            driving, output = connection.recv()
+            connection.send(timed(partial(naive.video, driving, output) if driving else partial(_pictures, naive, pictures)))
+
+
+def _pictures(naive: Naive, pictures: list[np.ndarray]) -> None:
+    for picture in pictures:
+        naive.frame(picture)

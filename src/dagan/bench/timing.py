@@ -1,13 +1,23 @@
-"""Clocks: one call timed often, and the fastest matrix product there is, as a yardstick."""
+"""Clocks: one call timed often, and the fastest matrix product there is, as a yardstick.
+
+What a measurement gives, as it goes to `--json`. Milliseconds and frames are of single pictures unless a batch is named.
+
+What speed is measured on: a portrait that sways, made from the astronaut that comes with scikit-image.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import torch
+
+from dagan.media.framing import Framing, crop
 
 _PEAK_SIDES = {"cpu": (512, 1024, 2048), "cuda": (4096, 8192)}
 _PEAK_SECONDS = 0.3  # for each size
@@ -58,3 +68,87 @@ def matrix_peak(device: torch.device, dtype: torch.dtype) -> float:
 
         best = max(best, 2 * side**3 / (repeated(multiply, _PEAK_SECONDS).least / 1000) / 1e9)
     return best
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a model: encode (a source, once), keypoints, or draw. single: calls with one picture; batch_ms: one picture of a
+    full batch. gflop: of one picture. peak_share: of the machine's matrix product in this precision, at full batches; None where
+    the runtime computes in another precision than the peak was measured in."""
+
+    name: str
+    single: Times
+    batch_ms: float
+    gflop: float
+    peak_share: float | None
+
+
+@dataclass(frozen=True)
+class RuntimeFigures:
+    """One runtime. difference_mean, difference_max: of its pictures to PyTorch's in float32, in 255ths; None for an exported
+    folder whose model is not here. latency: ms from a driving
+    frame to its picture, one at a time. video_fps: read, cut out, compute and write a video; None without."""
+
+    runtime: str
+    device: str
+    precision: str
+    batch_size: int
+    parts: list[Part]
+    latency: Times
+    difference_mean: float | None
+    difference_max: float | None
+    video_fps: float | None
+
+
+@dataclass(frozen=True)
+class NaiveFigures:
+    """The naive way with one model, interleaved with the fast way: ratios of frames a second, round by round and their median."""
+
+    model: str
+    naive_fps: float
+    fast_fps: float
+    ratios: list[float]
+    ratio: float
+
+
+@dataclass(frozen=True)
+class BenchReport:
+    """One run of the benchmark. peak_gflops: by precision. trained: whether the weights are; left_out: runtimes that are here
+    and cannot compute this, and why; peak_memory_mb: of the process."""
+
+    model: str
+    trained: bool
+    machine: str
+    threads: int
+    torch: str
+    peak_gflops: dict[str, float]
+    runtimes: list[RuntimeFigures]
+    naive: list[NaiveFigures] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+    peak_memory_mb: float = 0.0
+    device_memory_mb: float | None = None
+
+
+RATE = 25
+
+
+def swaying(size: int = 256) -> Iterator[np.ndarray]:
+    """Frames size x size x 3 uint8 without end: the portrait cut out along a slow circle, one turn in four seconds."""
+    from skimage.data import astronaut
+
+    picture = astronaut()
+    i = 0
+    while True:
+        turn = 2 * np.pi * i / (4 * RATE)
+        yield crop(picture, Framing(226 + 12 * np.cos(turn), 150 + 12 * np.sin(turn), 280), size)
+        i += 1
+
+
+def write_clip(path: Path, frames: int, size: int = 256) -> Path:
+    """A video of so many frames, `RATE` a second."""
+    from dagan.media.video import VideoWriter
+
+    with VideoWriter(path, size, size, rate=RATE) as writer:
+        for i, picture in enumerate(islice(swaying(size), frames)):
+            writer.write(picture, Fraction(i, RATE))
+    return path

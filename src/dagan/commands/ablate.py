@@ -18,9 +18,9 @@ from dagan.data.clips import find_clips
 from dagan.errors import InputError
 from dagan.evaluate.ablation import RunFigures, markdown, write_tables
 from dagan.media.output import atomic_output
-from dagan.train.loop import AUTO, FRESH, train
+from dagan.train.depth.stage import DepthStage
+from dagan.train.loop.training import AUTO, FRESH, train
 from dagan.train.recipe import DepthRecipe, read_mapping, read_recipe
-from dagan.train.stages import DepthStage
 
 
 @dataclass(frozen=True, kw_only=True)

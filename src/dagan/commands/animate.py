@@ -7,12 +7,12 @@ from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
-from dagan.animate.pipeline import AnimateOptions, animate
-from dagan.animate.report import AnimateReport
+from dagan.animate.pipeline import AnimateOptions, AnimateReport, animate
 from dagan.commands.notices import parse_rate, warn
 from dagan.commands.progress import progress_bar
-from dagan.export.runtimes import open_engine
-from dagan.inference.allocator import keep_freed_memory
+from dagan.device import keep_freed_memory
+from dagan.engine.open import open_engine
+from dagan.export.job import export_graphs
 
 __all__ = ["AnimateOptions", "animate_file", "parse_rate"]
 
@@ -20,7 +20,7 @@ __all__ = ["AnimateOptions", "animate_file", "parse_rate"]
 def animate_file(source: Path, driving: Path, output: Path, options: AnimateOptions, runtime: str | None = None) -> None:
     """Animates with the runtime (see `open_engine`) and prints one line about the result."""
     keep_freed_memory()
-    opener = partial(open_engine, options.model, runtime, options.batch_size, options.device, options.precision, warn)
+    opener = partial(open_engine, options.model, runtime, options.batch_size, options.device, options.precision, warn, export_graphs)
     with progress_bar() as progress:
         report = animate(source, driving, output, replace(options, engine=opener), progress, warn)
     rate = float(Fraction(report.frame_rate))

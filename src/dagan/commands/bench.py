@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from dagan.bench.job import BenchOptions, measure
-from dagan.bench.report import BenchReport
+from dagan.bench.timing import BenchReport
 from dagan.console import check_printed
-from dagan.inference.allocator import keep_freed_memory
-from dagan.inference.destination import check_destination
-from dagan.media.output import atomic_output
+from dagan.device import keep_freed_memory
+from dagan.engine.open import open_engine
+from dagan.export.job import export_graphs
+from dagan.media.output import atomic_output, check_destination
 from dagan.names import json_text
 
 __all__ = ["BenchOptions", "bench"]
@@ -26,11 +28,11 @@ def bench(options: BenchOptions, output: Path | None, overwrite: bool) -> BenchR
     keep_freed_memory()
     notices = Console(stderr=True)
     with notices.status("opening the model") as status:
-        report = measure(options, lambda what: status.update(what))
+        report = measure(options, partial(open_engine, export=export_graphs), lambda what: status.update(what))
     _print(report)
     if output is not None:
-        with atomic_output(output, overwrite) as partial:
-            partial.write_text(json_text(asdict(report)), encoding="utf-8")
+        with atomic_output(output, overwrite) as unfinished:
+            unfinished.write_text(json_text(asdict(report)), encoding="utf-8")
     else:
         check_printed()
     return report

@@ -11,8 +11,7 @@ import torch
 from dagan.config import ModelConfig
 from dagan.errors import InputError
 from dagan.media.output import atomic_output
-from dagan.weights.convert import read_released, save_released
-from dagan.weights.restore import released_files
+from dagan.weights.convert import read_released, released_files, save_released
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,13 +16,12 @@ from dagan.console import check_printed
 from dagan.data.clips import Clip, clips_for, find_stills
 from dagan.device import choose_device, choose_precision
 from dagan.errors import InputError
-from dagan.evaluate.archive import save
-from dagan.evaluate.methods import COPY, CopySpec, ModelSpec, ResultsSpec, Spec
-from dagan.evaluate.pairs import Pair, draw_pairs, read_pairs, self_pairs, write_pairs
-from dagan.evaluate.records import Evaluation, PairScores
-from dagan.evaluate.rulers import RulerFiles, Settings
-from dagan.evaluate.run import evaluate
-from dagan.evaluate.summary import against_copy, means, summarise
+from dagan.evaluate.animation.methods import CopySpec, ModelSpec, ResultsSpec, Spec
+from dagan.evaluate.animation.pairs import Pair, draw_pairs, read_pairs, self_pairs, write_pairs
+from dagan.evaluate.animation.rulers import RulerFiles, Settings
+from dagan.evaluate.animation.run import evaluate
+from dagan.evaluate.records import COPY, Evaluation, PairScores, save
+from dagan.evaluate.report.statistics import against_copy, means, summarise
 from dagan.losses.features import SQUEEZENET
 from dagan.media.output import atomic_output
 from dagan.names import json_text
@@ -132,7 +131,7 @@ def _run(protocol: str, pairs: list[Pair], options: EvaluateOptions) -> Evaluati
 def _report(folder: Path, evaluation: Evaluation, overwrite: bool) -> list[Path]:
     """The files written: all of them, or the values alone where the page's template engine is not installed."""
     try:
-        from dagan.evaluate.report import write_report
+        from dagan.evaluate.report.report import write_report
     except ImportError as error:
         warn(f"the report's page and table are left out ({error}): install dagan[evaluate]")
         save(folder / REPORT[0], evaluation, overwrite)

@@ -12,11 +12,11 @@ from rich.table import Table
 from dagan.commands.progress import progress_bar
 from dagan.console import check_printed
 from dagan.data.clips import clips_for
-from dagan.data.synthetic.files import read_truth, truth_of
+from dagan.data.truth import read_truth, truth_of
 from dagan.errors import InputError
-from dagan.evaluate.depth import ClipDepth, DepthSummary, measure_depth, summarise_depth
-from dagan.evaluate.depth_networks import open_networks
-from dagan.evaluate.depth_report import rows, write_reports
+from dagan.evaluate.depth.measure import ClipDepth, DepthSummary, measure_depth, summarise_depth
+from dagan.evaluate.depth.networks import open_networks
+from dagan.evaluate.depth.report import rows, write_reports
 from dagan.evaluate.faces import Landmarks
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from dagan.commands.progress import progress_bar
 from dagan.data.clips import find_clips
+from dagan.engine.note import ExportNote
 from dagan.errors import InputError
 from dagan.export.job import ExportOptions, check_export, export_model
-from dagan.export.note import ExportNote
 from dagan.weights import load
 
 __all__ = ["ExportOptions", "export_file"]

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from dagan.commands.notices import warn
-from dagan.inference.progress import Lines
-from dagan.inference.progress import Progress as Listener
+from dagan.progress import Lines
+from dagan.progress import Progress as Listener
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from dagan.commands.progress import progress_bar
-from dagan.data.synthetic.clip import synthesise
+from dagan.synthetic.clip import synthesise
 
 
 def synthesise_folder(output: Path, clips: int, size: int, seed: int, frames: int, workers: int, overwrite: bool) -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Literal
 
 from dagan.names import printable
-from dagan.train.loop import Result, train
+from dagan.train.depth.stage import DepthStage
+from dagan.train.gan.stage import GanStage
+from dagan.train.loop.training import Result, train
 from dagan.train.recipe import DepthRecipe, GanRecipe, read_recipe
-from dagan.train.stages import DepthStage, GanStage
 
 
 def train_stage(

@@ -6,11 +6,10 @@ import csv
 import hashlib
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from dagan.errors import InputError
-from dagan.media.kinds import IMAGE_SUFFIXES, is_animation
+from dagan.media.kinds import IMAGE_SUFFIXES, Clip, is_animation
 from dagan.names import printable
 
 VIDEO_SUFFIXES = frozenset(
@@ -21,16 +20,6 @@ TRAIN_PARTS = ("train", "training", "trainset")
 TEST_PARTS = ("test", "testing", "testset", "val", "valid", "validation", "dev", "eval")
 # "id10280#NXjT3732Ekg#001093#001192.mp4" and "id10280/NXjT3732Ekg/00001.mp4": the two usual layouts of VoxCeleb.
 _IDENTITY = re.compile(r"^(id\d+)(?=$|[#_.-])")
-
-
-@dataclass(frozen=True)
-class Clip:
-    """path: a video file, a folder of images, or (still) one image. name: its path below the searched folder."""
-
-    path: Path
-    name: str
-    identity: str
-    still: bool = False
 
 
 def refuse_mixed_parts(folder: Path, clips: Iterable[Clip]) -> None:
@@ -98,12 +87,6 @@ def clips_for(folder: Path, hold_out: float) -> list[Clip]:
     clips = find_clips(folder)
     names = held_out({clip.identity for clip in clips}, hold_out)
     return [clip for clip in clips if clip.identity in names] if hold_out else clips
-
-
-def images_of(folder: Path) -> list[Path]:
-    """The images that lie directly in `folder`, in the order of the numbers in their names."""
-    images = [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES]
-    return sorted(images, key=lambda p: [(int(t), "") if t.isdigit() else (-1, t) for t in re.split(r"(\d+)", p.name)])
 
 
 def _files(folder: Path) -> list[Path]:

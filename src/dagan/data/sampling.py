@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dagan.data.config import Balance, PairConfig, TripletConfig
-from dagan.data.landmarks import POINTS
+from dagan.data.landmark_tables import POINTS
 from dagan.data.store import ClipDataset, Numbers
 from dagan.errors import InputError
 from dagan.media.expression import expressions

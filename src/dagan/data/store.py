@@ -25,10 +25,10 @@ from torch import Tensor
 
 from dagan.data.clips import Clip, find_clips, find_stills, held_out, refuse_mixed_parts
 from dagan.data.config import DataConfig
-from dagan.data.decode import DECODER, Frames, Probe, RandomReader, probe, read_clip
-from dagan.data.landmarks import Points, landmarks_of
+from dagan.data.landmark_tables import Points, landmarks_of
 from dagan.errors import InputError
-from dagan.inference.progress import Lines, counted
+from dagan.media.decode import DECODER, Frames, Probe, RandomReader, probe, read_clip
+from dagan.progress import Lines, counted
 
 # Side of the grey pictures of each frame's middle by which motion is judged.
 THUMBNAIL = 16
@@ -79,7 +79,7 @@ class DiskStore:
 class ClipDataset:
     """Clips with their frame numbers. thumbnails: N x 16 x 16 grey uint8 of each frame's middle, None when read from disk.
 
-    landmarks: N x P x 2, see `data.landmarks`; None where they were not asked for.
+    landmarks: N x P x 2, see `data.landmark_tables`; None where they were not asked for.
     """
 
     clips: tuple[Clip, ...]

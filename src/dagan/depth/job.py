@@ -14,26 +14,22 @@ from pathlib import Path
 
 import numpy as np
 
-from dagan.depth.archive import map_archive
-from dagan.depth.point_cloud import ASSUMED_FOCAL, point_cloud, write_ply
+from dagan.depth.outputs import ASSUMED_FOCAL, map_archive, point_cloud, write_ply
+from dagan.engine.base import Engine
+from dagan.engine.torch import TorchEngine
 from dagan.errors import InputError
-from dagan.inference.batches import batched
-from dagan.inference.colours import DEFAULT_MAP, colour_table, colourise, robust_range
-from dagan.inference.destination import check_destination, check_distinct
-from dagan.inference.engine import Engine
-from dagan.inference.progress import Progress, counted, silent
-from dagan.inference.runner import Runner
-from dagan.inference.view import View, read_ahead, square_of, view_still, view_video
-from dagan.inference.workers import on_workers
+from dagan.media.colour_maps import DEFAULT_MAP, colour_table, colourise, robust_range
 from dagan.media.faces import FaceFinder
 from dagan.media.framing import Framing, crop
 from dagan.media.images import read_image, write_image
 from dagan.media.kinds import IMAGE_SUFFIXES, is_photo
-from dagan.media.notices import Warn, to_stderr
-from dagan.media.output import atomic_output
+from dagan.media.output import atomic_output, check_destination, check_distinct
 from dagan.media.reader import Frame
 from dagan.media.video import VideoReader, VideoWriter, open_video
+from dagan.media.view import View, read_ahead, square_of, view_still, view_video
 from dagan.media.writer import VIDEO_SUFFIXES
+from dagan.progress import Progress, Warn, counted, silent, to_stderr
+from dagan.stream import batched, on_workers
 from dagan.weights import load
 
 LOOK, RANGE, MEASURE = "finding the face", "finding the range", "measuring depth"
@@ -45,9 +41,9 @@ _RANGE_SAMPLES = 48  # frames that decide on the range of a video's colours
 class DepthOptions:
     """How to measure depth.
 
-    model, device, precision, batch_size: as `dagan.load` and `Engine` take them. crop: find the face; otherwise the middle is
+    model, device, precision, batch_size: as `dagan.load` and `TorchEngine` take them. crop: find the face; otherwise the middle is
     taken. colours: name of the colour map. focal: focal length assumed for point clouds, in picture widths (see
-    `dagan.depth.point_cloud`). frame_rate: of a folder of images (25 where None).
+    `dagan.depth.outputs`). frame_rate: of a folder of images (25 where None).
     engine: opens what computes, in place of PyTorch with the first four.
     """
 
@@ -60,7 +56,7 @@ class DepthOptions:
     focal: float = ASSUMED_FOCAL
     overwrite: bool = False
     frame_rate: Fraction | None = None
-    engine: Callable[[], Runner] | None = None
+    engine: Callable[[], Engine] | None = None
 
 
 def measure_depth(
@@ -112,15 +108,15 @@ def _check(source: Path, output: Path, still: bool, options: DepthOptions) -> np
     return colour_table(options.colours)
 
 
-def _open_engine(options: DepthOptions, warn: Warn) -> tuple[Runner, FaceFinder | None]:
-    engine = options.engine() if options.engine else Engine(load(options.model, options.device, options.precision), options.batch_size)
+def _open_engine(options: DepthOptions, warn: Warn) -> tuple[Engine, FaceFinder | None]:
+    engine = options.engine() if options.engine else TorchEngine(load(options.model, options.device, options.precision), options.batch_size)
     if not engine.has_depth:
         raise InputError(f"model {engine.name!r} has no depth network: use one whose name does not end in -rgb")
     return engine, FaceFinder() if options.crop else None
 
 
 def _write_still(
-    output: Path, image: np.ndarray, framing: Framing, engine: Runner, table: np.ndarray, options: DepthOptions
+    output: Path, image: np.ndarray, framing: Framing, engine: Engine, table: np.ndarray, options: DepthOptions
 ) -> None:  # fmt: skip
     picture = crop(image, framing, engine.size)
     disparity = engine.disparity([picture])[0]
@@ -137,7 +133,7 @@ def _write_still(
         write_image(output, colourise(disparity, *robust_range(disparity), table), options.overwrite)
 
 
-def _write_numbers(output: Path, reader: VideoReader, view: View, engine: Runner, options: DepthOptions, progress: Progress) -> int:
+def _write_numbers(output: Path, reader: VideoReader, view: View, engine: Engine, options: DepthOptions, progress: Progress) -> int:
     times: list[float] = []
     framings: list[tuple[float, float, float, float, float]] = []
     with map_archive(output, options.overwrite) as archive:
@@ -156,7 +152,7 @@ def _write_colours(
     output: Path,
     reader: VideoReader,
     view: View,
-    engine: Runner,
+    engine: Engine,
     table: np.ndarray,
     options: DepthOptions,
     progress: Progress,
@@ -179,18 +175,18 @@ def _write_colours(
     return writer.frames_written
 
 
-def _measured(reader: VideoReader, view: View, engine: Runner, progress: Progress) -> Iterator[tuple[list[Frame], np.ndarray]]:
+def _measured(reader: VideoReader, view: View, engine: Engine, progress: Progress) -> Iterator[tuple[list[Frame], np.ndarray]]:
     """Frames with their disparity maps, a batch at a time."""
     pictures = counted(read_ahead(reader, view, engine.size), progress, MEASURE, reader.frame_count)
 
     def measure(batch: list[tuple[Frame, np.ndarray]]) -> tuple[list[Frame], np.ndarray]:
         return [frame for frame, _ in batch], engine.disparity([picture for _, picture in batch])
 
-    with closing(on_workers(engine, measure, batched(pictures, engine.batch_size))) as measured:
+    with closing(on_workers(engine.workers, measure, batched(pictures, engine.batch_size))) as measured:
         yield from measured
 
 
-def _range_of(reader: VideoReader, view: View, engine: Runner, progress: Progress) -> tuple[float, float]:
+def _range_of(reader: VideoReader, view: View, engine: Engine, progress: Progress) -> tuple[float, float]:
     """One range for the whole video, from frames spread over it: colours that breathe would look like motion."""
     step = max(1, reader.frame_count // _RANGE_SAMPLES)
     sampled = (crop(frame.image, square_of(frame, view), engine.size) for frame in reader.frames(step))
@@ -202,5 +198,5 @@ def _range_of(reader: VideoReader, view: View, engine: Runner, progress: Progres
     return robust_range(np.concatenate(maps))
 
 
-def _facts(width: int, height: int, engine: Runner) -> dict[str, np.ndarray]:
+def _facts(width: int, height: int, engine: Engine) -> dict[str, np.ndarray]:
     return {"picture_size": np.array([width, height]), "depth_range": np.array(engine.depth_range)}

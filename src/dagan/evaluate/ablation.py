@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dagan.evaluate.depth_report import ROWS
+from dagan.evaluate.depth.report import ROWS
 from dagan.media.output import atomic_output
 from dagan.names import json_text, printable
 

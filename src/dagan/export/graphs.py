@@ -16,11 +16,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from dagan.engine.note import DEPTH, ENCODER, GENERATOR, KEYPOINTS
 from dagan.models.dagan import DaGAN, Source
 from dagan.models.generator import SourceFeatures
 from dagan.models.keypoints import Keypoints
 
-ENCODER, KEYPOINTS, DEPTH, GENERATOR = "encoder", "keypoints", "depth", "generator"
 # A batch above one, so that no size of one is taken for a constant.
 _EXAMPLE_BATCH = 2
 _CHECK_BATCH = 3

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from dagan.errors import InputError
 from dagan.export.graphs import ENCODER, GENERATOR, KEYPOINTS, Graph
-from dagan.inference.progress import Progress
 from dagan.media.framing import to_square
 from dagan.media.video import open_video
+from dagan.progress import Progress
 
 QUANTISED = (GENERATOR,)
 CALIBRATE = "calibrating"

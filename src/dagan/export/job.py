@@ -15,17 +15,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dagan.engine.note import NOTE_FILE, SUFFIXES, ExportNote, Format, GraphNote, file_digest, is_exported, write_note
+from dagan.engine.sessions import open_session, require
+from dagan.engine.torch import TorchEngine
 from dagan.errors import InputError
 from dagan.export.graphs import Graph, check_inputs, example_inputs, graphs_of
 from dagan.export.int8 import BITS, LARGEST_MEAN, QUANTISED, SAFE_BITS, choose_clips, driving_sample, quantise, samples_of
-from dagan.export.note import NOTE_FILE, SUFFIXES, ExportNote, Format, GraphNote, file_digest, is_exported, write_note
-from dagan.export.sessions import open_session, require
-from dagan.inference.engine import Engine
-from dagan.inference.progress import Progress, silent
 from dagan.media.output import atomic_folder
 from dagan.models.dagan import DaGAN
 from dagan.names import text_path
-from dagan.weights.digest import weights_digest
+from dagan.progress import Progress, silent
+from dagan.weights.files import weights_digest
 from dagan.weights.fold import fold
 
 OPSET = 18  # the first whose sampling, in four dimensions, is PyTorch's
@@ -56,7 +56,7 @@ def export_model(model: DaGAN, folder: Path, options: ExportOptions | None = Non
     """
     options = options or ExportOptions()
     check_export(folder, options)
-    engine = Engine(model)  # before the copy: it tells the detector by its weights
+    engine = TorchEngine(model)  # before the copy: it tells the detector by its weights
     plain = fold(_on_cpu(model))
     graphs = graphs_of(plain)
     examples, checks = example_inputs(plain, graphs), check_inputs(plain, graphs)
@@ -92,6 +92,11 @@ def export_model(model: DaGAN, folder: Path, options: ExportOptions | None = Non
         )
         write_note(partial, note)
     return note
+
+
+def export_graphs(model: DaGAN, folder: Path) -> None:
+    """Writes the graphs of `model` as ONNX, in place of what is in `folder`: what `open_engine` needs for a runtime without them."""
+    export_model(model, folder, ExportOptions(overwrite=True))
 
 
 def check_export(folder: Path, options: ExportOptions) -> None:

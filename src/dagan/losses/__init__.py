@@ -1,0 +1,1 @@
+"""Losses of training: tensors in, scalars out."""

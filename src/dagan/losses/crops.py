@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dagan.geometry import coordinate_grid, sample
-from dagan.losses.features import FeatureNetwork
-from dagan.losses.perceptual import PerceptualLoss
+from dagan.losses.features import FeatureNetwork, PerceptualLoss
 
 # Height and width of what the mouth and the strip of both eyes are enlarged to, in pixels.
 MOUTH, EYES = (64, 64), (48, 96)

@@ -1,6 +1,10 @@
 """Frozen feature networks of the perceptual loss and of LPIPS: VGG-19, VGG-16, AlexNet and SqueezeNet 1.1, with torchvision's key names.
 
 Input: B x 3 x H x W in [0, 1]; output: the feature maps of the named layers, finest first.
+
+Perceptual loss: L1 between frozen features on an image pyramid (METHOD section 7).
+
+Least-squares GAN losses and feature matching (METHOD section 7).
 """
 
 from __future__ import annotations
@@ -147,3 +151,45 @@ def _fetch_vgg19() -> Path:
         except (OSError, RuntimeError) as error:
             raise InputError(f"VGG-19 could not be fetched ({error}): set perceptual_file, or perceptual_features to squeezenet") from None
     return target
+
+
+class PerceptualLoss(nn.Module):
+    """(result, target), B x 3 x H x W in [0, 1] -> one number: L1 over layers and the scales 1, 1/2, .. of the pyramid.
+
+    relative: each layer's distance is divided by the target's mean activation there, so that layers of networks whose
+    activations differ by orders of magnitude (SqueezeNet's do) weigh alike; without it the paper's plain sum.
+    """
+
+    def __init__(self, network: FeatureNetwork, scales: int = 4, relative: bool = False) -> None:
+        super().__init__()
+        self.network = network
+        self.scales = scales
+        self.relative = relative
+
+    def forward(self, result: Tensor, target: Tensor) -> Tensor:
+        total = result.new_zeros((), dtype=torch.float32)
+        for scale in range(self.scales):
+            if scale:
+                result, target = F.avg_pool2d(result, 2), F.avg_pool2d(target, 2)
+            with torch.no_grad():
+                targets = self.network(target)
+            for found, wanted in zip(self.network(result), targets, strict=True):
+                distance = (found - wanted).abs().mean(dtype=torch.float32)
+                total = total + (distance / (wanted.abs().mean(dtype=torch.float32) + 1e-6) if self.relative else distance)
+        return total
+
+
+def discriminator_loss(real: Tensor, generated: Tensor) -> Tensor:
+    """mean (1 - D(real))^2 + D(generated)^2, for predictions of any shape."""
+    return ((1 - real.float()) ** 2 + generated.float() ** 2).mean()
+
+
+def generator_loss(generated: Tensor) -> Tensor:
+    """mean (1 - D(generated))^2."""
+    return ((1 - generated.float()) ** 2).mean()
+
+
+def feature_matching(real: list[Tensor], generated: list[Tensor]) -> Tensor:
+    """Sum over layers of the mean L1 between the discriminator's features; those of the real image get no gradient."""
+    terms = [(r.detach().float() - g.float()).abs().mean() for r, g in zip(real, generated, strict=True)]
+    return torch.stack(terms).sum()

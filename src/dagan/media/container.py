@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dagan.checks import require_file
 from dagan.errors import InputError
 from dagan.media.clock import LONGEST_PAUSE, Clock, demux
-from dagan.media.images import require_file
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream

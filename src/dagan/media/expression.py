@@ -1,6 +1,6 @@
 """What a face's landmarks say of its expression and turn, in numbers that stay when the face moves or comes nearer.
 
-Legend: N faces; landmarks are those of the face mesh (`dagan.media.mesh_points`), "right" is the person's.
+Legend: N faces; landmarks are those of the face mesh (`dagan.media.landmarks`), "right" is the person's.
 """
 
 from __future__ import annotations

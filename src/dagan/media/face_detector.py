@@ -1,20 +1,140 @@
-"""Rough face boxes from the short-range detector of the Face Landmarker bundle (BlazeFace, 128 x 128 pixels in).
+"""TensorFlow Lite networks through ai-edge-litert: arrays in, named arrays out.
+
+Squares on an image, upright or turned, that are cut out for a network and whose results are put back.
+
+Image positions are continuous: the first pixel spans 0 to 1 and its centre is 0.5. Angles are in radians, clockwise as seen.
+
+Rough face boxes from the short-range detector of the Face Landmarker bundle (BlazeFace, 128 x 128 pixels in).
 
 The network answers for 896 anchors: two per cell of a 16 x 16 grid, then six per cell of an 8 x 8 grid.
 """
 
 from __future__ import annotations
 
+import math
+import os
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dagan.media.roi import Roi, cut
+# The error stream is the process's: threads that turned it aside at once would put back each other's, and lose it for good.
+_TURNING = threading.Lock()
 
-if TYPE_CHECKING:
-    from dagan.media.tflite import Network
+
+class Network:
+    """One network from the bytes of its file. Not to be shared by threads. Raises ImportError without ai-edge-litert."""
+
+    def __init__(self, content: bytes, num_threads: int = 1) -> None:
+        from ai_edge_litert.interpreter import Interpreter
+
+        with _quiet():
+            self._interpreter = Interpreter(model_content=content, num_threads=num_threads)
+            self._interpreter.allocate_tensors()
+        details = self._interpreter.get_input_details()[0]
+        self._input = details["index"]
+        self.input_shape: tuple[int, ...] = tuple(int(n) for n in details["shape"])
+        self._outputs = {detail["name"]: detail["index"] for detail in self._interpreter.get_output_details()}
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of the output tensors."""
+        return list(self._outputs)
+
+    def run(self, values: np.ndarray) -> dict[str, np.ndarray]:
+        """Runs on float32 `values` of `input_shape`; returns copies of all outputs by name."""
+        self._interpreter.set_tensor(self._input, np.ascontiguousarray(values, dtype=np.float32))
+        self._interpreter.invoke()
+        return {name: self._interpreter.get_tensor(index) for name, index in self._outputs.items()}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The library announces its delegate on the process's error stream, past Python; users need not see that."""
+    with _TURNING:
+        try:
+            saved = os.dup(2)
+        except OSError:  # no error stream at all
+            yield
+            return
+        sink = os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(sink, 2)
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(sink)
+            os.close(saved)
+
+
+MARGIN = 1.5  # of the face box; the mesh network was made for crops with this much room
+
+
+@dataclass(frozen=True)
+class Roi:
+    """A square region: centre, side in pixels, and the angle by which the face in it leans."""
+
+    x: float
+    y: float
+    side: float
+    angle: float = 0.0
+
+    def to_image(self, points: np.ndarray) -> np.ndarray:
+        """Maps N x 2 or N x 3 positions in the region, each in [0, 1], to image pixels; a third column (depth) is scaled only."""
+        cos, sin = math.cos(self.angle), math.sin(self.angle)
+        x, y = (points[:, 0] - 0.5) * self.side, (points[:, 1] - 0.5) * self.side
+        placed = [self.x + cos * x - sin * y, self.y + sin * x + cos * y]
+        if points.shape[1] == 3:
+            placed.append(points[:, 2] * self.side)
+        return np.stack(placed, axis=1)
+
+
+def roi_around(box: tuple[float, float, float, float], right_eye: np.ndarray, left_eye: np.ndarray) -> Roi:
+    """The region for the mesh: `MARGIN` times the longer side of a face box, turned such that the eyes lie level.
+
+    right_eye, left_eye: (x, y) of the person's eyes; the right one is to the left in the image.
+    """
+    side = MARGIN * max(box[2] - box[0], box[3] - box[1])
+    angle = math.atan2(float(left_eye[1] - right_eye[1]), float(left_eye[0] - right_eye[0]))
+    return Roi((box[0] + box[2]) / 2, (box[1] + box[3]) / 2, side, angle)
+
+
+def cut(image: np.ndarray, roi: Roi, size: int, *, cubic: bool = False) -> np.ndarray:
+    """The region as size x size x 3 uint8, bilinear or bicubic, averaged first where it shrinks; beyond the border pixels repeat."""
+    from PIL import Image
+
+    resampling = Image.Resampling.BICUBIC if cubic else Image.Resampling.BILINEAR
+
+    cos, sin = math.cos(roi.angle), math.sin(roi.angle)
+    reach = roi.side / 2 * (abs(cos) + abs(sin)) + 2
+    pixels, left, top = patch(image, roi.x - reach, roi.y - reach, roi.x + reach, roi.y + reach)
+    shrink = max(1, int(roi.side / size))
+    source = Image.fromarray(pixels)
+    if shrink > 1:
+        source = source.reduce(shrink)
+    step = roi.side / size / shrink
+    x, y = (roi.x - left) / shrink, (roi.y - top) / shrink
+    half = size / 2
+    matrix = (
+        cos * step, -sin * step, x - half * step * (cos - sin),
+        sin * step, cos * step, y - half * step * (sin + cos),
+    )  # fmt: skip
+    return np.asarray(source.transform((size, size), Image.Transform.AFFINE, matrix, resampling))
+
+
+def patch(image: np.ndarray, left: float, top: float, right: float, bottom: float) -> tuple[np.ndarray, int, int]:
+    """The pixels around a span of positions, with repeated border pixels where it leaves the image, and where they begin."""
+    height, width = image.shape[:2]
+    x0, y0, x1, y1 = math.floor(left), math.floor(top), math.ceil(right), math.ceil(bottom)
+    inside = image[max(0, min(y0, height - 1)) : max(1, min(y1, height)), max(0, min(x0, width - 1)) : max(1, min(x1, width))]
+    before = (max(0, -y0), max(0, -x0))
+    after = (max(0, y1 - height), max(0, x1 - width))
+    if any(before) or any(after):
+        inside = np.pad(inside, ((before[0], after[0]), (before[1], after[1]), (0, 0)), mode="edge")
+    return np.ascontiguousarray(inside), x0, y0
+
 
 INPUT_SIDE = 128
 MIN_SCORE = 0.5

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dagan.media.faces import FaceFinder, largest_face
-from dagan.media.notices import Warn, to_stderr
-from dagan.media.roi import Roi, cut, patch
-from dagan.media.turning import Turn, quarters, upright_angle
+from dagan.media.face_detector import Roi, cut, patch
+from dagan.media.faces import FaceFinder, Turn, largest_face, quarters, upright_angle
+from dagan.progress import Warn, to_stderr
 
 FACE_SHARE = 0.52  # of the side, median of the training clips
 _SHARE_SPAN = (0.41, 0.69)  # what occurs in them

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dagan.checks import require_file
 from dagan.errors import InputError
 from dagan.media.kinds import IMAGE_SUFFIXES, foreign_kind
 from dagan.media.output import atomic_output
-from dagan.media.pillow_image import cube_of, opened, to_eight_bits, to_srgb_array
-from dagan.media.tiff import is_deep, is_tiff, read_deep_tiff, white_is_zero
+from dagan.media.pillow_image import cube_of, is_deep, is_tiff, opened, read_deep_tiff, to_eight_bits, to_srgb_array, white_is_zero
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -82,21 +82,6 @@ def image_files(folder: Path) -> list[Path]:
     """The image files of a folder in natural order (frame2 before frame10); hidden files are left out."""
     files = [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".") and p.is_file()]
     return sorted(files, key=lambda p: [int(part) if part.isdigit() else part for part in re.split(r"([0-9]+)", p.name.lower())])
-
-
-def require_file(path: Path, kind: str) -> None:
-    """Raises InputError unless `path` is a readable file with something in it; `kind` says what was looked for."""
-    if not path.exists():
-        raise InputError(f"{path} does not exist: give the path of the {kind}")
-    if path.is_dir():
-        raise InputError(f"{path} is a folder: give the path of one {kind} file")
-    try:
-        with path.open("rb") as file:
-            empty = not file.read(1)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror})") from error
-    if empty:
-        raise InputError(f"{path} is empty (0 bytes): give a complete {kind} file")
 
 
 def _decode(path: Path) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 # Pillow knows more, some of them by guessing; these are recognised by their first bytes.
@@ -60,8 +61,7 @@ def _pictures_in(path: Path) -> int:
     """How many pictures a viewer shows for the file; 0 for anything that is no picture."""
     from PIL import Image
 
-    from dagan.media.pillow_image import opened
-    from dagan.media.tiff import is_tiff
+    from dagan.media.pillow_image import is_tiff, opened
 
     if not path.is_file():
         return 0
@@ -77,3 +77,13 @@ def _pictures_in(path: Path) -> int:
     except Exception:  # Pillow lets out whatever its decoders raise
         pass
     return int(is_tiff(path) or foreign_kind(path) is not None)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """path: a video file, a folder of images, or (still) one image. name: its path below the searched folder."""
+
+    path: Path
+    name: str
+    identity: str
+    still: bool = False

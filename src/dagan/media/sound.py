@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dagan.media.notices import Warn
 from dagan.media.output import DISK_FULL
 from dagan.media.sound_check import JITTER, Encoding, SoundCheck, add_encoder, open_sound
+from dagan.progress import Warn
 
 if TYPE_CHECKING:
     from av.audio.frame import AudioFrame

@@ -12,9 +12,8 @@ import numpy as np
 
 from dagan.media import container as files
 from dagan.media.clock import LONGEST_PAUSE, Clock, clock_may_jump
-from dagan.media.interlace import deinterlaced
 from dagan.media.reader import Frame, VideoReader
-from dagan.media.screen import Place, Screen
+from dagan.media.screen import Place, Screen, deinterlaced
 
 if TYPE_CHECKING:
     from av.container import InputContainer

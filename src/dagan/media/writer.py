@@ -1,8 +1,14 @@
-"""Writing a video file frame by frame: exact times, the driving video's sound, colours as they were, all or nothing."""
+"""Video encoders of graphics cards and processors, where one truly opens: a driver or card that is missing shows only then.
+
+They spare the processor, and take more bytes for the same quality than libx264 does: so they are used when asked for.
+
+Writing a video file frame by frame: exact times, the driving video's sound, colours as they were, all or nothing.
+"""
 
 from __future__ import annotations
 
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
 from fractions import Fraction
 from math import ceil
 from pathlib import Path
@@ -12,14 +18,54 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from dagan.errors import InputError
-from dagan.media.animation_formats import ANIMATIONS, FINEST_CLOCK, GifPalette, Pace, set_last_delay
+from dagan.media.animations import ANIMATIONS, FINEST_CLOCK, GifPalette, Pace, set_last_delay
 from dagan.media.colour import from_rgb, tag_stream
 from dagan.media.container import open_container, start_time
-from dagan.media.hardware import HARDWARE, SUFFIXES, HardwareEncoder, find_hardware_encoder
-from dagan.media.notices import Warn, to_stderr
 from dagan.media.output import atomic_output
 from dagan.media.sound import SoundTrack
 from dagan.media.sound_check import SOUND_SUFFIXES, check_sound
+from dagan.progress import Warn, to_stderr
+
+HARDWARE = "hardware"  # in place of an encoder's name
+SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv")
+
+
+@dataclass(frozen=True)
+class HardwareEncoder:
+    """name: FFmpeg's. pixel_format: that it takes. options: constant quality, about libx264's at crf 18."""
+
+    name: str
+    pixel_format: str = "yuv420p"
+    options: dict[str, str] = field(default_factory=dict)
+
+
+ENCODERS = (
+    HardwareEncoder("h264_nvenc", options={"preset": "p5", "rc": "vbr", "cq": "19", "b": "0"}),
+    HardwareEncoder("h264_videotoolbox", options={"flags": "+qscale", "global_quality": str(65 * 118)}),  # 65 of 100, in FFmpeg's lambda
+    HardwareEncoder("h264_qsv", "nv12", {"global_quality": "18"}),
+    HardwareEncoder("h264_amf", "nv12", {"rc": "cqp", "qp_i": "18", "qp_p": "20"}),
+)
+
+
+def find_hardware_encoder(width: int, height: int) -> HardwareEncoder | None:
+    """The first of `ENCODERS` that opens on this machine for pictures of that size; None where none does."""
+    return next((encoder for encoder in ENCODERS if _opens(encoder, width, height)), None)
+
+
+def _opens(encoder: HardwareEncoder, width: int, height: int) -> bool:
+    import av
+
+    try:
+        context = av.CodecContext.create(encoder.name, "w")
+        assert isinstance(context, av.VideoCodecContext)
+        context.width, context.height, context.pix_fmt = width, height, encoder.pixel_format
+        context.time_base = Fraction(1, 25)
+        context.options = encoder.options
+        context.open()
+    except (av.FFmpegError, ValueError):
+        return False
+    return True
+
 
 if TYPE_CHECKING:
     from av.packet import Packet
@@ -58,7 +104,7 @@ class VideoWriter:
     width, height: of the frames; an odd last row or column is doubled, because the pixel format pairs them.
     rate: average frames a second. time_base: clock tick for frame times (the driving video's, to keep them exact); WebM, MKV and
     WebP round times to 1/1000 s, GIF to 1/100 s. An animated picture (GIF, WebP, PNG) lacks the frames that would be shown too
-    briefly for its format: see `dagan.media.animation_formats`. audio_from: file whose sound, if any, goes along from `audio_start` seconds
+    briefly for its format: see `dagan.media.animations`. audio_from: file whose sound, if any, goes along from `audio_start` seconds
     after its first frame on, until the last frame's end. codec, crf: encoder and quality (lower is better) instead of the format's; codec
     "hardware": one of the machine's where there is one. warn: hears where there is none, and of sound that a format cannot hold.
     Raises InputError for a suffix or codec that cannot be written, an existing file without `overwrite`, a full disk, and when no

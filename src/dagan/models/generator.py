@@ -1,6 +1,10 @@
-"""Warping generator (METHOD section 5): appearance and depth encoders, warping, attention, and three decoders.
+"""Cross-modal attention between depth and appearance (METHOD section 5). Legend: B batch, C channels, N = h w places.
+
+Warping generator (METHOD section 5): appearance and depth encoders, warping, attention, and three decoders.
 
 Legend: B batch, C channels, H W image, h w motion size. Scale i has 1/2^i of the image's size and min(max, width 2^i) channels.
+
+Patch discriminator conditioned on the driving keypoints (METHOD section 6).
 """
 
 from __future__ import annotations
@@ -14,9 +18,39 @@ from torch import Tensor, nn
 
 from dagan.config import GeneratorConfig
 from dagan.geometry import gaussian_heatmap, resize, resize_grid, sample
-from dagan.models.attention import CrossModalAttention
 from dagan.models.blocks import DownBlock, ResidualBlock, SameBlock, SpadeBlock, UpBlock
 from dagan.models.motion import Motion
+
+
+class CrossModalAttention(nn.Module):
+    """Every place asks with its depth features which places of the warped appearance to take from.
+
+    out = gamma * softmax(query . key) value + features; no 1/sqrt(d); gamma is learnt and starts at 0.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.query = nn.Conv2d(channels, channels // 8, 1)
+        self.key = nn.Conv2d(channels, channels // 8, 1)
+        self.value = nn.Conv2d(channels, channels, 1)
+        self.gamma = nn.Parameter(torch.zeros(1))
+
+    def encode_query(self, depth_features: Tensor) -> Tensor:
+        """B x C x h x w -> B x C/8 x h x w; depends on the source alone."""
+        return F.relu(self.query(depth_features))
+
+    def forward(self, query: Tensor, features: Tensor) -> Tensor:
+        """query: B x C/8 x h x w from `encode_query`; features: warped appearance B x C x h x w -> the same shape."""
+
+        def places(x: Tensor) -> Tensor:
+            # B 1 N C: four dimensions, as exporters need. cuDNN's attention wants channels side by side, a batch of one
+            # query repeated for all frames written out too; in channels last they lie so already.
+            return x.flatten(2).transpose(1, 2)[:, None].contiguous()
+
+        key, value = F.relu(self.key(features)), F.relu(self.value(features))
+        attended = F.scaled_dot_product_attention(places(query.to(key.dtype)), places(key), places(value), scale=1.0)
+        attended = attended[:, 0].transpose(1, 2).reshape(features.shape)
+        return self.gamma.to(attended.dtype) * attended + features
 
 
 @dataclass(frozen=True)
@@ -181,3 +215,26 @@ class Generator(nn.Module):
         # A narrow blob falls between the places of the coarsest scale: averages of the next finer one keep it whole.
         coarsest = coarsest + self.guide(F.avg_pool2d(maps[-1], 2)).to(coarsest.dtype)
         return [*(torch.cat(pair, dim=1) for pair in zip(finer, maps, strict=True)), coarsest]
+
+
+class Discriminator(nn.Module):
+    """(image B x 3 x H x W, keypoint positions B x K x 2) -> (features of the four convolutions, prediction B x 1 x h x w)."""
+
+    def __init__(self, keypoints: int, width: int = 64, max_width: int = 512, variance: float = 0.01) -> None:
+        super().__init__()
+        self.variance = variance
+        widths = [3 + keypoints] + [min(max_width, width * 2**i) for i in range(4)]
+        self.convs = nn.ModuleList(nn.Conv2d(a, b, 4) for a, b in pairwise(widths))
+        self.norms = nn.ModuleList([nn.Identity(), *[nn.InstanceNorm2d(w, affine=True) for w in widths[2:]]])
+        self.final = nn.Conv2d(widths[-1], 1, 1)
+
+    def forward(self, image: Tensor, keypoints: Tensor) -> tuple[list[Tensor], Tensor]:
+        heatmaps = gaussian_heatmap(keypoints.float(), (image.shape[-2], image.shape[-1]), self.variance)
+        x = torch.cat([image, heatmaps.to(image.dtype)], dim=1)
+        features = []
+        for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
+            x = F.leaky_relu(norm(conv(x)), 0.2)
+            if i < len(self.convs) - 1:
+                x = F.avg_pool2d(x, 2)
+            features.append(x)
+        return features, self.final(x)

@@ -10,19 +10,19 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from annotated_types import Ge, Gt, Le
 
-from dagan.checks import Channels, Checked, Few, Positive, Seed, Share, ShareBelowOne, Steps, dump, parse, require
+from dagan.checks import Channels, Checked, Few, Positive, Seed, Share, ShareBelowOne, Steps, Weight, dump, parse, require
 from dagan.config import DepthConfig, ModelConfig, preset
 from dagan.data.config import AugmentConfig, DataConfig, PairConfig, TripletConfig
 from dagan.errors import InputError
+from dagan.losses.features import FeatureName
 from dagan.models.egomotion import EgomotionConfig
 from dagan.names import printable
-from dagan.train.depth import DepthLossConfig
-from dagan.train.gan import GanLossConfig
-from dagan.train.labels import ViewsConfig
 
 R = TypeVar("R", bound="Recipe")
 # Feature networks halve pictures four times or more.
 SMALLEST_SEEN = 32
+# With fewer views of a frame its depth is not found from them.
+LEAST_VIEWS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +81,131 @@ class Recipe(Checked):
     validate_every: Steps = 1000
     validation_samples: Annotated[int, Ge(1), Le(1_000_000)] = 64
 
+
+
+@dataclass(frozen=True, kw_only=True)
+class DepthLossConfig(Checked):
+    """Terms of the objective; a weight of 0 leaves its term out.
+
+    scales: how many of the four disparities are trained, full size first.
+    levels: at how many picture sizes each is judged: full, half, quarter. A warped frame that is off by some pixels shows in
+        which direction only where pictures are that coarse. METHOD has the full size alone.
+    smoothness: weight at scale 0; halved with every further scale.
+    automask: ignore pixels that the unwarped frames explain as well.
+    pivot: turn the head about the point in the middle of the frame at the head's own distance (`alignment.head_level`), and measure
+        translation in that distance. A turn then leaves the head in place and shows as relief alone, and the loss does not depend
+        on the depth's scale. False: turn about the camera's centre, where small turns and shifts look alike and only shifts show depth.
+    intrinsics_prior: weight of the squared logarithm of focal length over its starting value. Consistency draws the focal length
+        up, as flat heads agree: 0.1 holds it near the start against a consistency of 0.01, where 0.01 let it grow by two thirds.
+    flip_consistency: weight of |disparity - unflipped disparity of the mirrored frame|.
+    consistency: weight of the difference between the next frame's relief and this frame's, moved there (`losses.relief`). A head
+        that turned must be seen turned: how far a face is tilted in a single picture shows little in the photometric error. The
+        next frame's depth is then judged by the photometric error too, with this frame as its only source.
+    level: weight of the squared distance of the mean disparity in the middle of the frame from 0.5 (scale is free otherwise).
+    start_share, start_relief: over this share of training the disparity is drawn to a bulge of this relative height in the
+        middle of the frame, less and less, while the photometric error comes in. Without it, small turns explain a hollow face
+        as well as a face, and depth and turns wait for each other. A share of 0 leaves the start out.
+    aligned_share: share of training in which the photometric error uses the motion found by aligning the frames directly on
+        the depth (`train.depth.alignment`), which needs no learning, rather than the egomotion network's. After some 8 000
+        samples the network still knew too little (measured): depth settled on one ridge for all faces. 0 is METHOD's way.
+    imitation: weight of the egomotion network's distance from the aligned motion, in the start and in the aligned share.
+    """
+
+    scales: Annotated[int, Ge(1), Le(4)] = 4
+    levels: Annotated[int, Ge(1), Le(4)] = 1
+    smoothness: Weight = 1e-3
+    automask: bool = True
+    pivot: bool = True
+    intrinsics_prior: Weight = 0.01
+    flip_consistency: Weight = 0.0
+    consistency: Weight = 0.0
+    level: Weight = 0.01
+    start_share: Share = 0.2
+    start_relief: ShareBelowOne = 0.2
+    aligned_share: Share = 1.0
+    imitation: Weight = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewsConfig(Checked):
+    """The second part of stage 1: learning from depth that many frames of a clip agree on.
+
+    From its start on, that is all that is learnt, at full size: the other terms of the objective rest, and with them egomotion and camera.
+    Where no clip turns enough, training goes on as before.
+
+    rounds: how often it is found anew, with the averaged network of that moment; 0 leaves this part out.
+    start: share of training after which the first round begins; the others follow evenly.
+    frames: how many frames get depth in a round, in each process. More take longer, fewer are learnt by heart.
+    step, reach: views are step, 2 step, ... reach step frames away, in both directions.
+    """
+
+    rounds: Annotated[int, Ge(0), Le(1024)] = 0
+    start: ShareBelowOne = 0.4
+    frames: Annotated[int, Ge(1), Le(1_000_000)] = 1000
+    step: Few = 4
+    reach: Few = 24
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if 2 * self.reach < LEAST_VIEWS:
+            raise InputError(f"views reach is {self.reach}: must be at least {LEAST_VIEWS // 2}, for {LEAST_VIEWS} views of a frame")
+
+    @property
+    def shortest(self) -> int:
+        """Frames of the shortest clip in which a frame has enough views."""
+        return LEAST_VIEWS * self.step + 1
+
+    def round_of(self, step: int, max_steps: int) -> tuple[int, bool]:
+        """Round to which a step belongs, from 0 up, -1 before the first; and whether it is the round's first step."""
+        bounds = [round(max_steps * (self.start + (1 - self.start) * r / self.rounds)) for r in range(self.rounds)]
+        current = sum(step >= bound for bound in bounds) - 1
+        return current, step in bounds
+
+
+@dataclass(frozen=True, kw_only=True)
+class GanLossConfig(Checked):
+    """Weights of METHOD section 7 (defaults) and choices. A weight of 0 switches a loss off.
+
+    perceptual_scales: levels of the image pyramid; perceptual_relative: see PerceptualLoss; l1, warped: L1 of the result and
+    of the warped source image, extras for small models; adversarial_start: step of the first adversarial update.
+    The others need data.landmarks. guide: weight of the distance of the keypoints that stand on landmarks (`keypoints.landmarks` of the
+    model) from them; detail: of an L1 of the result close to eyelids and lips, within about 0.1 of the image; crops: of the perceptual
+    loss and an L1 of mouth and eyes, cut out and enlarged (see `losses.crops`). explicit: share of the samples that are drawn with
+    landmarks in place of the keypoints that the detector found for them, which lie off by explicit_noise (a standard deviation).
+    """
+
+    perceptual: Weight = 10.0
+    perceptual_features: FeatureName = "vgg19"
+    perceptual_file: str | None = None
+    perceptual_scales: Annotated[int, Ge(1), Le(6)] = 4
+    perceptual_relative: bool = False
+    l1: Weight = 0.0
+    warped: Weight = 0.0
+    guide: Weight = 0.0
+    detail: Weight = 0.0
+    crops: Weight = 0.0
+    explicit: Share = 0.0
+    explicit_noise: Annotated[float, Ge(0), Le(1)] = 0.004
+    adversarial: Weight = 1.0
+    adversarial_start: Annotated[int, Ge(0), Le(10**9)] = 0
+    feature_matching: Weight = 10.0
+    equivariance_value: Weight = 10.0
+    equivariance_jacobian: Weight = 10.0
+    keypoint_distance: Weight = 10.0
+    keypoint_alpha: Annotated[float, Ge(0), Le(2)] = 0.2
+    affine_sigma: Share = 0.05
+    tps_sigma: Share = 0.005
+    tps_points: Annotated[int, Ge(2), Le(64)] = 5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not any((self.perceptual, self.l1, self.warped, self.detail)):
+            raise InputError("loss perceptual, l1, warped and detail are all 0: nothing would compare results with driving frames")
+
+    @property
+    def needs_landmarks(self) -> bool:
+        """Whether any term looks at landmarks."""
+        return any((self.guide, self.detail, self.crops, self.explicit))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,7 @@
 """Model files: safetensors with their configuration inside, the bundled models, the hub, and the released layout."""
 
 from dagan.weights.convert import load_released
-from dagan.weights.files import read_card, read_model, save_model
+from dagan.weights.files import bundled, load, read_card, read_model, save_model
 from dagan.weights.fold import fold
-from dagan.weights.load import bundled, load
 
 __all__ = ["bundled", "fold", "load", "load_released", "read_card", "read_model", "save_model"]

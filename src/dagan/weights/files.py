@@ -1,29 +1,50 @@
-"""Model files: one safetensors file that carries its configuration, read without executing anything from it.
+"""Telling weights apart by what they are.
+
+Model files: one safetensors file that carries its configuration, read without executing anything from it.
 
 The metadata entry "dagan" is JSON: {"format": 1, "config": {...}, "card": {...}}; the card is free text about the training.
 Tensors under a prefix in `BESIDE` belong to no part of the model: a discriminator for fine-tuning, and what a released
 checkpoint holds that the networks have no use for.
+
+Finding a model by name: bundled ones, files, and hub repositories.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
+import sys
 from collections.abc import Mapping
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
-from dagan.checks import dump, parse
+from dagan.checks import dump, nearest, parse
 from dagan.config import ModelConfig
+from dagan.device import choose_device, choose_precision
 from dagan.errors import InputError
 from dagan.media.output import atomic_output
 from dagan.models.dagan import DaGAN
 from dagan.names import text_path
 from dagan.weights.fold import is_folded
+
+
+def weights_digest(*modules: nn.Module | None) -> str:
+    """SHA-256 (hexadecimal) of the parameters and buffers of modules, as float32; None stands for a part that is not there."""
+    digest = hashlib.sha256()
+    for module in modules:
+        for key, tensor in () if module is None else sorted(module.state_dict().items()):
+            digest.update(f"{key}{tuple(tensor.shape)}".encode())
+            digest.update(np.ascontiguousarray(tensor.detach().cpu().float().numpy()).tobytes())
+    return digest.hexdigest()
+
 
 FORMAT = 1
 BESIDE = DISCRIMINATOR, ASIDE = ("discriminator.", "released.")
@@ -141,3 +162,63 @@ def _looks_pickled(path: Path) -> bool:
     with path.open("rb") as file:
         start = file.read(4)
     return start[:2] == b"PK" or start[:1] == b"\x80"
+
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+HUB_FILE = "model.safetensors"
+
+
+def bundled() -> dict[str, Path]:
+    """Name -> file of the models that come with the package."""
+    folder = Path(str(resources.files("dagan.weights"))) / "bundled"
+    return {file.stem: file for file in sorted(folder.glob("*.safetensors"))}
+
+
+def load(name_or_path: str | Path = "lite-256", device: str = "auto", precision: str = "auto") -> DaGAN:
+    """A trained model in evaluation mode, on `device`, computing in `precision`.
+
+    name_or_path: a bundled model's name (no network), a model file, a folder with `model.safetensors`, or a hub id
+    `owner/repository[@revision]` (fetched once, with a line that says so). device: auto, cpu, cuda, cuda:N, mps. precision:
+    auto, float32, bfloat16, float16, or int8 (the lite models' decoder in bytes, on CPUs that multiply them). Raises InputError when
+    there is no such model, device or precision, or the file is damaged.
+    """
+    target = choose_device(device)
+    model = read_model(find(str(name_or_path)))
+    model.compute_dtype = choose_precision(precision, target)
+    return model.to(target)
+
+
+def find(name: str) -> Path:
+    """The model file that `name` (see `load`) stands for; fetches it when it is a hub id. Raises InputError when there is none."""
+    names = bundled()
+    if name in names:
+        return names[name]
+    path = Path(name)
+    if path.is_dir():
+        return path / HUB_FILE
+    if path.exists() or path.suffix:
+        return path
+    if _HUB_ID.fullmatch(name):
+        return _fetch(name)
+    raise InputError(f"no model is called {name!r}: {nearest(name, list(names))}, a model file, or a hub id owner/repository")
+
+
+def _fetch(hub_id: str) -> Path:
+    try:
+        from huggingface_hub import hf_hub_download, hf_hub_url
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    except ImportError:
+        raise InputError(f"{hub_id} is a hub id, which needs huggingface_hub: pip install 'dagan[hub]'") from None
+    repository, _, revision = hub_id.partition("@")
+    try:
+        return Path(hf_hub_download(repository, HUB_FILE, revision=revision or None, local_files_only=True))
+    except (LocalEntryNotFoundError, OSError):
+        pass
+    # The hub client checks the size and the checksum that the repository states.
+    address = hf_hub_url(repository, HUB_FILE, revision=revision or None)
+    print(f"fetching {hub_id} from {address} (checked by its checksum)", file=sys.stderr)
+    try:
+        return Path(hf_hub_download(repository, HUB_FILE, revision=revision or None))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{hub_id} could not be fetched: {reason}") from None

@@ -1,0 +1,79 @@
+"""Landmarks in the frames of a data set: what keypoints are guided to while training, and what tells how frames differ in expression.
+
+Legend: N frames, P points.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dagan.data.clips import Clip
+from dagan.media.decode import read_clip
+from dagan.media.landmarks import BUNDLE, Face, FaceLandmarker
+from dagan.media.output import atomic_output
+
+# Mesh points that are kept of every frame ("right" is the person's). Keypoints may stand on any of them.
+POINTS = (
+    61, 291, 13, 14,  # right and left corner of the mouth, upper and lower inner lip
+    159, 145, 386, 374,  # right upper and lower lid, left upper and lower lid
+    468, 473,  # right and left iris
+    0, 17, 105, 334, 152,  # upper and lower outer lip, right and left brow, chin
+    33, 133, 362, 263,  # right eye's outer and inner corner, left eye's inner and outer corner
+    10, 1, 234, 454,  # top of the forehead, tip of the nose, right and left cheek
+)  # fmt: skip
+# Pairs of points that change places in a mirrored picture.
+_TWINS = ((61, 291), (159, 386), (145, 374), (468, 473), (105, 334), (33, 263), (133, 362), (234, 454))
+_TWIN = {**dict(_TWINS), **{b: a for a, b in _TWINS}}
+# Which place of POINTS each place becomes in a mirrored picture.
+MIRRORED = tuple(POINTS.index(_TWIN.get(point, point)) for point in POINTS)
+# Pairs of mesh points whose difference is an expression: the mouth's opening, either eye's, and where either iris lies in its eye.
+OPENINGS = ((13, 14), (159, 145), (386, 374), (468, 159), (473, 386))
+# Side of the frames that are searched, whatever size training has: on 128 pixels an eye is five pixels high.
+SIDE = 256
+
+Points = NDArray[np.float32]
+
+
+def landmarks_of(clips: Sequence[Clip], count: Sequence[int], cache: Path | None, stamp: str, tracked: Callable[..., Any]) -> Points:
+    """N x P x 2 positions in [-1, 1] of POINTS in all frames of the clips, NaN where no face is found.
+
+    count: frames of each clip. cache: folder to keep the result
+    in, under `stamp`, which stands for the clips. tracked: shows progress over an iterable.
+    """
+    key = hashlib.sha256(f"{stamp} {POINTS} {SIDE}".encode() + BUNDLE.read_bytes()).hexdigest()[:16]
+    kept = None if cache is None else cache / f"landmarks-{key}.npy"
+    if kept is not None and kept.is_file():
+        return np.load(kept)
+    own = threading.local()
+
+    def search(index: int) -> Points:
+        if not hasattr(own, "landmarker"):
+            own.landmarker = FaceLandmarker()
+        return _search(own.landmarker, clips[index], count[index])
+
+    with ThreadPoolExecutor() as pool:
+        found = np.concatenate(list(tracked(pool.map(search, range(len(clips))), "Finding eyelids and lips", len(clips))))
+    if kept is not None:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_output(kept, overwrite=True) as partial, partial.open("wb") as out:
+            np.save(out, found)
+    return found
+
+
+def _search(landmarker: FaceLandmarker, clip: Clip, count: int) -> Points:
+    found: Points = np.full((count, len(POINTS), 2), np.nan, np.float32)
+    face: Face | None = None
+    for i, frame in enumerate(read_clip(clip, SIDE)[:count]):
+        image = np.ascontiguousarray(frame.transpose(1, 2, 0))
+        face = landmarker.track(image, face) if face is not None else next(iter(landmarker.detect(image, thorough=False)), None)
+        if face is not None:
+            found[i] = face.places(POINTS, SIDE)
+    return found

@@ -1,0 +1,157 @@
+"""A clip's files: NAME.mp4 (what training sees), NAME.npz (ground truth) and NAME.json (what the numbers mean).
+
+The JSON is written last: a clip that has one is whole. Legend: N frames, S side, L landmarks.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dagan.errors import InputError
+from dagan.media.output import atomic_output
+
+FORMAT = 1
+# Steps of stored depth, metres: finer than a face's surface asks for (0.5 degrees of its normals), coarse enough to compress.
+STEP = 5e-5
+
+Floats = NDArray[np.float32]
+
+
+class Label(IntEnum):
+    """What a pixel shows. FACE is the skin from hairline to chin and from ear to ear, with eyes and lips; the mouth's inside, ears and
+    hair are HEAD, neck and shoulders BODY."""
+
+    BACKGROUND = 0
+    BODY = 1
+    HEAD = 2
+    FACE = 3
+
+
+@dataclass(frozen=True)
+class ClipTruth:
+    """Ground truth of a clip.
+
+    depth: N x S x S metres along the camera's z. label: N x S x S of Label. rotation, translation: N x 3 x 3 and N x 3 (metres), from head
+    to camera coordinates. focal, principal: pixels, (x, y). landmarks: N x L x 3 (pixel x, pixel y, metres). visible: N x L.
+    recipe: what the clip was drawn from.
+    """
+
+    depth: Floats
+    label: NDArray[np.uint8]
+    rotation: Floats
+    translation: Floats
+    focal: tuple[float, float]
+    principal: tuple[float, float]
+    landmarks: Floats
+    visible: NDArray[np.bool_]
+    landmark_names: tuple[str, ...]
+    rate: float
+    recipe: dict[str, Any]
+
+    @property
+    def face(self) -> NDArray[np.bool_]:
+        """N x S x S, True where a pixel shows the face."""
+        return self.label == Label.FACE
+
+    @property
+    def normalised_camera(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Focal length and principal point as fractions of the image (width, height), as `geometry.camera` has them."""
+        height, width = self.depth.shape[1:]
+        (fx, fy), (cx, cy) = self.focal, self.principal
+        return (fx / width, fy / height), ((cx + 0.5) / width, (cy + 0.5) / height)
+
+
+def truth_of(video: Path) -> Path | None:
+    """The JSON that describes a video's ground truth; None for a video without."""
+    path = video.with_suffix(".json")
+    return path if path.is_file() and _described(path) is not None else None
+
+
+def write_truth(video: Path, truth: ClipTruth) -> None:
+    """Writes NAME.npz, then NAME.json, beside the video."""
+    wall = truth.label == Label.BACKGROUND
+    offset = float(truth.depth[~wall].min())
+    codes = np.rint((truth.depth - offset) / STEP) + 1
+    if codes[~wall].max() > np.iinfo(np.uint16).max:
+        raise ValueError("depth range does not fit 16 bits")
+    codes = np.where(wall, 0, codes).astype(np.uint16)
+    arrays = {
+        # Differences along the rows are small numbers, which compress to half the size.
+        "depth": np.diff(codes, axis=2, prepend=np.uint16(0)), "label": truth.label, "rotation": truth.rotation,
+        "translation": truth.translation, "landmarks": truth.landmarks, "visible": truth.visible,
+    }  # fmt: skip
+    background = float(truth.depth[wall].max()) if wall.any() else 0.0
+    with atomic_output(video.with_suffix(".npz"), overwrite=True) as partial, partial.open("wb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # stubs take any keyword for one that older numpy has not
+    note = {
+        "format": FORMAT,
+        "kind": "dagan synthetic head",
+        "video": video.name,
+        "frames": len(codes),
+        "rate": truth.rate,
+        "size": codes.shape[1],
+        "intrinsics": {
+            "fx": truth.focal[0], "fy": truth.focal[1], "cx": truth.principal[0], "cy": truth.principal[1],
+            "unit": "pixels; pixel centres are whole numbers from 0; x to the right, y down, z away from the camera",
+        },
+        "arrays": {
+            "file": video.with_suffix(".npz").name,
+            "depth": {
+                "step": STEP, "offset": offset, "background": background,
+                "meaning": "code = cumulative sum along each row, modulo 65536; metres along z = offset + step (code - 1); code 0 is the "
+                "background, at `background` metres",
+            },
+            "label": {label.name.lower(): int(label) for label in Label},
+            "rotation": "N x 3 x 3; camera point = rotation @ head point + translation",
+            "translation": "N x 3, metres",
+            "landmarks": "N x L x 3: pixel x, pixel y, metres along z; \"right\" and \"left\" are the person's",
+            "visible": "N x L: the landmark is inside the image and nothing hides it",
+        },
+        "landmark_names": truth.landmark_names,
+        "recipe": truth.recipe,
+    }  # fmt: skip
+    with atomic_output(video.with_suffix(".json"), overwrite=True) as partial:
+        partial.write_text(json.dumps(note, indent=1), encoding="utf-8")
+
+
+def read_truth(path: Path) -> ClipTruth:
+    """The ground truth that a JSON describes. Raises InputError when it is of another kind, or its arrays are missing or damaged."""
+    note = _described(path)
+    if note is None:
+        raise InputError(f"{path} describes no synthetic clip: give the .json that `dagan synth` writes beside a video")
+    place = path.with_name(note["arrays"]["file"])
+    try:
+        with np.load(place, allow_pickle=False) as arrays:
+            data = {name: arrays[name] for name in ("depth", "label", "rotation", "translation", "landmarks", "visible")}
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise InputError(f"{place} cannot be read ({type(error).__name__}): write the clip again with `dagan synth`") from None
+    scale = note["arrays"]["depth"]
+    codes = np.cumsum(data["depth"], axis=2, dtype=np.uint16)
+    depth = np.where(codes == 0, scale["background"], scale["offset"] + scale["step"] * (codes.astype(np.float32) - 1)).astype(np.float32)
+    k = note["intrinsics"]
+    return ClipTruth(
+        depth, data["label"], data["rotation"], data["translation"], (k["fx"], k["fy"]), (k["cx"], k["cy"]),
+        data["landmarks"], data["visible"], tuple(note["landmark_names"]), note["rate"], note["recipe"],
+    )  # fmt: skip
+
+
+def recipe_of(path: Path) -> dict[str, Any] | None:
+    """What the clip described at `path` was drawn from; None where there is no such clip."""
+    note = _described(path) if path.is_file() else None
+    return None if note is None else dict(note["recipe"])
+
+
+def _described(path: Path) -> dict[str, Any] | None:
+    try:
+        note = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return note if isinstance(note, dict) and note.get("kind") == "dagan synthetic head" and note.get("format") == FORMAT else None

@@ -1,0 +1,120 @@
+"""A model behind plain arrays: pictures in, keypoints, disparity maps or pictures out, one batch at a time.
+
+Everything that animates or measures depth goes through a `Engine`; this is the one that computes with PyTorch.
+
+Legend: N pictures, S side of the model's images, K keypoints. Pictures are uint8 S x S x 3 RGB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dagan.device import choose_batch_size, choose_workers
+from dagan.engine.base import EncodedSource, Engine, check_batch_size, to_bytes, to_images
+from dagan.engine.cpu.fast import prepare
+from dagan.engine.cpu.quantised import Int8Pyramid
+from dagan.engine.cuda_graphs import Replayed
+from dagan.models.dagan import DaGAN
+from dagan.models.keypoints import Keypoints, on_landmarks
+from dagan.motion.openings import FaceKeypoints
+from dagan.weights.files import weights_digest
+
+_PRECISION_NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16", torch.int8: "int8"}
+
+
+class TorchEngine(Engine):
+    """Runs `model` on its own device, in its own precision.
+
+    batch_size and workers are chosen for the device and the model's widest maps where they are not given. The content of an
+    `EncodedSource` is a function that draws: (value, jacobian) on the device to N x S x S x 3 uint8 there.
+    Raises InputError for a batch size below 1.
+    """
+
+    def __init__(self, model: DaGAN, batch_size: int | None = None) -> None:
+        check_batch_size(batch_size)
+        self._original = model  # its keypoint detector tells motion files apart, folded or not
+        self._model = prepare(model)
+        self._device = next(model.parameters()).device
+        self.name = model.config.name
+        self.size = model.config.image_size
+        self.keypoint_count = model.config.keypoints.count
+        self.face = FaceKeypoints(model.config.keypoints.landmarks, model.config.keypoints.gains)
+        self.has_depth = model.config.use_depth
+        self.depth_range = (model.config.depth.min_depth, model.config.depth.max_depth)
+        self.batch_size = batch_size or choose_batch_size(self._device, _widest_map(model))
+        self.workers = choose_workers(self._device)
+        self.device = str(self._device)
+        self.precision = _PRECISION_NAMES.get(model.compute_dtype, str(model.compute_dtype))
+        self._find = self._replayed(self._find_keypoints)
+
+    @cached_property
+    def detector_digest(self) -> str:
+        """See Engine."""
+        return weights_digest(self._original.keypoint_detector, self._original.depth_network)
+
+    def encode(self, picture: np.ndarray, places: np.ndarray | None = None) -> EncodedSource:
+        """See Engine."""
+        source = self._model.encode_source(to_images(self._to_device([picture])))
+        if places is not None:
+            source = replace(source, keypoints=on_landmarks(source.keypoints, torch.from_numpy(places)[None].to(self._device)))
+        decoder = self._model.generator.decoder
+        if isinstance(decoder, Int8Pyramid):  # widened by each source: those encoded before stay within
+            with decoder.watching():
+                self._model.drive(source, source.keypoints)
+
+        def draw(value: Tensor, jacobian: Tensor) -> tuple[Tensor]:
+            return (to_bytes(self._model.drive(source, Keypoints(value, jacobian)).image),)
+
+        return EncodedSource(_to_cpu(source.keypoints.value, source.keypoints.jacobian), self._replayed(draw))
+
+    def keypoints(self, pictures: Sequence[np.ndarray]) -> Keypoints:
+        """See Engine."""
+        return _to_cpu(*self._find(self._to_device(pictures)))
+
+    def render(self, source: EncodedSource, keypoints: Keypoints) -> np.ndarray:
+        """See Engine."""
+        (pictures,) = source.content(keypoints.value.to(self._device), keypoints.jacobian.to(self._device))
+        return _to_host(pictures).numpy()
+
+    def disparity(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
+        """See Engine."""
+        return self._model.depth(to_images(self._to_device(pictures)))[:, 0].float().cpu().numpy()
+
+    def _find_keypoints(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        found = self._model.keypoints(to_images(batch))
+        return found.value, found.jacobian
+
+    def _to_device(self, pictures: Sequence[np.ndarray]) -> Tensor:
+        batch = self.stacked(pictures)
+        if self._device.type == "cuda":
+            batch = batch.pin_memory()  # copied without the processor's help
+        return batch.to(self._device, non_blocking=True)
+
+    def _replayed(self, function: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tuple[Tensor, ...]]:
+        return Replayed(function) if self._device.type == "cuda" else function
+
+
+def _to_cpu(value: Tensor, jacobian: Tensor) -> Keypoints:
+    return Keypoints(value.float().cpu(), jacobian.float().cpu())
+
+
+def _to_host(pictures: Tensor) -> Tensor:
+    if pictures.device.type != "cuda":
+        return pictures.cpu()
+    pinned = torch.empty(pictures.shape, dtype=pictures.dtype, pin_memory=True).copy_(pictures, non_blocking=True)
+    torch.cuda.current_stream(pictures.device).synchronize()
+    return pinned
+
+
+def _widest_map(model: DaGAN) -> int:
+    """Bytes of the generator's largest map for one picture."""
+    config = model.config.generator
+    scale = 1 if config.decoder == "pyramid" else 0  # the pyramid's finest convolutions work at half size
+    width = min(config.max_width, config.width * 2**scale)
+    return width * (model.config.image_size >> scale) ** 2 * model.compute_dtype.itemsize

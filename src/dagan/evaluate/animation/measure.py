@@ -1,0 +1,163 @@
+"""One pair measured: its driving frames once, and every method's answers beside them. Memory holds a few frames, whatever the length.
+
+Legend: S side of the pictures measured. Pictures are uint8 H x W x 3.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dagan.errors import InputError
+from dagan.evaluate import metrics
+from dagan.evaluate.animation.methods import Job, Method, Renderer
+from dagan.evaluate.animation.pairs import Image, Pair, Plan, count_frames, evenly, make_plan, numbered, read_source
+from dagan.evaluate.animation.rulers import Rulers, Settings, Tally
+from dagan.evaluate.faces import Seen
+from dagan.evaluate.records import PairScores
+from dagan.media.framing import to_square
+from dagan.motion.reference import pose_distance
+from dagan.stream import batched
+
+TILE = 128
+BATCH = 8
+_CANDIDATES = 60  # measured frames among which the reference frame is looked for
+_NOTHING = 127  # grey of tiles without a picture
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What came of one method on one pair. strip: JPEG file of the shown frames; features: N x D of results and of their driving
+    frames, for distances between sets; notices: what a user should know beside the scores' problem."""
+
+    scores: PairScores
+    strip: bytes | None = None
+    features: tuple[np.ndarray, np.ndarray] | None = None
+    notices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class MeasuredPair:
+    """strips: JPEG files of "source" and "driving"; empty when the pair could not be read."""
+
+    methods: Mapping[str, Measured]
+    strips: Mapping[str, bytes]
+
+
+def measure_pair(pair: Pair, methods: Mapping[str, Method], rulers: Rulers, settings: Settings) -> MeasuredPair:
+    """Every method on a pair. A pair, or a method's result, that cannot be read becomes a problem in the scores, not an error."""
+    try:
+        plan = make_plan(count_frames(pair.driving.path), settings.every, pair.frame if pair.same else None)
+        source = read_source(pair.source, pair.frame)
+        reference = _reference(pair, plan, source, rulers, settings)
+    except InputError as error:
+        return MeasuredPair({name: Measured(_unmeasured(pair, name, str(error))) for name in methods}, {})
+    job = Job(pair, plan, source, reference, settings.size, settings.adapt_scale)
+    found: dict[str, Measured] = {}
+    renderers: dict[str, Renderer] = {}
+    for name, method in methods.items():
+        try:
+            renderers[name] = method.begin(job)
+        except InputError as error:
+            found[name] = Measured(_unmeasured(pair, name, str(error)))
+    square = to_square(source, settings.size)
+    face = rulers.watcher.see(square)
+    tallies = {name: Tally(rulers, settings, face) for name in renderers}
+    failed: dict[str, str] = {}
+    driving = _watch(job, renderers, tallies, failed, rulers)
+    for name, tally in tallies.items():
+        problem = failed.get(name) or renderers[name].problem
+        features = (np.concatenate(tally.features), np.concatenate(tally.truths)) if tally.features else None
+        scores = tally.finish(
+            pair=pair.name, source=pair.source.name, driving=pair.driving.name, method=name, source_frame=pair.frame, problem=problem
+        )
+        strip = _strip([tally.shown.get(i) for i in plan.shown]) if scores.frames else None
+        found[name] = Measured(scores, strip, features, tuple(renderers[name].notices))
+    tile = _tile(square)
+    strips = {"source": _strip([tile] * len(plan.shown)), "driving": _strip([driving.get(i) for i in plan.shown])}
+    return MeasuredPair({name: found[name] for name in methods}, strips)
+
+
+def _watch(
+    job: Job, renderers: Mapping[str, Renderer], tallies: Mapping[str, Tally], failed: dict[str, str], rulers: Rulers
+) -> dict[int, Image]:
+    """One pass over the driving frames; returns the tiles of those that are shown. failed: hears of results that break off."""
+    plan, size = job.plan, job.size
+    measured, followed, shown = set(plan.measured), set(plan.followed), set(plan.shown)
+    tiles: dict[int, Image] = {}
+    before: dict[str, tuple[int, Image]] = {}
+    last: tuple[int, Image] | None = None
+    for batch in batched(numbered(job.pair.driving.path, plan.needed), BATCH):
+        numbers = [number for number, _ in batch]
+        squares = [to_square(image, size) for _, image in batch]
+        faces = [rulers.watcher.see(s) if n in measured else None for n, s in zip(numbers, squares, strict=True)]
+        steps: dict[int, metrics.Step] = {}
+        for number, square in zip(numbers, squares, strict=True):
+            if last is not None and last[0] == number - 1 and last[0] in followed:
+                steps[number] = metrics.step(last[1], square)
+            last = (number, square)
+        tiles |= {n: _tile(s) for n, s in zip(numbers, squares, strict=True) if n in shown}
+        for name, renderer in renderers.items():
+            if name in failed:
+                continue
+            try:
+                results = renderer.render(numbers, [image for _, image in batch])
+            except InputError as error:
+                failed[name] = str(error)
+                continue
+            tally = tallies[name]
+            kept = [(n, r, s, f) for n, r, s, f in zip(numbers, results, squares, faces, strict=True) if r is not None and n in measured]
+            if kept:
+                tally.add(*(list(column) for column in zip(*kept, strict=True)))
+            tally.shown |= {n: _tile(r) for n, r, _, _ in kept if n in shown}
+            for number, result in zip(numbers, results, strict=True):
+                latest = before.get(name)
+                if result is not None and latest is not None and latest[0] == number - 1 and number in steps:
+                    tally.follow(latest[1], result, steps[number])
+                if result is not None:
+                    before[name] = (number, result)
+    return tiles
+
+
+def _reference(pair: Pair, plan: Plan, source: Image, rulers: Rulers, settings: Settings) -> Image | None:
+    """The driving frame taken as the source's pose; None for absolute motion, and for a clip driven by itself."""
+    if not settings.relative or settings.protocol == "reconstruction":
+        return None
+    wanted: Seen | None = None
+    if settings.reference == "auto":
+        wanted = rulers.watcher.see(to_square(source, settings.size))
+    numbers = evenly(plan.measured, _CANDIDATES) if wanted is not None else (0,)
+    nearest: tuple[float, Image] | None = None
+    for _, image in numbered(pair.driving.path, numbers):
+        seen = rulers.watcher.see(to_square(image, settings.size)) if wanted is not None else None
+        distance = pose_distance(wanted.pose, seen.pose) if wanted is not None and seen is not None else float("inf")
+        if nearest is None or distance < nearest[0]:
+            nearest = (distance, image)
+    if nearest is None:
+        raise InputError(f"{pair.driving.path}: no frame could be read: give another file")
+    return nearest[1]
+
+
+def _unmeasured(pair: Pair, method: str, problem: str) -> PairScores:
+    return PairScores(
+        pair=pair.name, source=pair.source.name, driving=pair.driving.name, method=method, source_frame=pair.frame, problem=problem
+    )
+
+
+def _tile(picture: Image) -> Image:
+    from PIL import Image as Pillow
+
+    return np.asarray(Pillow.fromarray(picture).resize((TILE, TILE), Pillow.Resampling.BOX))
+
+
+def _strip(tiles: Sequence[Image | None]) -> bytes:
+    """A JPEG file of tiles, left to right; grey where there is none."""
+    from PIL import Image as Pillow
+
+    blank = np.full((TILE, TILE, 3), _NOTHING, np.uint8)
+    file = io.BytesIO()
+    Pillow.fromarray(np.concatenate([blank if tile is None else tile for tile in tiles], 1)).save(file, "JPEG", quality=88)
+    return file.getvalue()

@@ -1,0 +1,295 @@
+"""What is measured: models, folders of results that any program made, and the baseline that copies the source.
+
+A method's specification is small and can be sent to another process; opened there, it answers driving frames with pictures.
+Legend: S side of the pictures that are measured. Pictures are uint8 H x W x 3.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+from dagan.data.clips import Clip, find_clips
+from dagan.engine.base import Engine
+from dagan.engine.torch import TorchEngine
+from dagan.errors import InputError
+from dagan.evaluate.animation.pairs import Image, Pair, Plan, count_frames, numbered
+from dagan.evaluate.records import COPY
+from dagan.media.framing import to_square
+from dagan.media.landmarks import Face, FaceLandmarker
+from dagan.models.keypoints import Keypoints
+from dagan.motion.transfer import transfer
+from dagan.weights.files import find, load
+
+
+@dataclass(frozen=True)
+class Job:
+    """One pair to answer. source: its picture; reference: the driving frame taken as the source's pose, None for absolute motion."""
+
+    pair: Pair
+    plan: Plan
+    source: Image
+    reference: Image | None
+    size: int
+    adapt_scale: bool = True
+
+
+class Renderer(Protocol):
+    """Answers a job's driving frames, which come in order. problem: what keeps it from answering all of them; notices: what else a
+    user should know."""
+
+    problem: str | None
+    notices: list[str]
+
+    def render(self, numbers: Sequence[int], driving: Sequence[Image]) -> list[Image | None]:
+        """For each frame an S x S result; None where there is none."""
+
+
+class Method(Protocol):
+    """A method ready to work. Raises InputError from `begin` when a pair cannot be answered at all."""
+
+    def begin(self, job: Job) -> Renderer: ...
+
+
+class Spec(Protocol):
+    """name: in the report. facts: what a reader needs to repeat the run."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def facts(self) -> dict[str, str]: ...
+
+    def stamp(self, pair: Pair) -> str:
+        """Tells apart what could give other results on a pair."""
+
+    def open(self) -> Method:
+        """Loads what is needed."""
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A model, by what `dagan.load` takes. keypoints: what drives, see `Animator`."""
+
+    name: str
+    model: str
+    device: str = "auto"
+    precision: str = "auto"
+    keypoints: str = "auto"
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of its file."""
+        file = find(self.model)
+        if not file.is_file():
+            raise InputError(f"model file {file} does not exist: give a bundled model's name, a model file, or a hub id owner/repository")
+        with file.open("rb") as content:
+            return hashlib.file_digest(content, "sha256").hexdigest()
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """Digest, device, precision and what drives."""
+        return {
+            f"{self.name}: weights": f"{Path(self.model).name}, SHA-256 {self.digest}",
+            f"{self.name}: device": f"{self.device}, precision {self.precision}",
+            f"{self.name}: keypoints": self.keypoints,
+        }
+
+    def stamp(self, pair: Pair) -> str:
+        """See Spec."""
+        return f"{self.digest} {self.device} {self.precision} {self.keypoints}"
+
+    def open(self) -> ModelMethod:
+        """See Spec. Raises InputError as `load` does."""
+        return ModelMethod(TorchEngine(load(self.model, self.device, self.precision)), self.keypoints)
+
+
+class ModelMethod:
+    """Animates with a model, as `dagan animate --no-crop` does."""
+
+    def __init__(self, engine: Engine, keypoints: str = "auto") -> None:
+        self.engine = engine
+        self.landmarker = FaceLandmarker() if engine.face.explicit(keypoints, engine.name) else None
+
+    def begin(self, job: Job) -> Renderer:
+        """Encodes the source."""
+        return _ModelRenderer(self.engine, job, self.landmarker)
+
+
+class _ModelRenderer:
+    problem: str | None = None
+
+    def __init__(self, engine: Engine, job: Job, landmarker: FaceLandmarker | None) -> None:
+        self.engine, self.job, self.landmarker = engine, job, landmarker
+        self.notices: list[str] = []
+        if engine.size != job.size:
+            self.notices.append(f"results of {engine.size} x {engine.size} pixels are resized to {job.size} x {job.size}")
+        picture = to_square(job.source, engine.size)
+        face = self._face(picture)
+        self.landmarker = self.landmarker if face is not None else None  # as in `Animator`: of a source without a face none drive
+        self.source = engine.encode(picture, engine.face.places(face, engine.size) if self.landmarker is not None else None)
+        self.reference = None if job.reference is None else self._keypoints([to_square(job.reference, engine.size)])
+
+    def render(self, numbers: Sequence[int], driving: Sequence[Image]) -> list[Image | None]:
+        pictures: list[Image | None] = []
+        for start in range(0, len(driving), self.engine.batch_size):
+            batch = driving[start : start + self.engine.batch_size]
+            keypoints = self._keypoints([to_square(image, self.engine.size) for image in batch])
+            keypoints = transfer(
+                self.source.keypoints, keypoints, self.reference or keypoints, self.reference is not None, self.job.adapt_scale,
+                limit_motion=False, face=self.engine.face,
+            )  # fmt: skip
+            pictures += [to_square(image, self.job.size) for image in self.engine.render(self.source, keypoints)]
+        return pictures
+
+    def _keypoints(self, squares: list[Image]) -> Keypoints:
+        found = self.engine.keypoints(squares)
+        if self.landmarker is None:
+            return found
+        return self.engine.face.put(found, [self.engine.face.places(self._face(square), self.engine.size) for square in squares])
+
+    def _face(self, square: Image) -> Face | None:
+        return None if self.landmarker is None else next(iter(self.landmarker.detect(square, thorough=False)), None)
+
+
+@dataclass(frozen=True)
+class CopySpec:
+    """The baseline that answers every frame with the source."""
+
+    name: str = COPY
+    facts: dict[str, str] = field(default_factory=dict)
+
+    def stamp(self, pair: Pair) -> str:
+        """See Spec."""
+        return ""
+
+    def open(self) -> CopyMethod:
+        """See Spec."""
+        return CopyMethod()
+
+
+class CopyMethod:
+    """See CopySpec."""
+
+    def begin(self, job: Job) -> Renderer:
+        """Cuts the source to the measured square."""
+        return _CopyRenderer(job)
+
+
+class _CopyRenderer:
+    problem: str | None = None
+
+    def __init__(self, job: Job) -> None:
+        self.notices: list[str] = []
+        self.picture = to_square(job.source, job.size)
+
+    def render(self, numbers: Sequence[int], driving: Sequence[Image]) -> list[Image | None]:
+        return [self.picture] * len(numbers)
+
+
+@dataclass(frozen=True)
+class ResultsSpec:
+    """Videos or image folders below `folder`, named like the pair ("SOURCE--DRIVING", also with one "-" or "_") or like the driving
+    clip, without suffixes; frame by frame beside the driving clip. Raises InputError when the folder holds none."""
+
+    name: str
+    folder: Path
+
+    def __post_init__(self) -> None:
+        _ = self.files
+
+    @cached_property
+    def files(self) -> dict[str, Path]:
+        """Name without suffix -> file, by path below the folder and by file name."""
+        found: dict[str, Path] = {}
+        for clip in find_clips(self.folder):
+            name = _bare(clip)
+            found.setdefault(Path(name).name, clip.path)
+            found[name] = clip.path
+        return found
+
+    def find(self, pair: Pair) -> Path | None:
+        """The pair's result."""
+        source, driving = _bare(pair.source), _bare(pair.driving)
+        for s, d in ((source, driving), (Path(source).name, Path(driving).name)):
+            framed = [f"{s}@{pair.frame}"] if pair.frame else []
+            names = [f"{a}{joint}{d}" for a in (*framed, s) for joint in ("--", "-", "_")]
+            for name in (*names, d):
+                if name in self.files:
+                    return self.files[name]
+        return None
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """The folder's name."""
+        return {f"{self.name}: results": f"folder {self.folder.resolve().name}"}
+
+    def stamp(self, pair: Pair) -> str:
+        """See Spec."""
+        file = self.find(pair)
+        return "" if file is None else stamp_of(file)
+
+    def open(self) -> ResultsMethod:
+        """See Spec."""
+        return ResultsMethod(self)
+
+
+class ResultsMethod:
+    """See ResultsSpec."""
+
+    def __init__(self, spec: ResultsSpec) -> None:
+        self.spec = spec
+
+    def begin(self, job: Job) -> Renderer:
+        """Finds the pair's result."""
+        file = self.spec.find(job.pair)
+        if file is None:
+            driving = Path(_bare(job.pair.driving)).name
+            wanted = driving if job.pair.same else f"{Path(_bare(job.pair.source)).name}--{driving}"
+            raise InputError(f"no result: {self.spec.folder} holds no video or image folder named {wanted!r}")
+        return _ResultsRenderer(file, job)
+
+
+class _ResultsRenderer:
+    def __init__(self, file: Path, job: Job) -> None:
+        self.size = job.size
+        self.notices: list[str] = []
+        self.problem: str | None = None
+        length = count_frames(file)
+        if length != job.plan.length:
+            compared = f"result {file.name} has {length} frames, its driving clip {job.plan.length}"
+            self.problem = f"{compared}: {'only these were' if length < job.plan.length else 'the frames beyond were not'} measured"
+        self._frames: Iterator[tuple[int, Image]] = numbered(file, job.plan.needed)
+        self._ahead = next(self._frames, None)
+
+    def render(self, numbers: Sequence[int], driving: Sequence[Image]) -> list[Image | None]:
+        pictures: list[Image | None] = []
+        for number in numbers:
+            picture = None
+            if self._ahead is not None and self._ahead[0] == number:
+                picture = self._fit(self._ahead[1])
+                self._ahead = next(self._frames, None)
+            pictures.append(picture)
+        return pictures
+
+    def _fit(self, image: Image) -> Image:
+        height, width = image.shape[:2]
+        if (height, width) != (self.size, self.size) and not self.notices:
+            cut = "" if height == width else "the middle of "
+            self.notices.append(f"{cut}results of {width} x {height} pixels are resized to {self.size} x {self.size}")
+        return to_square(image, self.size)
+
+
+def stamp_of(path: Path) -> str:
+    """Size and time of change of a file, or of all files of a folder of images."""
+    files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
+    return " ".join(f"{p.name} {p.stat().st_size} {p.stat().st_mtime_ns}" for p in files)
+
+
+def _bare(clip: Clip) -> str:
+    """The clip's name without a video's suffix."""
+    return clip.name if clip.path.is_dir() else Path(clip.name).with_suffix("").as_posix()

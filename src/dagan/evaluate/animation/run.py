@@ -1,0 +1,349 @@
+"""What was measured before, kept in the run's folder: one entry for each method on each pair.
+
+An entry's name is a digest of everything that its figures depend on, so a changed clip, model, result, tool, setting or version finds
+nothing and is measured anew, and entries of other settings can stay. Entries appear whole or not at all: a run that is stopped,
+however rudely, goes on where it was. Strips lie in the same way beside them, in a folder of their own.
+
+An evaluation run: every method on every pair, in parallel, taking up what a former run in the same folder has measured.
+
+Figures do not depend on the number of workers, nor on what was taken up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import threading
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+
+from dagan.errors import InputError
+from dagan.evaluate.animation.distances import Features, Moments, frechet_distance
+from dagan.evaluate.animation.measure import Measured, MeasuredPair, measure_pair
+from dagan.evaluate.animation.methods import Method, Spec, stamp_of
+from dagan.evaluate.animation.pairs import Pair
+from dagan.evaluate.animation.rulers import RulerFiles, Rulers, Settings, catalogue
+from dagan.evaluate.faces import expression_totals
+from dagan.evaluate.records import Evaluation, PairScores, finite, scores_from
+from dagan.media.output import atomic_output
+
+FORMAT = 2  # to be raised whenever a metric's way to measure changes
+_PACKAGES = ("dagan", "torch", "numpy", "scipy", "scikit-image", "torchmetrics", "ai-edge-litert", "onnxruntime", "av")
+PICTURES = "pictures"
+CACHE = "cache"
+
+
+class Cache:
+    """Entries below `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def load(self, key: str, with_features: bool) -> Measured | None:
+        """The entry of a key with its strip; None when it is missing, damaged or incomplete."""
+        try:
+            entry = json.loads(self._scores(key).read_text(encoding="utf-8"))
+            scores = scores_from(entry["scores"])
+            strip = self.strip(key).read_bytes() if scores.frames else None
+            features = None
+            if with_features and scores.frames:
+                with np.load(self._features(key), allow_pickle=False) as arrays:
+                    features = (arrays["results"], arrays["driving"])
+            return Measured(scores, strip, features, tuple(entry["notices"]))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile):
+            return None
+
+    def save(self, key: str, measured: Measured) -> None:
+        """Writes an entry, its scores last: they make it count."""
+        if measured.features is not None:
+            with atomic_output(self._features(key), overwrite=True) as partial, partial.open("wb") as file:
+                np.savez(file, results=measured.features[0], driving=measured.features[1])
+        if measured.strip is not None:
+            self.save_strip(key, measured.strip)
+        with atomic_output(self._scores(key), overwrite=True) as partial:
+            entry = {"scores": finite(asdict(measured.scores)), "notices": measured.notices}
+            partial.write_text(json.dumps(entry, allow_nan=False), encoding="utf-8")
+
+    def strip(self, key: str) -> Path:
+        """Where the strip of a key lies."""
+        return self.folder / PICTURES / f"{key}.jpg"
+
+    def save_strip(self, key: str, strip: bytes) -> None:
+        """Writes a strip."""
+        with atomic_output(self.strip(key), overwrite=True) as partial:
+            partial.write_bytes(strip)
+
+    def _scores(self, key: str) -> Path:
+        return self.folder / CACHE / f"{key}.json"
+
+    def _features(self, key: str) -> Path:
+        return self.folder / CACHE / f"{key}.npz"
+
+
+def key_of(parts: Mapping[str, object]) -> str:
+    """32 hexadecimal digits: the same for the same parts."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+def versions() -> dict[str, str]:
+    """Package -> version of what figures depend on."""
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "none"
+    return found
+
+
+Progress = Callable[[int, int], None]
+
+
+def evaluate(
+    pairs: Sequence[Pair], methods: Sequence[Spec], files: RulerFiles, settings: Settings, *, folder: Path | None = None,
+    workers: int = 1, progress: Progress = lambda done, total: None, warn: Callable[[str], None] = lambda message: None,
+) -> Evaluation:  # fmt: skip
+    """Measures `methods` on `pairs`.
+
+    folder: keeps what was measured (`cache`) and strips (`pictures`); None keeps nothing and takes no pictures. workers: processes,
+    each with its own copy of models and tools. progress(done, total) hears of pairs, warn of results that had to be adapted.
+    Raises InputError for settings that do not fit, for files that are missing, and when not a single pair could be measured.
+    """
+    _check(pairs, methods, settings, workers)
+    run = _Run(pairs, methods, files, settings, Cache(folder) if folder is not None else None, warn)
+    waiting = [(pair, missing) for pair in pairs if (missing := run.take_up(pair))]
+    done = len(pairs) - len(waiting)
+    progress(done, len(pairs))
+    for pair, measured in _measure(waiting, methods, files, settings, workers):
+        run.keep(pair, measured)
+        done += 1
+        progress(done, len(pairs))
+    return run.evaluation()
+
+
+@dataclass
+class _Run:
+    """What is known so far."""
+
+    pairs: Sequence[Pair]
+    methods: Sequence[Spec]
+    files: RulerFiles
+    settings: Settings
+    cache: Cache | None
+    warn: Callable[[str], None]
+    scores: dict[tuple[str, str], PairScores] = field(default_factory=dict)
+    features: dict[tuple[str, str], tuple[Features, Features]] = field(default_factory=dict)
+    notices: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.common = {
+            "format": FORMAT, "versions": versions(), "settings": asdict(self.settings), "tools": self.files.digests(),
+        }  # fmt: skip
+
+    def take_up(self, pair: Pair) -> list[str]:
+        """Takes what the cache has of a pair; names the methods that are to be measured."""
+        if self.cache is None:
+            return [spec.name for spec in self.methods]
+        strips = {name: self.cache.strip(self._key(pair, name)) for name in ("source", "driving")}
+        missing = []
+        for spec in self.methods:
+            measured = self.cache.load(self._key(pair, spec.name), self.settings.fid)
+            if measured is None or (measured.scores.frames and not all(strip.is_file() for strip in strips.values())):
+                missing.append(spec.name)
+            else:
+                self._note(pair, spec.name, measured)
+        return missing
+
+    def keep(self, pair: Pair, measured: MeasuredPair) -> None:
+        """Takes in what was measured of a pair, and writes it down."""
+        if self.cache is not None:
+            for name, strip in measured.strips.items():
+                self.cache.save_strip(self._key(pair, name), strip)
+        for name, found in measured.methods.items():
+            # Missing results and unreadable clips are looked for again next time.
+            if self.cache is not None and found.scores.frames:
+                self.cache.save(self._key(pair, name), found)
+            self._note(pair, name, found)
+
+    def evaluation(self) -> Evaluation:
+        """The whole run. Raises InputError when nothing was measured."""
+        scores = [self.scores[pair.name, spec.name] for pair in self.pairs for spec in self.methods]
+        if not any(s.frames for s in scores):
+            raise InputError(f"nothing could be measured; the first of {len(scores)} problems: {scores[0].problem}")
+        for (method, notice), names in sorted(self.notices.items()):
+            self.warn(f"{method}: {notice} ({len(names)} of {len(self.pairs)} pairs)")
+        metrics = catalogue(self.files, self.settings)
+        found = {metric.key for metric in metrics}
+        return Evaluation(
+            protocol=self.settings.protocol, metrics=metrics, methods=tuple(spec.name for spec in self.methods), scores=tuple(scores),
+            settings=self._facts(), totals=self._totals("fid" in found), pictures=self._pictures(),
+        )  # fmt: skip
+
+    def _note(self, pair: Pair, method: str, measured: Measured) -> None:
+        self.scores[pair.name, method] = measured.scores
+        for notice in measured.notices:
+            self.notices.setdefault((method, notice), []).append(pair.name)
+        if measured.features is not None and self.cache is None:  # a cache has them on disk: memory stays flat
+            self.features[pair.name, method] = measured.features
+
+    def _pictures(self) -> dict[str, dict[str, str]]:
+        """In the order of pairs, whichever was ready first: the same run gives the same file."""
+        pictures: dict[str, dict[str, str]] = {}
+        for pair in self.pairs if self.cache is not None else ():
+            measured = [spec.name for spec in self.methods if self.scores[pair.name, spec.name].frames]
+            for name in ("source", "driving", *measured) if measured else ():
+                pictures.setdefault(name, {})[pair.name] = f"{PICTURES}/{self._key(pair, name)}.jpg"
+        return pictures
+
+    def _key(self, pair: Pair, name: str) -> str:
+        """name: of a method, or source or driving."""
+        stamps = {spec.name: spec.stamp(pair) for spec in self.methods if spec.name == name}
+        clips = [stamp_of(pair.source.path), pair.frame, stamp_of(pair.driving.path)]
+        kind = {spec.name: type(spec).__name__ for spec in self.methods if spec.name == name}
+        return key_of({**self.common, "pair": pair.name, "clips": clips, "method": [name, kind, stamps]})
+
+    def _features(self, pair: Pair, method: str) -> tuple[Features, Features] | None:
+        if self.cache is None:
+            return self.features.get((pair.name, method))
+        measured = self.cache.load(self._key(pair, method), True)
+        return measured.features if measured is not None else None
+
+    def _totals(self, fid: bool) -> dict[str, dict[str, float]]:
+        totals: dict[str, dict[str, float]] = {}
+        for spec in self.methods:
+            found = expression_totals(self.scores[pair.name, spec.name] for pair in self.pairs)
+            if fid:
+                found |= self._fid(spec.name)
+            if found:
+                totals[spec.name] = found
+        return totals
+
+    def _fid(self, method: str) -> dict[str, float]:
+        results, truths = Moments(), Moments()
+        for pair in self.pairs:  # in the order of pairs, whoever measured them: sums of floats depend on it
+            features = self._features(pair, method)
+            if features is not None:
+                results.add(features[0])
+                truths.add(features[1])
+        distance = frechet_distance(results, truths)
+        return {} if distance is None else {"fid": distance}
+
+    def _facts(self) -> dict[str, str]:
+        settings = {f.name.replace("_", " "): str(getattr(self.settings, f.name)) for f in fields(self.settings)}
+        if self.settings.protocol == "reconstruction":
+            for name in ("relative", "adapt scale", "reference"):  # of motion between two people
+                settings.pop(name)
+        present = self.files.present()
+        tools = {f"tool {name}": f"{present[name].name}, SHA-256 {digest}" for name, digest in self.files.digests().items()}
+        frames = sum(s.frames != () for s in self.scores.values())
+        facts = {"pairs": str(len(self.pairs)), "pairs times methods measured": f"{frames} of {len(self.scores)}"}
+        models = {name: fact for spec in self.methods for name, fact in spec.facts.items()}
+        return facts | settings | models | tools | {f"version of {name}": number for name, number in versions().items()}
+
+
+def _check(pairs: Sequence[Pair], methods: Sequence[Spec], settings: Settings, workers: int) -> None:
+    if settings.every < 1:
+        raise InputError(f"--every is {settings.every}: must be at least 1")
+    if not 32 <= settings.size <= 4096:
+        raise InputError(f"--size is {settings.size}: must be from 32 to 4096")
+    if workers < 1:
+        raise InputError(f"--workers is {workers}: must be at least 1")
+    names = [spec.name for spec in methods]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice or {"source", "driving"} & set(names):
+        raise InputError(f"methods are named {', '.join(names)}: each needs a name of its own, and none source or driving")
+    if not pairs or not methods:
+        raise InputError("there is nothing to measure: give clips and a method")
+
+
+def _measure(
+    waiting: Sequence[tuple[Pair, list[str]]], methods: Sequence[Spec], files: RulerFiles, settings: Settings, workers: int
+) -> Iterator[tuple[Pair, MeasuredPair]]:
+    """Pairs as they get ready."""
+    if not waiting:
+        return
+    if workers == 1 or len(waiting) == 1:
+        # Opened once the first is needed: a run that is complete loads no model.
+        bench = _Bench(methods, files, settings)
+        for pair, names in waiting:
+            yield pair, bench.measure(pair, names)
+        return
+    # Spawned, not forked: the parent may hold threads of numeric libraries.
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(waiting)), spawn, _start_worker, (tuple(methods), files, settings)) as pool:
+        try:
+            futures = {pool.submit(_work, pair, names): pair for pair, names in waiting}
+            for future in as_completed(futures):
+                yield futures.pop(future), future.result()
+        except BrokenProcessPool:
+            reason = "a worker was ended from outside, perhaps for want of memory"
+            raise InputError(f"{reason}: try fewer --workers (what was measured is kept)") from None
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+class _Bench:
+    """Opened methods and tools."""
+
+    def __init__(self, specs: Iterable[Spec], files: RulerFiles, settings: Settings) -> None:
+        self.rulers, self.settings = Rulers(files, settings), settings
+        self.methods: Mapping[str, Method] = {spec.name: spec.open() for spec in specs}
+
+    def measure(self, pair: Pair, names: Iterable[str]) -> MeasuredPair:
+        """The named methods on a pair."""
+        with _one_thread():
+            return measure_pair(pair, {name: self.methods[name] for name in names}, self.rulers, self.settings)
+
+
+_bench: _Bench | InputError | None = None  # of a worker process
+
+
+def _start_worker(specs: tuple[Spec, ...], files: RulerFiles, settings: Settings) -> None:
+    global _bench
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once and without words: only the parent writes files
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        _bench = _Bench(specs, files, settings)
+    except InputError as error:  # raised here, it would reach the user as a broken pool
+        _bench = error
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed cannot end its workers, and they would wait for its next word forever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+
+def _work(pair: Pair, names: list[str]) -> MeasuredPair:
+    if isinstance(_bench, InputError):
+        raise _bench
+    assert _bench is not None
+    return _bench.measure(pair, names)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """torch on one thread: sums in another order would change last digits, and processes would fight for cores."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

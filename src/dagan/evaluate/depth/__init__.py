@@ -1,0 +1,1 @@
+"""Depth measured, against ground truth or against landmarks."""

@@ -1,0 +1,318 @@
+"""Depth against ground truth, inside a face. Legend: H W image, n pixels of the face. Depth is in metres along the camera's z.
+
+Depth learnt from video is known up to scale, and a network's disparity up to an affine map, so it is aligned before it is measured:
+least squares on inverse depth inside the face, with a slope that may not be negative (a hollow face must not pass for a face).
+
+Depth on clips: against exact ground truth on synthetic heads, against the landmarker's z on real ones.
+
+Legend: N frames, S side, H W image. Figures are means over frames, then over clips: clips weigh alike, whatever their length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import binary_erosion
+from scipy.stats import spearmanr
+
+from dagan.errors import InputError
+from dagan.evaluate.depth.networks import DepthNetworks
+from dagan.evaluate.faces import Landmarker
+from dagan.evaluate.metrics import depth_rank_correlation
+from dagan.media.video import open_video
+
+Floats = NDArray[np.floating]
+Mask = NDArray[np.bool_]
+
+# Surfaces seen at a flatter angle than this have no normals to speak of at a pixel's width.
+STEEPEST = 80.0
+# Percentiles of the face's depth between which its own range lies.
+RANGE = (1, 99)
+# The usual bound of the share of pixels whose depth is right within a factor.
+FACTOR = 1.25
+
+
+@dataclass(frozen=True)
+class Scores:
+    """spearman: rank correlation of disparity with inverse depth, in [-1, 1]. relief: RMSE of the aligned depth over the face's own
+    depth range. normals: mean angle to the true normals, degrees. abs_rel: mean |depth / true - 1|, delta: share of pixels within
+    FACTOR, both after scaling by the median alone. For spearman and delta more is better, for the others less."""
+
+    spearman: float
+    relief: float
+    normals: float
+    abs_rel: float
+    delta: float
+
+
+def score(
+    disparity: Floats, depth: Floats, truth: Floats, face: Mask, focal: tuple[float, float], principal: tuple[float, float]
+) -> Scores:  # fmt: skip
+    """Scores of one frame.
+
+    Args:
+        disparity: H x W, near = large, up to an affine map.
+        depth: H x W, the network's own depth, up to scale.
+        truth: H x W, metres.
+        face: H x W, pixels to measure; at least two.
+        focal, principal: of the true camera, pixels.
+    """
+    aligned = align(disparity, truth, face)
+    seen, true = depth[face], truth[face]
+    ratio = seen / true
+    ratio = ratio / np.median(ratio)
+    # A constant has no ranks: it correlates with nothing.
+    ranked = 0.0 if np.ptp(disparity[face]) == 0 else float(spearmanr(disparity[face], 1 / true).statistic)
+    return Scores(
+        spearman=ranked,
+        relief=relief_error(aligned, truth, face),
+        normals=normal_error(aligned, truth, face, focal, principal),
+        abs_rel=float(np.abs(ratio - 1).mean()),
+        delta=float((np.maximum(ratio, 1 / ratio) < FACTOR).mean()),
+    )
+
+
+def flat_scores(truth: Floats, face: Mask, focal: tuple[float, float], principal: tuple[float, float]) -> Scores:
+    """What a flat disc that faces the camera scores: the figures to beat."""
+    flat = np.ones_like(truth)
+    return score(flat, flat, truth, face, focal, principal)
+
+
+def align(disparity: Floats, truth: Floats, face: Mask) -> Floats:
+    """H x W depth in metres: 1 / (a disparity + b) with a >= 0, fitted to the truth's inverse inside the face."""
+    seen, wanted = disparity[face].astype(np.float64), 1 / truth[face].astype(np.float64)
+    centred = seen - seen.mean()
+    spread = float(np.square(centred).sum())
+    slope = max(0.0, float((centred * wanted).sum()) / spread) if spread > 0 else 0.0
+    inverse = wanted.mean() + slope * (disparity - seen.mean())
+    # Outside the face the fit may cross zero; there it only has to stay finite.
+    return 1 / np.maximum(inverse, 0.1 * wanted.min())
+
+
+def relief_error(depth: Floats, truth: Floats, face: Mask) -> float:
+    """RMSE in the face over the face's own depth range."""
+    low, high = np.percentile(truth[face], RANGE)
+    return float(np.sqrt(np.square(depth[face] - truth[face]).mean()) / (high - low))
+
+
+def normal_error(depth: Floats, truth: Floats, face: Mask, focal: tuple[float, float], principal: tuple[float, float]) -> float:
+    """Mean angle in degrees between the normals of two depth maps, a pixel inside the face's edge and where the surface is not
+    steeper than STEEPEST; nan where no pixel is left."""
+    true, seen = (surface_normals(z, focal, principal) for z in (truth, depth))
+    inside = binary_erosion(face, np.ones((3, 3), bool)) & (-true[..., 2] > np.cos(np.radians(STEEPEST)))
+    cosine = (true[inside] * seen[inside]).sum(-1)
+    return float(np.degrees(np.arccos(np.clip(cosine, -1, 1))).mean()) if inside.any() else float("nan")
+
+
+def surface_normals(depth: Floats, focal: tuple[float, float], principal: tuple[float, float]) -> Floats:
+    """H x W x 3 unit normals towards the camera, from central differences of the back-projected points."""
+    height, width = depth.shape
+    rows, columns = np.mgrid[0:height, 0:width]
+    rays = np.stack([(columns - principal[0]) / focal[0], (rows - principal[1]) / focal[1], np.ones(depth.shape)], -1)
+    points = rays * depth[..., None].astype(np.float64)
+    normal = np.cross(np.gradient(points, axis=0), np.gradient(points, axis=1))
+    return normal / np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-12)
+
+
+def rotation_between(first: Floats, second: Floats) -> Floats:
+    """3 x 3: the turn, in camera coordinates, that carries a head from pose `first` (3 x 3, head to camera) to `second`."""
+    return second @ first.T
+
+
+def angle_between(first: Floats, second: Floats) -> float:
+    """Degrees of the turn between two rotations."""
+    return float(np.degrees(np.arccos(np.clip((np.trace(first.T @ second) - 1) / 2, -1, 1))))
+
+
+Image = NDArray[np.uint8]
+# Faces of fewer pixels are not measured: turned away, or out of the picture.
+SMALLEST_FACE = 50
+BATCH = 8
+NAN = float("nan")
+
+
+class GroundTruth(Protocol):
+    """What is known of a synthetic clip (`data.truth.ClipTruth`): per frame depth in metres, the face's pixels, the head's
+    rotation; focal length and principal point in pixels."""
+
+    @property
+    def depth(self) -> NDArray[np.float32]: ...
+    @property
+    def face(self) -> NDArray[np.bool_]: ...
+    @property
+    def rotation(self) -> NDArray[np.float32]: ...
+    @property
+    def focal(self) -> tuple[float, float]: ...
+    @property
+    def principal(self) -> tuple[float, float]: ...
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One frame for the pictures. truth, face: None on real clips. focal, principal: pixels, true or assumed."""
+
+    image: Image
+    disparity: NDArray[np.float32]
+    depth: NDArray[np.float32]
+    focal: tuple[float, float]
+    principal: tuple[float, float]
+    truth: NDArray[np.float32] | None = None
+    face: NDArray[np.bool_] | None = None
+
+
+@dataclass
+class ClipDepth:
+    """A clip's figures, each with that of its baseline: a flat disc for depth, standing still for the rotation, the untrained camera for
+    the focal length, the truth itself for the landmarker. frames: measured. missing_faces: frames where the landmarker found none."""
+
+    name: str
+    synthetic: bool
+    frames: int = 0
+    missing_faces: int = 0
+    figures: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    shown: list[Shown] = field(default_factory=list)
+
+    def add(self, name: str, value: float, baseline: float = NAN) -> None:
+        """One more frame's figure."""
+        self.figures.setdefault(name, []).append((value, baseline))
+
+    def means(self) -> dict[str, tuple[float, float]]:
+        """Name -> (figure, baseline) over the frames that have it."""
+        means = {}
+        for name, pairs in self.figures.items():
+            known = np.array([pair for pair in pairs if np.isfinite(pair[0])])
+            if len(known):
+                means[name] = (float(known[:, 0].mean()), float(known[:, 1].mean()))
+        return means
+
+
+@dataclass(frozen=True)
+class DepthSummary:
+    """synthetic, real: name -> (figure, baseline; nan where there is none) over the clips of that kind. notes: what was left out,
+    and why."""
+
+    weights: str
+    size: int
+    synthetic: dict[str, tuple[float, float]]
+    real: dict[str, tuple[float, float]]
+    synthetic_clips: int
+    real_clips: int
+    frames: int
+    missing_faces: int
+    notes: tuple[str, ...]
+
+
+def measure_depth(
+    path: Path, networks: DepthNetworks, truth: GroundTruth | None, landmarks: Landmarker | None, *, every: int, gap: int, show: int = 0
+) -> ClipDepth:  # fmt: skip
+    """Measures each `every`-th frame of a clip; motion between frames `gap` apart, from each measured frame on. show: frames kept for
+    pictures. Raises InputError where video and ground truth do not fit."""
+    found = ClipDepth(path.name, truth is not None)
+    indices, images = _frames(path, every, gap if truth is not None and networks.egomotion is not None else 0)
+    if truth is not None and (max(images) >= len(truth.depth) or truth.depth.shape[1:] != images[0].shape[:2]):
+        raise InputError(f"{path} does not fit its ground truth: write the clip again with `dagan synth`")
+    kept = set(np.linspace(0, len(indices) - 1, min(show, len(indices))).astype(int).tolist())
+    for first in range(0, len(indices), BATCH):
+        group = indices[first : first + BATCH]
+        disparities = networks.disparity(np.stack([images[i] for i in group]))
+        for place, (i, disparity) in enumerate(zip(group, disparities, strict=True), first):
+            shown = _shown(images[i], disparity, networks, truth, i)
+            if truth is not None:
+                _against_truth(found, shown)
+            _against_landmarks(found, shown, landmarks)
+            found.frames += 1
+            if place in kept:
+                found.shown.append(shown)
+    if truth is not None and networks.egomotion is not None:
+        _motion(found, networks, truth, images, [(i, i + gap) for i in indices if i + gap in images])
+    return found
+
+
+def summarise_depth(clips: Sequence[ClipDepth], networks: DepthNetworks, notes: Iterable[str]) -> DepthSummary:
+    """Means over clips, synthetic and real ones apart."""
+    kinds = {kind: [clip for clip in clips if clip.synthetic is kind] for kind in (True, False)}
+    return DepthSummary(
+        networks.name, networks.size, _table(kinds[True]), _table(kinds[False]), len(kinds[True]), len(kinds[False]),
+        sum(clip.frames for clip in clips), sum(clip.missing_faces for clip in clips), tuple(notes),
+    )  # fmt: skip
+
+
+def _table(clips: Sequence[ClipDepth]) -> dict[str, tuple[float, float]]:
+    means = [clip.means() for clip in clips]
+    names = list(dict.fromkeys(name for each in means for name in each))
+    table = {}
+    for name in names:
+        figure, baseline = np.mean([each[name] for each in means if name in each], axis=0)
+        table[name] = (float(figure), float(baseline))
+    return table
+
+
+def _frames(path: Path, every: int, gap: int) -> tuple[list[int], dict[int, Image]]:
+    """Indices to measure, and the frames of those and (with a gap) of their partners, cut to a square."""
+    images: dict[int, Image] = {}
+    indices = []
+    with open_video(path) as video:
+        for frame in video:
+            if frame.index % every == 0:
+                indices.append(frame.index)
+            if frame.index % every == 0 or (gap and frame.index >= gap and (frame.index - gap) % every == 0):
+                images[frame.index] = _square(frame.filled)
+    return indices, images
+
+
+def _square(image: Image) -> Image:
+    height, width = image.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return np.ascontiguousarray(image[top : top + side, left : left + side])
+
+
+def _shown(image: Image, disparity: NDArray[np.float32], networks: DepthNetworks, truth: GroundTruth | None, index: int) -> Shown:
+    depth = networks.metric(disparity)
+    if truth is not None:
+        return Shown(image, disparity, depth, truth.focal, truth.principal, truth.depth[index], truth.face[index])
+    # Of a real camera nothing is known: the focal length training starts from.
+    side = image.shape[1]
+    return Shown(image, disparity, depth, (1.5 * side, 1.5 * side), ((side - 1) / 2, (side - 1) / 2))
+
+
+def _against_truth(found: ClipDepth, shown: Shown) -> None:
+    assert shown.truth is not None
+    assert shown.face is not None
+    if shown.face.sum() < SMALLEST_FACE:
+        return
+    ours = score(shown.disparity, shown.depth, shown.truth, shown.face, shown.focal, shown.principal)
+    flat = asdict(flat_scores(shown.truth, shown.face, shown.focal, shown.principal))
+    for name, value in asdict(ours).items():
+        found.add(name, value, flat[name])
+
+
+def _against_landmarks(found: ClipDepth, shown: Shown, landmarks: Landmarker | None) -> None:
+    if landmarks is None:
+        return
+    points = landmarks(shown.image)
+    if points is None:
+        found.missing_faces += 1
+        return
+    # How well the landmarker itself knows depth shows on synthetic heads.
+    own = NAN if shown.truth is None else depth_rank_correlation(1 / shown.truth, points)
+    found.add("landmarker", depth_rank_correlation(shown.disparity, points), own)
+
+
+def _motion(found: ClipDepth, networks: DepthNetworks, truth: GroundTruth, images: dict[int, Image], pairs: list[tuple[int, int]]) -> None:
+    assert networks.egomotion is not None
+    width = truth.depth.shape[2]
+    true_focal = truth.focal[0] / width
+    start = networks.egomotion.config.focal
+    for first in range(0, len(pairs), BATCH):
+        group = pairs[first : first + BATCH]
+        seen = networks.motions(np.stack([images[a] for a, _ in group]), np.stack([images[b] for _, b in group]))
+        for (a, b), motion in zip(group, seen, strict=True):
+            true = rotation_between(truth.rotation[a].astype(np.float64), truth.rotation[b].astype(np.float64))
+            found.add("rotation", angle_between(motion.rotation, true), angle_between(np.eye(3), true))
+            found.add("focal", abs(motion.focal[0] / true_focal - 1), abs(start / true_focal - 1))

@@ -1,0 +1,1 @@
+"""Statistics of an evaluation run, and its pages: HTML, Markdown and plots."""

@@ -1,0 +1,186 @@
+"""Reads frames of clips as square pictures of one size. Legend: N frames, S side; frames are uint8 N x 3 x S x S, RGB.
+
+Everything is decoded by `dagan.media`, as for animation: the same pixels come out. Frames that are not square are cut to their middle
+square.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from dagan.errors import InputError
+from dagan.media.container import first_frame, open_container, video_stream
+from dagan.media.framing import to_square
+from dagan.media.images import image_files, read_image
+from dagan.media.kinds import Clip, is_picture
+from dagan.media.screen import Screen, deinterlaced
+from dagan.media.video import Frame, open_video
+
+DECODER = 2  # raised when the same files give other pixels than before: frames that were cached are decoded anew
+# Folders of images and stills carry no time: the frame rate of the usual sets.
+IMAGE_RATE = 25.0
+Frames = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What is known of a clip without decoding: frames in all, frames per second, and each frame's presentation time, in
+    the stream's unit, in order (None where the file does not say, or says one twice); keys: which of them decoding may start at."""
+
+    count: int
+    rate: float
+    times: NDArray[np.int64] | None = None
+    keys: NDArray[np.bool_] | None = None
+
+
+def probe(clip: Clip) -> Probe:
+    """Counts frames by reading packets only. Raises InputError for a file that is no video."""
+    if clip.still:
+        return Probe(1, IMAGE_RATE)
+    if clip.path.is_dir():
+        return Probe(len(image_files(clip.path)), IMAGE_RATE)
+    if is_picture(clip.path):
+        with open_video(clip.path) as animation:
+            return Probe(animation.frame_count, float(animation.rate))
+    with open_container(clip.path) as container:
+        stream = _stream(container, clip.path)
+        try:
+            packets = [(p.pts, p.is_keyframe, p.dts) for p in container.demux(stream) if p.size and not p.is_discard]
+        except av.FFmpegError as error:
+            raise InputError(f"{clip.path} is damaged ({error}): remove it from the data folder, or replace it") from None
+        rate = float(stream.average_rate or IMAGE_RATE)
+    if not packets:
+        raise InputError(f"{clip.path} holds no frames: remove it from the data folder, or replace it")
+    known = sorted((time, key) for time, key, _ in packets if time is not None)
+    if len(known) < len(packets) or _starts_again([time for _, _, time in packets if time is not None], float(stream.time_base)):
+        return Probe(len(packets), rate)
+    times, keys = zip(*known, strict=True)
+    if len(set(times)) < len(times):
+        return Probe(len(packets), rate)
+    return Probe(len(times), rate, np.asarray(times, np.int64), np.asarray(keys, bool))
+
+
+def _starts_again(times: list[int], unit: float) -> bool:
+    """Whether the clock of a joined recording jumps back, by more than the delay with which some encoders start."""
+    return any((earlier - later) * unit > 0.4 for earlier, later in pairwise(times))
+
+
+def read_clip(clip: Clip, size: int) -> Frames:
+    """Every frame of a clip. Raises InputError for files that cannot be decoded."""
+    frames = list(_images(clip, size) if clip.still or clip.path.is_dir() else _video(clip.path, size))
+    if not frames:
+        raise InputError(f"{clip.path} holds no frames: remove it from the data folder, or replace it")
+    return np.stack(frames)
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A video file that is kept open. interlaced: its frames depend on their neighbours."""
+
+    container: Any
+    stream: Any
+    screen: Screen
+    interlaced: bool
+
+
+class RandomReader:
+    """Decodes single frames of many clips, keeping the `limit` last used files open. For one thread."""
+
+    def __init__(self, size: int, limit: int = 32) -> None:
+        self.size, self.limit = size, limit
+        self._open: OrderedDict[Path, _Opened] = OrderedDict()
+
+    def read(self, clip: Clip, known: Probe, indices: list[int]) -> Frames:
+        """The frames of these indices, n x 3 x S x S, in the order asked for."""
+        if clip.still:
+            return np.stack([_image(clip.path, self.size)] * len(indices))
+        if clip.path.is_dir():
+            images = image_files(clip.path)
+            return np.stack([_image(images[i], self.size) for i in indices])
+        if known.times is None or known.keys is None or not known.keys.any():  # nothing to seek by
+            return np.stack(list(_video(clip.path, self.size)))[indices]
+        try:
+            found = self._decode(clip.path, known.times, known.keys, sorted(set(indices)))
+        except av.FFmpegError as error:
+            raise InputError(f"{clip.path} is damaged ({error}): remove it from the data folder, or replace it") from None
+        return np.stack([found[i] for i in indices])
+
+    def _decode(self, path: Path, times: NDArray[np.int64], keys: NDArray[np.bool_], wanted: list[int]) -> dict[int, Frames]:
+        opened = self._opened(path)
+        found: dict[int, Frames] = {}
+        starts = np.flatnonzero(keys)
+        groups: dict[int, list[int]] = {}
+        for i in wanted:
+            groups.setdefault(int(np.searchsorted(starts, i, side="right")), []).append(i)
+        for group in groups.values():
+            first = max(0, group[0] - 1) if opened.interlaced else group[0]
+            opened.container.seek(int(times[first]), stream=opened.stream, backward=True)
+            last = int(times[group[-1]])
+            for frame, pts in deinterlaced((frame, frame.pts) for frame in opened.container.decode(opened.stream)):
+                # Frames between the key frame and the wanted one only serve the decoder: they are not converted.
+                i = int(np.searchsorted(times, pts))
+                if i in group:
+                    image, place = opened.screen.picture(frame, opened.stream)
+                    found[i] = _square(Frame(image, Fraction(0), i, Fraction(0), place).filled, self.size)
+                if pts >= last:
+                    break
+        missing = [i for i in wanted if i not in found]
+        if missing:  # broadcast streams have no index, and a jump in them may land too late
+            found |= {i: picture for i, picture in enumerate(_video(path, self.size)) if i in missing}
+            missing = [i for i in wanted if i not in found]
+        if missing:
+            raise InputError(f"{path}: frame {missing[0]} cannot be decoded: remove the file from the data folder, or replace it")
+        return found
+
+    def _opened(self, path: Path) -> _Opened:
+        if path in self._open:
+            self._open.move_to_end(path)
+        else:
+            container = open_container(path)
+            stream = _stream(container, path)
+            first = first_frame(container, stream, path)
+            self._open[path] = _Opened(container, stream, Screen(first, stream, container), first.interlaced_frame)
+            if len(self._open) > self.limit:
+                self._open.popitem(last=False)[1].container.close()
+        return self._open[path]
+
+
+def _stream(container: Any, path: Path) -> Any:
+    stream = video_stream(container, path)
+    # Many files are decoded at a time: threads inside one decoder would only compete.
+    stream.thread_type, stream.thread_count = "NONE", 1
+    return stream
+
+
+def _video(path: Path, size: int) -> Iterator[Frames]:
+    with open_video(path, threads=False) as video:
+        for frame in video:
+            yield _square(frame.filled, size)
+        if video.damaged:
+            raise InputError(f"{path} is damaged ({video.problem()}): remove it from the data folder, or replace it")
+
+
+def _images(clip: Clip, size: int) -> Iterator[Frames]:
+    for path in [clip.path] if clip.still else image_files(clip.path):
+        yield _image(path, size)
+
+
+def _image(path: Path, size: int) -> Frames:
+    try:
+        return _square(read_image(path), size)
+    except InputError as error:
+        raise InputError(f"{error}; remove it from the data folder, or replace it") from None
+
+
+def _square(picture: NDArray[np.uint8], size: int) -> Frames:
+    return np.ascontiguousarray(to_square(picture, size).transpose(2, 0, 1))

@@ -1,0 +1,208 @@
+"""Pictures and ground truth of a scene's frames.
+
+The picture is shaded at SAMPLES x SAMPLES samples a pixel and averaged; depth and labels are those at the pixels' centres, exact.
+Legend: S side of the image, V vertices, n samples.
+
+Named points of a face, found once on the skin's mesh and followed through a clip. "right" and "left" are the person's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dagan.data.truth import Label
+from dagan.synthetic.anatomy import COLUMNS, EYE_ROW, MOUTH_ROW, THROAT_ROW
+from dagan.synthetic.mesh import Hits, Ints, normal_sums, rasterise, unit, vertex_normals
+from dagan.synthetic.scene import SAMPLES, Pose, Scene, points_at, pose_at, skin_count
+from dagan.synthetic.texture import GAMMA
+
+Floats = NDArray[np.float32]
+_CODES = 4096
+# Linear light in [0, 1] to 8 bits, as a table: a power for each sample would cost more than the shading.
+_TO_BYTES = (255 * (np.arange(_CODES) / (_CODES - 1)) ** (1 / GAMMA)).astype(np.float32)
+
+_SCATTER = np.array([0.22, 0.12, 0.10], np.float32)
+
+
+@dataclass(frozen=True)
+class View:
+    """One frame. image: S x S x 3 uint8. depth: S x S metres along z. label: S x S of Label. points: V x 3 vertices in camera
+    coordinates."""
+
+    image: NDArray[np.uint8]
+    depth: Floats
+    label: NDArray[np.uint8]
+    points: Floats
+    pose: Pose
+
+
+class Renderer:
+    """Draws frames of one scene."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+        self._sums = normal_sums(scene.faces, len(scene.uv))
+
+    def frame(self, index: int) -> View:
+        """The picture and the truth of frame `index`; the same whenever it is asked for."""
+        scene = self.scene
+        points = points_at(scene, index)
+        fine = rasterise(points, scene.faces, scene.camera.at(SAMPLES), (SAMPLES * scene.size,) * 2)
+        centres = rasterise(points, scene.faces, scene.camera.at(1), (scene.size,) * 2)
+        depth = np.full(scene.size**2, scene.wall_depth, np.float32)
+        label = np.full(scene.size**2, Label.BACKGROUND, np.uint8)
+        depth[centres.sample], label[centres.sample] = centres.depth, scene.label[centres.face]
+        shape = (scene.size, scene.size)
+        image = self._develop(self._shade(points, fine), index)
+        return View(image, depth.reshape(shape), label.reshape(shape), points, pose_at(scene, index))
+
+    def _shade(self, points: Floats, hits: Hits) -> Floats:
+        """(SAMPLES S)^2 x 3 linear colours."""
+        scene = self.scene
+        light = self._lit(points)
+        # u, v, light and highlight in one table: one gather for each corner.
+        table = np.column_stack([self._texel_places, light]).astype(np.float32)
+        corners = scene.faces[hits.face].T
+        mixed = table.take(corners[0], axis=0) * hits.weights[:, :1]
+        for i in (1, 2):
+            mixed += table.take(corners[i], axis=0) * hits.weights[:, i : i + 1]
+        colour = self._look_up(mixed[:, :2], scene.tile_of[corners[0]]) * mixed[:, 2:5] + mixed[:, 5:8]
+        wall = scene.wall.reshape(-1, 3).copy()
+        wall[hits.sample] = colour
+        return wall
+
+    def _lit(self, points: Floats) -> Floats:
+        """V x 6: diffuse light and highlights at the vertices."""
+        scene = self.scene
+        lamp = scene.light
+        normals = vertex_normals(points, scene.faces, self._sums)
+        towards = unit(-points)
+        diffuse = np.asarray(lamp.ground + (lamp.sky - lamp.ground) * (0.5 - 0.5 * normals[:, 1:2]), np.float32)
+        shine = np.zeros_like(diffuse)
+        for direction, colour in zip(lamp.directions.astype(np.float32), lamp.colours.astype(np.float32), strict=True):
+            facing = normals @ direction
+            # Light scatters in skin: it reaches a little past the edge of shadow, reddish.
+            reach = np.clip((facing[:, None] + _SCATTER) / (1 + _SCATTER), 0, None)
+            diffuse += reach * colour
+            half = np.einsum("vi,vi->v", normals, unit(towards + direction))
+            gloss = np.clip(half, 0, None) ** 24 * (facing > 0) * scene.shine
+            shine += 0.35 * gloss[:, None] * colour
+        return (lamp.exposure * np.concatenate([diffuse, shine], 1)).astype(np.float32)
+
+    @cached_property
+    def _atlas(self) -> tuple[Floats, NDArray[np.int64], NDArray[np.int64]]:
+        """(texels of all tiles in a row, first texel of each tile, its width)."""
+        tiles = [self.scene.tiles[name] for name in self.scene.tile]
+        starts = np.cumsum([0, *(t.shape[0] * t.shape[1] for t in tiles[:-1])])
+        return np.concatenate([t.reshape(-1, 3) for t in tiles]), starts, np.array([t.shape[1] for t in tiles])
+
+    @cached_property
+    def _texel_places(self) -> Floats:
+        """V x 2: column and row in the vertex's tile."""
+        sizes = np.array([[self.scene.tiles[n].shape[1], self.scene.tiles[n].shape[0]] for n in self.scene.tile])
+        # Half a texel short of the last one, so that its neighbour to the right and below exists.
+        return (self.scene.uv * (sizes[self.scene.tile_of] - 1.01)).astype(np.float32)
+
+    def _look_up(self, place: Floats, tile: NDArray[np.uint8]) -> Floats:
+        """Bilinear texture look-up, n x 3."""
+        texels, starts, widths = self._atlas
+        whole = place.astype(np.int32)
+        across, down = (place - whole.astype(np.float32)).T[:, :, None]
+        wide = widths[tile].astype(np.int32)
+        first = starts[tile].astype(np.int32) + whole[:, 1] * wide + whole[:, 0]
+        colour = texels.take(first, axis=0) * ((1 - across) * (1 - down))
+        colour += texels.take(first + 1, axis=0) * (across * (1 - down))
+        colour += texels.take(first + wide, axis=0) * ((1 - across) * down)
+        colour += texels.take(first + wide + 1, axis=0) * (across * down)
+        return colour
+
+    def _develop(self, samples: Floats, index: int) -> NDArray[np.uint8]:
+        """Averages samples, applies the response curve and the sensor's noise; S x S x 3 uint8."""
+        size = self.scene.size
+        squares = samples.reshape(size, SAMPLES, size, SAMPLES, 3)
+        total = sum(squares[:, i, :, j] for i in range(SAMPLES) for j in range(SAMPLES))
+        codes = np.clip(total * ((_CODES - 1) / SAMPLES**2), 0, _CODES - 1).astype(np.int32)
+        grain = np.random.default_rng((index, int(1e6 * self.scene.light.grain))).standard_normal((size, size, 3), np.float32)
+        return np.clip(_TO_BYTES[codes] + self.scene.light.grain * grain + 0.5, 0, 255).astype(np.uint8)
+
+
+# A landmark counts as seen when the surface drawn at its place is no more than this nearer to the camera, metres. Points on edges
+# (lips, lids) lie a few pixels beside where they are looked up.
+TOLERANCE = 0.006
+
+
+@dataclass(frozen=True)
+class Landmarks:
+    """names: L. vertices: L vertex numbers of the scene's mesh."""
+
+    names: tuple[str, ...]
+    vertices: Ints
+
+
+@dataclass(frozen=True)
+class Seen:
+    """pixels: L x 2 (x, y), pixel centres are whole numbers. depth: L, metres along z. visible: L."""
+
+    pixels: NDArray[np.float32]
+    depth: NDArray[np.float32]
+    visible: NDArray[np.bool_]
+
+
+def find_landmarks(scene: Scene) -> Landmarks:
+    """Vertices nearest to each named place on the face in rest."""
+    person, skull, skin = scene.person, scene.skull, scene.skin
+    eye, mouth, nose = skull.eye, skull.mouth, skull.nose
+    middle = COLUMNS // 2
+    places: dict[str, tuple[float, float]] = {
+        "forehead": (0, eye - 50), "glabella": (0, eye - 18), "nose_root": (0, eye - 1), "nose_bridge": (0, eye + 20),
+        "nose_base": (0, nose + 8), "upper_lip_top": (0, mouth - 7.6 * person.upper_lip),
+        "lower_lip_bottom": (0, mouth + 9.2 * person.lower_lip), "chin_crease": (0, mouth + 15.5), "chin": (0, mouth + 31),
+    }  # fmt: skip
+    for side, sign in (("right", -1), ("left", 1)):
+        d = person.eye_distance
+        pairs = {
+            "brow_inner": (14, eye - 18), "brow_middle": (29, eye - 20.5), "brow_outer": (45, eye - 17), "eye_socket_below": (d, eye + 15),
+            "eye_outer": (d + person.eye_width, eye), "eye_inner": (d - person.eye_width, eye),
+            "nose_wing": (15 * person.nose_width, nose - 3), "cheekbone": (48, eye + 22),
+            "cheek": (42, mouth - 8), "mouth_corner": (person.mouth_width, mouth), "jaw": (46, mouth + 14),
+        }  # fmt: skip
+        places |= {f"{side}_{name}": (sign * x, y) for name, (x, y) in pairs.items()}
+    grid = skull.position.reshape(-1, 3)
+    ahead = np.flatnonzero((np.abs(np.tile(skull.angle, len(grid) // COLUMNS)) < 1.5) & (np.arange(len(grid)) < THROAT_ROW * COLUMNS))
+    found = {name: int(ahead[np.square(grid[ahead, :2] - at).sum(1).argmin()]) for name, at in places.items()}
+    bridge = skull.position[EYE_ROW:MOUTH_ROW, middle, 2]
+    found["nose_tip"] = (EYE_ROW + int(bridge.argmin())) * COLUMNS + middle
+    found["upper_lip_edge"], found["lower_lip_edge"] = (int(edge[len(edge) // 2]) for edge in (skin.upper_edge, skin.lower_edge))
+    for side, ball in zip(("right", "left"), skull.eyeballs, strict=True):
+        column = int(np.abs(skull.position[EYE_ROW, :, 0] - ball[0])[COLUMNS // 4 : -COLUMNS // 4].argmin()) + COLUMNS // 4
+        above, below = EYE_ROW * COLUMNS + column, (EYE_ROW + 1) * COLUMNS + column
+        found[f"{side}_upper_lid"] = above
+        found[f"{side}_lower_lid"] = _lower_copy(scene, above, below)
+    names = tuple(sorted(found))
+    return Landmarks(names, np.array([found[name] for name in names], np.int32))
+
+
+def locate(landmarks: Landmarks, scene: Scene, view: View) -> Seen:
+    """Where the landmarks are in a frame, and which of them show."""
+    points = view.points[landmarks.vertices]
+    camera = scene.camera
+    pixels = camera.focal * points[:, :2] / points[:, 2:] + [camera.cx, camera.cy]
+    column, row = np.rint(pixels).astype(int).T
+    inside = (column >= 0) & (column < scene.size) & (row >= 0) & (row < scene.size)
+    drawn = view.depth[row.clip(0, scene.size - 1), column.clip(0, scene.size - 1)]
+    visible = inside & (points[:, 2] < drawn + TOLERANCE)
+    return Seen(pixels.astype(np.float32), points[:, 2].astype(np.float32), visible)
+
+
+def _lower_copy(scene: Scene, above: int, below: int) -> int:
+    """The slit's lower copy of vertex `above`: it shares a triangle with the vertex below it and lies past the grid."""
+    faces = scene.skin.faces
+    beside = faces[(faces == below).any(1)].ravel()
+    grid = scene.skull.position.shape[0] * COLUMNS
+    copies = beside[(beside >= grid) & (beside < skin_count(scene))]
+    distances = np.square(scene.skin.rest[copies] - scene.skin.rest[above]).sum(1)
+    return int(copies[distances.argmin()])

@@ -1,0 +1,1 @@
+"""Stage 1 of training: the face depth network, from plain videos."""

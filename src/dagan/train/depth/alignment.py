@@ -1,0 +1,240 @@
+"""Direct alignment of two frames by Gauss-Newton steps: a first idea of how a head moved, before any network knows.
+
+Learning motion from the photometric error alone starts slowly: the error's slope reaches only a few pixels, and auto-masking
+drops just the pixels that would say the motion is wrong. Six numbers per pair are few enough to be solved for, given a depth.
+Legend: P pairs, S side of the reduced frames, N = 3 S S residuals.
+
+How a face stands, from many views at once: motion and tilt solved for together (a small bundle adjustment).
+
+Motion alone adapts to any tilt, and tilt alone to any motion; in turns one after the other they hardly move. Together, over views that
+turn far, they are decided: with the six numbers of each view eliminated, two numbers per frame are left.
+Legend: F frames, S views of each, R = F S, H W image, N = 3 H W residuals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dagan.geometry import coordinate_grid
+from dagan.geometry.camera import (
+    axis_angle_to_rotation,
+    back_project,
+    cross_matrix,
+    intrinsics,
+    invert_intrinsics,
+    project,
+    rigid_motion,
+)
+from dagan.losses.photometric import warp
+from dagan.losses.relief import middle_window
+
+# Coarse to fine, (side, steps): a shift of a tenth of the image is two pixels at the first side. Measured on pairs of synthetic heads that
+# turn by 5 to 10 degrees, with the true depth: the turn is found to 0.7 degrees; 1.5 where the finest side is 64; 6.0 where the wall
+# behind the head takes part, because beside a head's outline a small turn would move the wall far.
+SIDES = ((16, 4), (32, 4), (64, 4), (128, 2))
+# Standard deviations, in coordinates of [-1, 1], of the window in which frames are compared (neck, shoulders and loose hair move too, but
+# not as the head does), and of the one in which the head's distance is measured.
+WINDOW, FACE_WINDOW = 0.4, 0.3
+# Inverse depth over the head's own: below the first a place counts as behind the head, with the softness of the third; places behind
+# are put no farther away than the second.
+NEAR, FARTHEST, SOFTNESS = 0.85, 0.75, 0.03
+# The same bound, over the mean of the window, by which the head's own inverse depth is found; that mean is lower where a wall shows.
+NEAR_MEAN = 0.9
+# Colour differences: below the first a pixel counts as static; beyond the second it weighs little (mouths, hair, hidden parts).
+STATIC, OUTLIER = 0.02, 0.05
+# Pull of the six numbers towards zero, per pixel: decides what images leave open, as in frames without texture.
+DAMPING = 1e-4
+# Longest step in radians and in units of the head's distance.
+LONGEST_STEP = 0.1
+
+
+@torch.no_grad()
+def align(
+    first: Tensor, second: Tensor, disparity: Tensor, focal: Tensor, principal: Tensor,
+    start: Tensor | None = None, sides: Sequence[tuple[int, int]] = SIDES,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Rigid motion of what moved from the first frame to the second.
+
+    Args:
+        first, second: P x 3 x H x W in [0, 1].
+        disparity: 1 or P x 1 x H x W, inverse depth in the first frame, of any scale.
+        focal, principal: P x 2, the normalised camera of `geometry.camera`.
+        start: P x 6, rotation and translation to begin with; None begins at rest. sides: see SIDES.
+
+    Returns:
+        rotation (P x 3, axis-angle about the point in the middle of the frame at distance 1) and translation (P x 3, in units of
+        that distance, the head's: where `disparity` is at its `head_level`).
+    """
+    count = len(first)
+    inverse = (disparity.float() / head_level(disparity)).clamp(min=FARTHEST)
+    pose = first.new_zeros(count, 6, dtype=torch.float32) if start is None else start
+    for side, steps in sides:
+        if side > max(first.shape[-2:]):
+            break
+        near, far, shape = (F.adaptive_avg_pool2d(x.float(), side) for x in (first, second, inverse))
+        pose = _refine(pose, near, far, shape.expand(count, 1, side, side), intrinsics(focal, principal, (side, side)), steps)
+    return pose[:, :3], pose[:, 3:]
+
+
+def head_level(disparity: Tensor) -> Tensor:
+    """B x 1 x 1 x 1: mean of inverse depth (B x 1 x H x W) over the near part of the middle of the frame, where the head is.
+
+    A wall seen beside the head does not count: it would put the point about which the head is thought to turn behind the head.
+    """
+    window = middle_window(disparity, FACE_WINDOW)
+    level = (window * disparity).sum((2, 3), keepdim=True) / window.sum()
+    weight = window * torch.sigmoid((disparity.detach() / level.detach() - NEAR_MEAN) / SOFTNESS)
+    return (weight * disparity).sum((2, 3), keepdim=True) / weight.sum((2, 3), keepdim=True)
+
+
+def _refine(pose: Tensor, first: Tensor, second: Tensor, inverse: Tensor, camera: Tensor, steps: int) -> Tensor:
+    count, _, side, _ = first.shape
+    points = back_project(1 / inverse, invert_intrinsics(camera))
+    pivot = pose.new_tensor([0.0, 0.0, 1.0]).expand(count, 3)
+    flow_x, flow_y = flow_per_motion(points, pivot, camera)
+    slope = slopes(first)
+    moving = moving_head(first, second, inverse)
+    damping = pose.new_full((6,), DAMPING * side * side)
+    for _ in range(steps):
+        motion = rigid_motion(pose[:, :3], pose[:, 3:], pivot=pivot)
+        seen = warp(second, project(points, camera, motion))
+        residual = first - seen
+        # The mean of both images' slopes: second-order convergence, as in ESM tracking.
+        slope_x, slope_y = ((a + b) / 2 for a, b in zip(slope, slopes(seen), strict=True))
+        jacobian = slope_x[:, :, None] * flow_x[:, None] + slope_y[:, :, None] * flow_y[:, None]  # P 3 6 S S
+        jacobian = jacobian.movedim(2, -1).reshape(count, -1, 6)
+        weight = moving * trust(residual)
+        weighted = jacobian * weight.expand(-1, 3, -1, -1).reshape(count, -1, 1)
+        normal = weighted.transpose(1, 2) @ jacobian + torch.diag(damping)
+        right = weighted.transpose(1, 2) @ residual.reshape(count, -1, 1) - (damping * pose)[:, :, None]
+        pose = pose + torch.linalg.solve(normal, right)[:, :, 0].clamp(-LONGEST_STEP, LONGEST_STEP)
+    return pose
+
+
+def moving_head(first: Tensor, second: Tensor, inverse: Tensor) -> Tensor:
+    """P x 1 x S x S weights: what changes between the frames, near the middle, and not behind the head."""
+    still = (first - second).abs().mean(1, keepdim=True)
+    return torch.sigmoid((still - STATIC) / (STATIC / 2)) * middle_window(first, WINDOW) * torch.sigmoid((inverse - NEAR) / SOFTNESS)
+
+
+def trust(residual: Tensor) -> Tensor:
+    """P x 1 x S x S from colour differences P x 3 x S x S: 1 where they agree, little where they are outliers."""
+    return 1 / (1 + (residual.abs().mean(1, keepdim=True) / OUTLIER).square())
+
+
+def flow_per_motion(points: Tensor, pivot: Tensor, camera: Tensor) -> tuple[Tensor, Tensor]:
+    """Pixels that each point (P 3 S S) moves per unit of the six motion numbers, in x and y: two P x 6 x S x S."""
+    arm_x, arm_y, arm_z = (points - pivot[:, :, None, None]).split(1, dim=1)
+    zero, one = torch.zeros_like(arm_x), torch.ones_like(arm_x)
+    # Columns of d(point) = rotation x arm + translation.
+    dx = torch.cat([zero, arm_z, -arm_y, one, zero, zero], dim=1)
+    dy = torch.cat([-arm_z, zero, arm_x, zero, one, zero], dim=1)
+    dz = torch.cat([arm_y, -arm_x, zero, zero, zero, one], dim=1)
+    return image_flow(points, dx, dy, dz, camera)
+
+
+def image_flow(points: Tensor, dx: Tensor, dy: Tensor, dz: Tensor, camera: Tensor) -> tuple[Tensor, Tensor]:
+    """Pixels in x and y (two P x D x S x S) that points (P 3 S S) move in the image as they move by D small steps (each P x D x S x S)."""
+    x, y, z = points.split(1, dim=1)
+    focal_x, focal_y = camera[:, 0, 0, None, None, None], camera[:, 1, 1, None, None, None]
+    return focal_x / z * (dx - x / z * dz), focal_y / z * (dy - y / z * dz)
+
+
+def slopes(image: Tensor) -> tuple[Tensor, Tensor]:
+    """Central differences in x and y, per pixel; the border repeats."""
+    padded = F.pad(image, (1, 1, 1, 1), mode="replicate")
+    return (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) / 2, (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]) / 2
+
+
+# Side of the compared pictures, and steps.
+SIDE, STEPS = 128, 4
+# Pull of the two numbers towards zero, per pixel, and their longest step: slopes of relative inverse depth per half width.
+PULL, LONGEST_TILT = 0.012, 0.05
+
+
+def settle_tilt(
+    frame: Tensor, views: Tensor, poses: Tensor, inverse: Tensor, focal: Tensor, principal: Tensor
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Tilts relative inverse depth so that the views agree with the frame.
+
+    Args:
+        frame: F x 3 x H x W; views: F x S x 3 x H x W, in [0, 1]; poses: F x S x 6, motion to each view as `align` finds it.
+        inverse: F x 1 x H x W, relative inverse depth; focal, principal: F x 2.
+
+    Returns:
+        poses and inverse, both improved, in the units they came in.
+    """
+    count, used = poses.shape[:2]
+    side = min(SIDE, *frame.shape[-2:])
+    near, far, shape = (F.adaptive_avg_pool2d(x, side) for x in (frame, views.flatten(0, 1), inverse.clamp(min=FARTHEST)))
+    camera = intrinsics(focal, principal, (side, side))
+    rays = back_project(torch.ones_like(shape), invert_intrinsics(camera))
+    place = coordinate_grid(side, side, device=frame.device).permute(2, 0, 1)[None]
+    near, camera = (x.repeat_interleave(used, 0) for x in (near, camera))
+    moving = moving_head(near, far, shape.repeat_interleave(used, 0))
+    slopes_there = torch.cat(slopes(far), dim=1)
+    pose, tilt = poses.flatten(0, 1), poses.new_zeros(count, 2)
+    damping = torch.diag(pose.new_full((6,), DAMPING * side * side))
+    pull = torch.diag(pose.new_full((2,), PULL * side * side))
+    pivot = pose.new_tensor([0.0, 0.0, 1.0]).expand(len(pose), 3)
+    for _ in range(STEPS):
+        tilted = shape * (1 + (place * tilt[:, :, None, None]).sum(1, keepdim=True))
+        points = (rays / tilted).repeat_interleave(used, 0)
+        # A point moves along its ray as its inverse depth grows by a share `place` of it.
+        towards = (-rays * shape / tilted.square()).repeat_interleave(used, 0)
+        grid = project(points, camera, rigid_motion(pose[:, :3], pose[:, 3:], pivot=pivot))
+        residual = near - warp(far, grid)
+        flow_x, flow_y = _flow(points, towards, pose, pivot, camera, place)
+        slope_x, slope_y = warp(slopes_there, grid).chunk(2, dim=1)
+        jacobian = slope_x[:, :, None] * flow_x[:, None] + slope_y[:, :, None] * flow_y[:, None]  # R 3 8 H W
+        jacobian = jacobian.movedim(2, -1).reshape(len(pose), -1, 8)
+        weight = (moving * trust(residual)).expand(-1, 3, -1, -1).reshape(len(pose), -1, 1)
+        weighted = (jacobian * weight).transpose(1, 2)
+        normal, right = weighted @ jacobian, weighted @ residual.reshape(len(pose), -1, 1)
+        change, pose_change = _solve(normal, right, tilt, used, damping, pull)
+        tilt = tilt + change.clamp(-LONGEST_TILT, LONGEST_TILT)
+        pose = pose + pose_change.clamp(-LONGEST_STEP, LONGEST_STEP)
+    grid = coordinate_grid(inverse.shape[-2], inverse.shape[-1], device=frame.device).permute(2, 0, 1)[None]
+    tilted = inverse * (1 + (grid * tilt[:, :, None, None]).sum(1, keepdim=True))
+    return pose.unflatten(0, (count, used)), tilted
+
+
+def _flow(
+    points: Tensor, towards: Tensor, pose: Tensor, pivot: Tensor, camera: Tensor, place: Tensor
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Pixels that each point (R 3 H W) moves in the view per unit of six motion and two tilt numbers, in x and y: two R x 8 x H x W."""
+    turn = axis_angle_to_rotation(pose[:, :3])
+    centre = pivot + pose[:, 3:]
+    moved = torch.einsum("rij,rjhw->rihw", turn, points - pivot[:, :, None, None]) + centre[:, :, None, None]
+    motion_x, motion_y = flow_per_motion(moved, centre, camera)
+    ahead = torch.einsum("rij,rjhw->rihw", turn, towards)
+    depth_x, depth_y = image_flow(moved, ahead[:, :1], ahead[:, 1:2], ahead[:, 2:], camera)
+    left = _left_jacobian(pose[:, :3])
+    both = []
+    for motion, depth in ((motion_x, depth_x), (motion_y, depth_y)):
+        rotation = torch.einsum("rkhw,rkj->rjhw", motion[:, :3], left)
+        both.append(torch.cat([rotation, motion[:, 3:], depth * place], dim=1))
+    return both[0], both[1]
+
+
+def _left_jacobian(axis_angle: Tensor) -> Tensor:
+    """R x 3 x 3: the turn, in the frame of the view, per change of the axis-angle numbers; to second order, for turns below a radian."""
+    cross = cross_matrix(axis_angle)
+    return torch.eye(3, device=axis_angle.device) + cross / 2 + cross @ cross / 6
+
+
+def _solve(
+    normal: Tensor, right: Tensor, tilt: Tensor, used: int, damping: Tensor, pull: Tensor
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Changes of tilts (F x 2) and motions (R x 6) from normal equations R x 8 x 8: the Schur complement of the motions."""
+    mixed = normal[:, :6, 6:]
+    solved = torch.linalg.solve(normal[:, :6, :6] + damping, torch.cat([right[:, :6], mixed], dim=2))
+    alone, per_tilt = solved[:, :, :1], solved[:, :, 1:]
+    reduced = (normal[:, 6:, 6:] - mixed.transpose(1, 2) @ per_tilt).unflatten(0, (-1, used)).sum(1) + pull
+    wanted = (right[:, 6:] - mixed.transpose(1, 2) @ alone).unflatten(0, (-1, used)).sum(1) - pull @ tilt[:, :, None]
+    change = torch.linalg.solve(reduced, wanted)
+    return change[:, :, 0], (alone - per_tilt @ change.repeat_interleave(used, 0))[:, :, 0]

@@ -1,0 +1,1 @@
+"""Stage 2 of training: keypoints, motion and generator."""

@@ -1,0 +1,196 @@
+"""Stage 2 as the training loop sees it: pairs of frames in, the model's weights out; and how far its results move the face.
+
+Legend: n or B samples, S side, H W image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import lightning_fabric as L
+import numpy as np
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from dagan.data.batches import Sampler
+from dagan.data.config import PairConfig
+from dagan.data.sampling import PairSampler
+from dagan.data.store import open_dataset
+from dagan.losses.photometric import ssim_map
+from dagan.media.expression import EXPRESSIONS, Points, expressions, followed
+from dagan.media.landmarks import Face, FaceLandmarker
+from dagan.models.dagan import DaGAN, Reconstruction
+from dagan.models.generator import Discriminator
+from dagan.train.depth.stage import load_depth
+from dagan.train.gan.objective import DiscriminatorObjective, GanObjective
+from dagan.train.loop.log import colour_depth, draw_keypoints, grid
+from dagan.train.loop.stage import SHOWN, Feeds, Objectives, Update, validation_sampler
+from dagan.train.recipe import GanRecipe, OptimiserConfig
+from dagan.weights.convert import load_discriminator
+from dagan.weights.files import load_weights, read_tensors, save_model
+
+
+class GanStage:
+    """Stage 2: generator and discriminator from pairs of frames; the depth network of stage 1 is frozen."""
+
+    name = "gan"
+
+    def __init__(self, recipe: GanRecipe, fabric: L.Fabric) -> None:
+        self.recipe, self.fabric = recipe, fabric
+        self.model = DaGAN(recipe.model)
+        if self.model.depth_network is not None and recipe.depth_weights is not None:
+            load_depth(self.model.depth_network, recipe.depth_weights)
+        if recipe.sync_batch_norm and fabric.world_size > 1:
+            self.model = cast(DaGAN, nn.SyncBatchNorm.convert_sync_batchnorm(self.model))
+        self.generator_objective = GanObjective(self.model, recipe.loss)
+        objectives: dict[str, nn.Module] = {"generator": self.generator_objective}
+        modules: dict[str, nn.Module] = {"model": self.model}
+        self.discriminator: Discriminator | None = None
+        if recipe.loss.adversarial > 0:
+            self.discriminator = Discriminator(recipe.model.keypoints.count, recipe.discriminator_width, recipe.discriminator_max_width)
+            objectives["discriminator"] = DiscriminatorObjective(self.discriminator)
+            modules["discriminator"] = self.discriminator
+        self.objectives: Mapping[str, nn.Module] = objectives
+        self.modules: Mapping[str, nn.Module] = modules
+        self.averaged: nn.Module = self.model
+
+    def optimiser(self, objective: str) -> OptimiserConfig:
+        """The discriminator may have its own."""
+        own = self.recipe.discriminator_optimiser if objective == "discriminator" else None
+        return own or self.recipe.optimiser
+
+    def open_data(self, console: Console) -> None:
+        """Decodes clips and portraits."""
+        recipe = self.recipe
+        self.dataset = dataset = open_dataset(recipe.data, self.fabric.device, console)
+        training = PairSampler(dataset, "train", recipe.data.balance, recipe.sampling)
+        self.feeds = Feeds(recipe, self.fabric, dataset, training, recipe.sampling)
+        self.validation = validation_sampler(dataset, lambda split: PairSampler(dataset, split, recipe.data.balance, PairConfig()))
+        self.shown: Sampler = self.validation or PairSampler(dataset, "train", recipe.data.balance, PairConfig())
+
+    def close(self) -> None:
+        """Ends reading ahead."""
+        self.feeds.close()
+
+    def prepare(self, step: int, averaged: nn.Module, say: Callable[[str], None], stopping: Callable[[], bool]) -> bool:
+        """Nothing."""
+        return True
+
+    def updates(self, objectives: Objectives, batch: int, step: int) -> Iterator[Update]:
+        """The generator's side, then the discriminator's on the same pictures."""
+        drawn = self.feeds.training.at(batch)
+        source, driving = drawn.jittered.unbind(1)
+        adversary = self.discriminator if step >= self.recipe.loss.adversarial_start else None
+        losses, made = objectives["generator"](source, driving, adversary, drawn.landmarks)
+        yield Update("generator", losses["total"], {k: v.detach() for k, v in losses.items()})
+        if adversary is not None:
+            generated, keypoints = made.output.image.detach(), made.driving.value.detach()
+            loss = objectives["discriminator"](driving, generated, keypoints)
+            yield Update("discriminator", loss, {"total": loss.detach()})
+
+    def pictures(self, averaged: nn.Module) -> dict[str, Tensor]:
+        """source, driving, result, warped source, depth, occlusion; keypoints as dots; one sample per row."""
+        source, driving = next(self.feeds.fixed(self.shown, SHOWN)).plain.unbind(1)
+        made: Reconstruction = averaged(source, driving)
+        columns = [
+            draw_keypoints(source, made.source.keypoints.value),
+            draw_keypoints(driving, made.driving.value),
+            made.output.image,
+            made.output.warped,
+            *([] if made.source.disparity is None else [colour_depth(made.source.disparity)]),
+            made.output.occlusion,
+        ]
+        return {"transfer": grid(columns)}
+
+    def validate(self, averaged: nn.Module) -> dict[str, float]:
+        """l1, psnr and ssim (3 x 3 windows) of rebuilt driving frames, range 1; still_l1: of the source taken as the result.
+
+        Where landmarks are known, learnt_mouth, learnt_eyes and so on too: how far results move the face (1 is as far as driven), and
+        mouth, eyes, ... where landmarks drive, if the recipe trains for it.
+        """
+        if self.validation is None:
+            return {}
+        samples = self.recipe.validation_samples
+        rulers: dict[str, MovementRuler] = {}
+        if self.dataset.landmarks is not None:
+            landmarker = FaceLandmarker()
+            rulers = {way: MovementRuler() for way in (("learnt_", "") if self.recipe.loss.explicit > 0 else ("learnt_",))}
+        sums = torch.zeros(4, device=self.fabric.device)
+        for batch in self.feeds.fixed(self.validation, samples):
+            source, driving = batch.plain.unbind(1)
+            image = averaged(source, driving).output.image.float()
+            difference = image - driving
+            psnr = -10 * torch.log10(difference.square().mean((1, 2, 3)).clamp(min=1e-10))
+            ssim = ssim_map(image, driving).mean((1, 2, 3))
+            each = [difference.abs().mean((1, 2, 3)), psnr, ssim, (source - driving).abs().mean((1, 2, 3))]
+            sums += torch.stack([x.sum() for x in each])
+            if rulers:
+                results = {"learnt_": image}
+                if "" in rulers and batch.landmarks is not None:
+                    columns = self.generator_objective.columns
+                    results[""] = averaged(source, driving, None, batch.landmarks[:, :, columns]).output.image.float()
+                rest, driven = (read_movements(x, landmarker) for x in (source, driving))
+                for way, result in results.items():
+                    rulers[way].add(rest, driven, read_movements(result, landmarker))
+        figures = dict(zip(("l1", "psnr", "ssim", "still_l1"), (sums / samples).tolist(), strict=True))
+        for way, ruler in rulers.items():
+            figures |= ruler.slopes(way)
+        return figures
+
+    def start_from(self, path: Path) -> None:
+        """A whole model, of any image size: nothing in it depends on the size. With its discriminator, where the file keeps it.
+
+        The recipe's depth_weights, where it names any, take the place of the file's: stage 2 goes on with a better depth network.
+        """
+        tensors, _ = read_tensors(path)
+        load_weights(self.model, tensors, str(path), "the recipe's model")
+        if self.model.depth_network is not None and self.recipe.depth_weights is not None:
+            load_depth(self.model.depth_network, self.recipe.depth_weights)
+        if self.discriminator is not None:
+            load_discriminator(self.discriminator, path)
+
+    def export(self, averaged: nn.Module, folder: Path, card: Mapping[str, Any]) -> Path:
+        """Writes model.safetensors."""
+        path = folder / "model.safetensors"
+        save_model(path, cast(DaGAN, averaged), card)
+        return path
+
+
+
+
+class MovementRuler:
+    """Collects results beside their source and driving frames. One for each way of driving."""
+
+    def __init__(self) -> None:
+        self._driven: list[Points] = []
+        self._drawn: list[Points] = []
+
+    def add(self, source: Points, driving: Points, result: Points) -> None:
+        """Expressions of B samples, B x E each, as `read` gives them; those of faces that were not found are left out."""
+        seen = np.isfinite(source + driving + result).all(axis=1)
+        self._driven.append((driving - source)[seen])
+        self._drawn.append((result - source)[seen])
+
+    def slopes(self, prefix: str) -> dict[str, float]:
+        """Slope of each movement under its name with a prefix; what cannot be told is left out."""
+        found = followed(np.concatenate(self._driven), np.concatenate(self._drawn)) if self._driven else {}
+        return {f"{prefix}{key.removesuffix('_slope')}": value for key, value in found.items() if key.endswith("_slope")}
+
+
+def read_movements(images: Tensor, landmarker: FaceLandmarker) -> Points:
+    """B x E numbers of `media.expression` of the largest face in images B x 3 x H x W in [0, 1]; NaN where there is none."""
+    pictures = (images.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    rows = np.full((len(pictures), len(EXPRESSIONS)), np.nan, np.float32)
+    for row, picture in zip(rows, pictures, strict=True):
+        faces = landmarker.detect(np.ascontiguousarray(picture), thorough=False)
+        if faces:
+            row[:] = expressions(partial(_place, faces[0]))[0]
+    return rows
+
+
+def _place(face: Face, point: int) -> Points:
+    return face.landmarks[None, point, :2]

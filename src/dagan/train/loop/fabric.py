@@ -1,0 +1,141 @@
+"""Lightning Fabric as the engine: devices, precision, and objectives wrapped so that they may return anything."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, cast
+
+import lightning_fabric as L
+import torch
+from lightning_fabric.plugins.environments import TorchElasticEnvironment
+from lightning_fabric.plugins.precision import MixedPrecision
+from torch import nn
+
+from dagan.device import choose_device, choose_precision, slowness
+from dagan.errors import InputError
+from dagan.progress import Warn, to_stderr
+from dagan.train.recipe import Recipe
+
+# How many processes Slurm's srun and the two families of mpirun say that they started.
+_STARTED = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
+
+
+class Autocast(MixedPrecision):
+    """Mixed precision by autocast alone: images and coordinates go in, and losses come out, in float32.
+
+    The parent also rounds every input to 16 bits, which leaves 1/256 of the image's width for a keypoint.
+    """
+
+    def convert_input(self, data: Any) -> Any:
+        """Inputs as they are."""
+        return data
+
+    def convert_output(self, data: Any) -> Any:
+        """Outputs as they are."""
+        return data
+
+
+class Carried:
+    """An objective's result, opaque to the engine, which would walk into it and stumble over frozen dataclasses."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+class Carrier(nn.Module):
+    """Wraps an objective so that its result travels as one opaque object."""
+
+    def __init__(self, objective: nn.Module) -> None:
+        super().__init__()
+        self.objective = objective
+
+    def forward(self, *args: Any, **kwargs: Any) -> Carried:
+        return Carried(self.objective(*args, **kwargs))
+
+
+def unwrapping(module: Callable[..., Carried]) -> Callable[..., Any]:
+    """A call of the wrapped module that gives the objective's own result."""
+    return lambda *args, **kwargs: module(*args, **kwargs).value
+
+
+def _mixed(precision: str, device: torch.device, warn: Warn) -> Literal["bf16-mixed", "16-mixed"] | None:
+    """The mixed precision to train in; None for float32 throughout. warn: hears of one that is slow on this machine."""
+    if precision == "auto":
+        names: dict[torch.dtype, Literal["bf16-mixed", "16-mixed"]] = {torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed"}
+        return names.get(choose_precision("auto", device))
+    if precision not in ("bf16-mixed", "16-mixed"):
+        return None
+    slow = slowness(torch.bfloat16 if precision == "bf16-mixed" else torch.float16, device)
+    if slow is not None and slow > 1:
+        warn(f"precision {precision} is slow here: this CPU takes {slow:.0f} times as long for it as for float32: set precision=auto")
+    return cast(Literal["bf16-mixed", "16-mixed"], precision)
+
+
+def started_ranks(environment: Mapping[str, str] = os.environ) -> tuple[int, int] | None:
+    """Processes on this machine, and machines, where torchrun or its like has started every process; None where nobody has.
+
+    Raises InputError where the environment speaks of several processes but does not say which of them belong to this machine.
+    """
+    if not {"RANK", "WORLD_SIZE"} <= environment.keys():
+        return None
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    text = ", ".join(f"{name}={environment.get(name, '(unset)')}" for name in names)
+    try:
+        rank, world, local_rank, local_world = (int(environment[name]) for name in names)
+    except (KeyError, ValueError):
+        raise InputError(f"{text}: start all processes with torchrun, which sets these four, or unset them") from None
+    if not (0 <= rank < world and 0 <= local_rank < local_world and world % local_world == 0):
+        raise InputError(f"{text}: these do not fit together, so start as many processes on every machine, with torchrun")
+    return local_world, world // local_world
+
+
+def _processes(recipe: Recipe) -> tuple[dict[str, Any], list[Any]]:
+    """Fabric's devices, machines and strategy, and its plugins: the recipe's, or those of torchrun, which started this process.
+
+    Raises InputError where both are named and differ: each process would train for itself, all into one folder.
+    """
+    ranks = started_ranks()
+    if ranks is None:
+        return {"devices": 1 if recipe.devices is None else recipe.devices, "strategy": recipe.strategy}, []
+    here, machines = ranks
+    if recipe.devices not in (None, "auto", here):
+        started = f"torchrun started {here} process{'es' if here > 1 else ''} on this machine"
+        raise InputError(f"devices is {recipe.devices}, but {started}: make them equal, or leave devices out")
+    strategy = "ddp" if here * machines > 1 else recipe.strategy
+    return {"devices": here, "num_nodes": machines, "strategy": strategy}, [TorchElasticEnvironment()]
+
+
+def make_fabric(recipe: Recipe, warn: Warn = to_stderr) -> L.Fabric:
+    """The engine a recipe asks for; processes that torchrun started find each other.
+
+    warn: hears of a precision that is slow on this machine. Raises InputError for an accelerator that is not there.
+    """
+    if recipe.threads is not None:
+        torch.set_num_threads(recipe.threads)
+    kind = recipe.accelerator
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise InputError("accelerator is cuda, but no CUDA device can be used: set accelerator (or --device) to cpu or auto")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise InputError("accelerator is mps, but this machine has none: set accelerator (or --device) to cpu or auto")
+    device = choose_device("auto" if kind == "auto" else kind)
+    processes, plugins = _processes(recipe)
+    half = _mixed(recipe.precision, device, warn)
+    if half is not None:
+        plugins.append(Autocast(half, device.type))
+    try:
+        fabric = L.Fabric(accelerator=kind, plugins=plugins, **processes)
+    except (ValueError, RuntimeError) as error:
+        raise InputError(f"devices {processes['devices']} with accelerator {kind}: {str(error).splitlines()[0]}") from None
+    _refuse_strangers(fabric.world_size)
+    return fabric
+
+
+def _refuse_strangers(world: int) -> None:
+    """Raises InputError where a launcher that Fabric does not follow started several processes, and each of them would train alone."""
+    for name in _STARTED:
+        started = os.environ.get(name, "1")
+        if world == 1 and started not in ("0", "1"):
+            raise InputError(f"{started} processes were started ({name}), which would all train into one folder: start them with torchrun")

@@ -1,0 +1,141 @@
+"""What the training loop needs to know of a stage, and what stages share: their batches, and the learning rate of a step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import lightning_fabric as L
+from rich.console import Console
+from torch import Tensor, nn
+
+from dagan.data.batches import Batch, BatchSource, Sampler
+from dagan.data.config import NO_AUGMENT, PairConfig
+from dagan.data.store import ClipDataset
+from dagan.errors import InputError
+from dagan.train.recipe import OptimiserConfig, Recipe
+
+# Samples shown in a picture, and the largest batch of validation.
+SHOWN = 6
+VALIDATION_BATCH = 16
+# Seed of the samples that are shown and measured: the same in every run, so that runs can be compared.
+FIXED = 20
+Objectives = Mapping[str, Callable[..., Any]]
+
+
+@dataclass(frozen=True)
+class Update:
+    """One loss to differentiate, and the objective whose optimiser then steps. figures: detached scalars to log."""
+
+    objective: str
+    total: Tensor
+    figures: Mapping[str, Tensor]
+
+
+class Stage(Protocol):
+    """A stage of training.
+
+    name: "depth" or "gan". objectives: modules that turn a batch into losses; each is wrapped once and has an optimiser of
+    its own for those of its parameters that require gradients. modules: what a checkpoint keeps. averaged: the module whose
+    moving average is validated, shown and exported; part of an objective.
+    """
+
+    name: str
+    objectives: Mapping[str, nn.Module]
+    modules: Mapping[str, nn.Module]
+    averaged: nn.Module
+
+    @property
+    def recipe(self) -> Recipe:
+        """What to do."""
+        ...
+
+    def optimiser(self, objective: str) -> OptimiserConfig:
+        """Settings of an objective's optimiser."""
+        ...
+
+    def open_data(self, console: Console) -> None:
+        """Finds and decodes the data, telling `console`. Called once, before the first batch."""
+        ...
+
+    def close(self) -> None:
+        """Ends what `open_data` began."""
+        ...
+
+    def prepare(self, step: int, averaged: nn.Module, say: Callable[[str], None], stopping: Callable[[], bool]) -> bool:
+        """Called before each step, with the moving average so far and outside autocast; `say` tells the user of what takes long.
+
+        False: it was cut short, because `stopping` said that the run is to end, and the step cannot be taken.
+        """
+        ...
+
+    def updates(self, objectives: Objectives, batch: int, step: int) -> Iterator[Update]:
+        """Losses of batch number `batch` in optimisation step `step`, one at a time.
+
+        The loop differentiates each before it asks for the next, so later objectives can use (detached) outputs of the
+        same forward. `objectives` are the wrapped ones: each may be called once.
+        """
+        ...
+
+    def pictures(self, averaged: nn.Module) -> dict[str, Tensor]:
+        """Named pictures 3 x H x W in [0, 1] to look at."""
+        ...
+
+    def validate(self, averaged: nn.Module) -> dict[str, float]:
+        """Figures on held-out identities; empty where there are none."""
+        ...
+
+    def start_from(self, path: Path) -> None:
+        """Loads weights (.safetensors) to start from."""
+        ...
+
+    def export(self, averaged: nn.Module, folder: Path, card: Mapping[str, Any]) -> Path:
+        """Writes the weights that users load; returns the file."""
+        ...
+
+
+class Feeds:
+    """Training batches and, where identities are held out, fixed batches of those."""
+
+    def __init__(self, recipe: Recipe, fabric: L.Fabric, dataset: ClipDataset, training: Sampler, pairs: PairConfig | None) -> None:
+        self.training = BatchSource(
+            dataset, training, recipe.augment, batch_size=recipe.batch_size, seed=recipe.seed, device=fabric.device,
+            rank=fabric.global_rank, pairs=pairs, workers=recipe.data.workers,
+        )  # fmt: skip
+        self.recipe, self.dataset, self.device = recipe, dataset, fabric.device
+
+    def close(self) -> None:
+        """Ends reading ahead."""
+        self.training.close()
+
+    def fixed(self, sampler: Sampler, samples: int) -> Iterator[Batch]:
+        """The same samples at every call, as they are."""
+        for first in range(0, samples, VALIDATION_BATCH):
+            size = min(VALIDATION_BATCH, samples - first)
+            yield BatchSource(self.dataset, sampler, NO_AUGMENT, batch_size=size, seed=FIXED, device=self.device).at(first)
+
+
+def validation_sampler(dataset: ClipDataset, make: Any) -> Sampler | None:
+    """None where no clip is held out, or all that are have too few frames."""
+    if not len(dataset.members("validation")):
+        return None
+    try:
+        return cast(Sampler, make("validation"))
+    except InputError:
+        return None
+
+
+def learning_rate(config: OptimiserConfig, step: int, max_steps: int) -> float:
+    """The rate of the update that leads from `step` to `step + 1`."""
+    share = min(step / max_steps, 1.0)
+    factor = 1.0
+    if config.schedule == "cosine":
+        factor = 0.5 * (1 + math.cos(math.pi * share))
+    elif config.schedule == "step" and share >= config.drop_at:
+        factor = config.drop_factor
+    if step < config.warm_up:
+        factor *= (step + 1) / config.warm_up
+    return config.lr * factor

@@ -1,0 +1,125 @@
+"""Checkpoints of a run: written beside and renamed, readable without executing code, with the one before kept.
+
+Moving average of a module's weights and buffers.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from dagan.errors import InputError
+
+FORMAT = 1
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+# A checkpoint of another network cannot be continued; everything else may change between calls.
+_FIXED = ("model.", "egomotion.", "discriminator_width", "discriminator_max_width")
+_FREE = ("model.name", "model.image_size", "model.motion_size", "model.depth.size", "model.size", "egomotion.size")
+
+
+def save_checkpoint(folder: Path, payload: Mapping[str, Any]) -> None:
+    """Writes `last.ckpt`; what it was before becomes `previous.ckpt`. A kill at any moment leaves one of them whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f".{LAST}.{os.getpid()}.part"
+    try:
+        with partial.open("wb") as file:
+            torch.save({"format": FORMAT} | dict(payload), file)
+            file.flush()
+            os.fsync(file.fileno())
+        if (folder / LAST).exists():
+            (folder / LAST).replace(folder / PREVIOUS)
+        partial.replace(folder / LAST)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def find_checkpoint(folder: Path) -> Path | None:
+    """The newest whole checkpoint of a run's folder."""
+    return next((folder / name for name in (LAST, PREVIOUS) if (folder / name).is_file()), None)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Reads a checkpoint onto the CPU. Raises InputError for files of another kind."""
+    if not path.is_file():
+        raise InputError(f"checkpoint {path} does not exist: give the path of a .ckpt file of an earlier run")
+    try:
+        payload = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise InputError(f"{path} cannot be read as a checkpoint ({type(error).__name__}): remove it to start anew") from None
+    if not isinstance(payload, dict) or payload.get("format") != FORMAT:
+        raise InputError(f"{path} is not a checkpoint of this program: remove it to start anew")
+    return payload
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Deletes half-written checkpoints of runs that were killed."""
+    for path in folder.glob(f".{LAST}.*.part"):
+        path.unlink(missing_ok=True)
+
+
+def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """"key: old -> new" for each difference of two dumped recipes. Raises InputError where the networks differ."""
+    before, after = _flat(old), _flat(new)
+    missing = "(none)"
+    changes = {k: (before.get(k, missing), after.get(k, missing)) for k in sorted(before.keys() | after.keys())}
+    changes = {k: pair for k, pair in changes.items() if pair[0] != pair[1]}
+    lines = {k: f"{k}: {a} -> {b}" for k, (a, b) in changes.items()}
+    fixed = [line for key, line in lines.items() if key.startswith(_FIXED) and not key.startswith(_FREE)]
+    if fixed:
+        raise InputError(
+            f"the output folder holds a run of another network ({'; '.join(fixed)}): "
+            "choose another --output, or --fresh to start anew there"
+        )
+    return list(lines.values())
+
+
+def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+class MovingAverage(AveragedModel):
+    """An averaged copy in evaluation mode; call `update_parameters(module)` after every step.
+
+    The decay grows from 0.1 towards `decay`, so that short runs do not export their random start. The count of steps stays in the
+    host's memory, and nothing that is computed on it goes to the device: PyTorch's own average brings it there at every step, which
+    waits until the device has finished.
+    """
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        super().__init__(module, use_buffers=True)
+        self.decay = decay
+        self.requires_grad_(False)
+        self.eval()
+
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        """Moves towards the weights and buffers of `model`; whole numbers, such as counts of batches, are copied."""
+        steps = int(self.n_averaged)
+        share = 1 - min(self.decay, (1 + steps) / (10 + steps)) if steps else 1.0
+        averaged: list[Tensor] = []
+        current: list[Tensor] = []
+        for mine, new in zip(_tensors(self.module), _tensors(model), strict=True):
+            if mine.is_floating_point():
+                averaged.append(mine)
+                current.append(new)
+            else:
+                mine.copy_(new)
+        torch._foreach_lerp_(averaged, current, share)
+        self.n_averaged += 1
+
+
+def _tensors(module: nn.Module) -> chain[Tensor]:
+    return chain(module.parameters(), module.buffers())
