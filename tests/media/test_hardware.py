@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dagan.errors import InputError
-from dagan.media import hardware
+from dagan.media import writer as hardware
 from dagan.media.video import VideoWriter
 from dagan.media.writer import ENCODERS, HARDWARE, HardwareEncoder, find_hardware_encoder
 

@@ -5,10 +5,10 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from dagan.inference import fused
 from torch import nn
 
 from dagan.config import HourglassConfig, MotionConfig
+from dagan.engine.cpu import fused
 from dagan.engine.cpu.dense_motion import FastDown, FastMotion
 from dagan.engine.cpu.fused import FUSED, FastElu, FusedConv
 from dagan.engine.cpu.pyramid import PhasedUp

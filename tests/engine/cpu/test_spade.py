@@ -4,8 +4,8 @@ import copy
 
 import pytest
 import torch
-from dagan.inference import spade
 
+from dagan.engine.cpu import fused as spade
 from dagan.engine.cpu.fused import FastSpadeBlock
 from dagan.models.blocks import SpadeBlock
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from dagan.evaluate import statistics
 from dagan.evaluate.animation.rulers import RulerFiles, Settings, catalogue
 from dagan.evaluate.records import Evaluation, PairScores
+from dagan.evaluate.report import statistics
 from dagan.evaluate.report.statistics import (
     Interval,
     against_copy,
