@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 from dagan.bench.timing import RATE, write_clip
-from dagan.commands.demo import PORTRAIT
+from dagan.cli.animate import PORTRAIT
 
 
 def peak(folder: Path, seconds: int, options: list[str]) -> float:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from dagan.cli import app
-from dagan.commands.ablate import AblateOptions, ablate_depth, read_table
 from dagan.errors import InputError
-from dagan.evaluate.ablation import RunFigures, markdown, spread, write_tables
+from dagan.evaluate.ablation import AblateOptions, RunFigures, Training, ablate_depth, markdown, read_table, spread, write_tables
 from dagan.synthetic.clip import synthesise
+from dagan.train.loop.training import Result
+from dagan.train.recipe import DepthRecipe, read_recipe
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 RUN = RunFigures(variant="a", seed=0, steps=5, minutes=0.1, settings=(), synthetic={"spearman": 0.5, "normals": 20.0}, real={})
@@ -87,17 +89,13 @@ def test_trains_measures_tabulates_and_goes_on(heads: Path, table: Path, tmp_pat
     assert "other settings" in str(changed.exception)
 
 
-def test_a_run_that_was_interrupted_is_not_measured(heads: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import dagan.commands.ablate as command
-
-    def stopped(*_: object) -> object:
-        from dagan.train.loop.training import Result
-
+def test_a_run_that_was_interrupted_is_not_measured(heads: Path, table: Path, tmp_path: Path) -> None:
+    def stopped(*_: object) -> Result:
         return Result(1, tmp_path / "depth.safetensors", finished=False)
 
-    monkeypatch.setattr(command, "train", stopped)
+    training = Training(partial(read_recipe, DepthRecipe), stopped)
     with pytest.raises(KeyboardInterrupt):
-        ablate_depth(table, [f"data.train={heads}"], AblateOptions(output=tmp_path / "out", synthetic=heads))
+        ablate_depth(table, [f"data.train={heads}"], AblateOptions(output=tmp_path / "out", synthetic=heads), training)
     assert not (tmp_path / "out" / "figures").exists()
 
 
@@ -121,12 +119,13 @@ def test_bad_tables_are_refused(text: str, message: str, tmp_path: Path) -> None
 
 def test_unusable_settings_are_refused_before_anything_runs(heads: Path, table: Path, tmp_path: Path) -> None:
     options = AblateOptions(output=tmp_path / "out", synthetic=heads)
+    training = Training(partial(read_recipe, DepthRecipe), lambda *_: pytest.fail("it trains"))
     with pytest.raises(InputError, match="levels"):
-        ablate_depth(table, [f"data.train={heads}", "loss.levels=9"], options)
+        ablate_depth(table, [f"data.train={heads}", "loss.levels=9"], options, training)
     with pytest.raises(InputError, match="learnt"):
-        ablate_depth(table, [], replace(options, only=("lernt",)))
+        ablate_depth(table, [], replace(options, only=("lernt",)), training)
     with pytest.raises(InputError, match="--synthetic"):
-        ablate_depth(table, [], replace(options, synthetic=None))
+        ablate_depth(table, [], replace(options, synthetic=None), training)
     assert not (tmp_path / "out").exists()
 
 

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from dagan.checks import Checked, parse
-from dagan.commands.ablate import AblationTable, Variant
 from dagan.config import DepthConfig, Gains, GeneratorConfig, HourglassConfig, KeypointConfig, ModelConfig, MotionConfig
 from dagan.data.config import AugmentConfig, DataConfig, PairConfig, TripletConfig
 from dagan.engine.note import ExportNote, GraphNote
 from dagan.errors import InputError
+from dagan.evaluate.ablation import AblationTable, Variant
 from dagan.models.egomotion import EgomotionConfig
 from dagan.train.recipe import DepthLossConfig, DepthRecipe, GanLossConfig, GanRecipe, OptimiserConfig, ViewsConfig
 from dagan.weights.released import ReleasedNote

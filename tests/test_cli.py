@@ -47,18 +47,18 @@ def test_unknown_command_is_status_2(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_interrupt_is_status_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    import dagan.commands.train
+    import dagan.cli.train
 
     def interrupted(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(dagan.commands.train, "train_stage", interrupted)
+    monkeypatch.setattr(dagan.cli.train, "train_stage", interrupted)
     assert _run(monkeypatch, "train", "gan", str(RECIPES / "tiny-gan.yaml")) == 130
     assert "Traceback" not in capsys.readouterr().err
 
 
 def test_train_passes_its_options(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    import dagan.commands.train
+    import dagan.train.loop.training
     from dagan.train.recipe import DepthRecipe
 
     seen: list[tuple[object, ...]] = []
@@ -66,7 +66,7 @@ def test_train_passes_its_options(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     def record(recipe: object, build: object, start: str) -> None:
         seen.append((recipe, start))
 
-    monkeypatch.setattr(dagan.commands.train, "train", record)
+    monkeypatch.setattr(dagan.train.loop.training, "train", record)
     folder = tmp_path / "it's here: #1"
     recipe_file = str(RECIPES / "tiny-depth.yaml")
     arguments = ("train", "depth", recipe_file, "max_steps=3", "optimiser.lr=1e-5", "-o", str(folder), "--device", "cpu")

@@ -16,7 +16,7 @@ ESCAPED = "n\\udcff\\udce9m" if sys.platform == "linux" else ODD
 JOB = """
 import sys
 from pathlib import Path
-from dagan.console import check_printed, lenient_streams
+from dagan.cli.console import check_printed, lenient_streams
 with lenient_streams():
     Path(sys.argv[1]).open("w").write("result")
     print("line " * 20000)

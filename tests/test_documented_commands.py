@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from dagan.cli import app
-from dagan.commands.demo import PORTRAIT
+from dagan.cli.animate import PORTRAIT
 from dagan.config import preset
 from dagan.models.depth import DepthNetwork
 from dagan.train.depth.stage import save_depth

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union
 
+import yaml
 from annotated_types import Ge, Gt, Le, Lt, MultipleOf
 from pydantic import AfterValidator, BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
 
@@ -188,3 +189,18 @@ def require_file(path: Path, kind: str) -> None:
         raise InputError(f"{path} cannot be read ({error.strerror})") from error
     if empty:
         raise InputError(f"{path} is empty (0 bytes): give a complete {kind} file")
+
+
+def read_mapping(path: Path, what: str) -> dict[str, Any]:
+    """The mapping in a YAML file; `what` it is, such as "recipe", for errors. Raises InputError where there is none."""
+    if not path.is_file():
+        raise InputError(f"{what} {path} does not exist: give the path of a .yaml file, such as those in recipes/")
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())[:300]}") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}): give the path of a .yaml file") from None
+    if not isinstance(data, dict):
+        raise InputError(f"{path} must hold a mapping of keys to values, such as `batch_size: 16`")
+    return data

@@ -11,8 +11,8 @@ import torch
 import dagan
 from dagan.animate.animator import Animator
 from dagan.animate.pipeline import AnimateOptions
-from dagan.cli import animate
-from dagan.cli_evaluate import cross_identity
+from dagan.cli.animate import animate
+from dagan.cli.evaluate import cross_identity
 from dagan.engine.torch import TorchEngine
 from dagan.errors import InputError
 from dagan.media.video import open_video

@@ -11,6 +11,7 @@ from PIL import Image
 
 from dagan.animate.animator import Animator
 from dagan.animate.pipeline import AnimateOptions, animate
+from dagan.engine.open import open_engine
 from dagan.media.video import VideoWriter, open_video
 from dagan.motion.file import read_motion, save_motion
 from dagan.weights import read_model
@@ -233,8 +234,9 @@ def test_a_cut_off_video_is_animated_as_far_as_it_goes_and_said_so(files, run, t
 
 def test_progress_names_its_stages_in_order(files, tmp_path):
     told = []
-    options = AnimateOptions(model=str(files / "model.safetensors"), device="cpu", crop=False)
-    animate(files / "portrait.png", files / "clip.mp4", tmp_path / "out.mp4", options, lambda *step: told.append(step))
+    engine = open_engine(files / "model.safetensors", device="cpu")
+    options = AnimateOptions(crop=False)
+    animate(engine, files / "portrait.png", files / "clip.mp4", tmp_path / "out.mp4", options, lambda *step: told.append(step))
     assert list(dict.fromkeys(stage for stage, _, _ in told)) == ["reading the motion", "drawing"]
     assert told[-1] == ("drawing", FRAMES, FRAMES)
     assert [done for stage, done, _ in told if stage == "drawing"] == list(range(FRAMES + 1))

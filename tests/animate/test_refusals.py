@@ -8,8 +8,6 @@ from functools import partial
 import pytest
 from PIL import Image
 
-from dagan.animate.pipeline import AnimateOptions, animate
-from dagan.errors import InputError
 from running_samples import assert_refused, moving_pictures, write_clip
 
 
@@ -97,10 +95,13 @@ def test_existing_outputs_are_kept_without_overwrite(files, run, tmp_path):
             path.unlink()
 
 
-def test_outputs_are_checked_before_the_model_is_opened(files, tmp_path):
+def test_outputs_are_checked_before_the_model_is_opened(files, command, tmp_path):
     (tmp_path / "out.mp4").write_text("mine")
-    with pytest.raises(InputError, match="exists already"):
-        animate(files / "portrait.png", files / "clip.mp4", tmp_path / "out.mp4", AnimateOptions(model="not looked at", crop=False))
+    status, _, complaint = command(
+        "animate", files / "portrait.png", files / "clip.mp4", "-o", tmp_path / "out.mp4", "--model", "not looked at", "--no-crop"
+    )
+    assert status == 2
+    assert "exists already" in complaint
 
 
 def test_a_damaged_motion_leaves_nothing(files, run, tmp_path):
@@ -114,13 +115,13 @@ def test_a_damaged_motion_leaves_nothing(files, run, tmp_path):
 
 PEAK = """
 import sys
-from functools import partial
-from functools import partial
 from pathlib import Path
 from dagan.animate.pipeline import AnimateOptions, animate
+from dagan.engine.open import open_engine
 folder = Path(sys.argv[1])
-options = AnimateOptions(model=str(folder / "model.safetensors"), device="cpu", precision="float32", crop=False, side_by_side=True)
-print(animate(folder / "portrait.png", Path(sys.argv[2]), Path(sys.argv[3]), options).peak_memory_mb)
+engine = open_engine(folder / "model.safetensors", device="cpu", precision="float32")
+options = AnimateOptions(crop=False, side_by_side=True)
+print(animate(engine, folder / "portrait.png", Path(sys.argv[2]), Path(sys.argv[3]), options).peak_memory_mb)
 """
 
 

@@ -188,7 +188,7 @@ def test_depth_with_a_runtime(run, onnx_folder, tmp_path):
 
 
 def test_the_export_command(run, onnx_folder, monkeypatch):
-    from dagan.commands import export as command
+    from dagan.export import job
 
     asked = []
 
@@ -196,7 +196,7 @@ def test_the_export_command(run, onnx_folder, monkeypatch):
         asked.append((model.config.name, folder.name, options))
         return read_note(onnx_folder)
 
-    monkeypatch.setattr(command, "export_model", export)
+    monkeypatch.setattr(job, "export_model", export)
     status, printed, _ = run("export", "-o", "new", "--format", "openvino", "--model", onnx_folder.parent / "model.safetensors")
     assert status == 0
     assert asked == [("tiny-64", "new", ExportOptions(kind="openvino"))]

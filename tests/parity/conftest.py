@@ -11,7 +11,7 @@ import torch
 from rebuild import released_state
 from released_files import ReleasedFiles, full_depth, write
 
-from dagan.commands.convert import ConvertOptions, convert_file
+from dagan.cli.convert import ConvertOptions, convert_file
 from dagan.models.dagan import DaGAN
 from dagan.weights import read_model
 

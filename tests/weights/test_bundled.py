@@ -6,7 +6,7 @@ import torch
 from skimage.data import astronaut
 
 import dagan
-from dagan.commands.demo import MOTION, PORTRAIT
+from dagan.cli.animate import MOTION, PORTRAIT
 from dagan.engine.torch import TorchEngine
 from dagan.media.framing import Framing, crop
 from dagan.media.images import read_image

@@ -20,7 +20,7 @@ import numpy as np
 
 from dagan.animate.driving import FaceWatch, check_on_missing
 from dagan.engine.base import EncodedSource, Engine
-from dagan.engine.torch import TorchEngine
+from dagan.engine.open import open_engine
 from dagan.errors import InputError
 from dagan.media.faces import FaceFinder
 from dagan.media.framing import crop as cut
@@ -71,7 +71,7 @@ class Animator:
         limit_motion: bool = True,
         keypoints: str = "auto",
     ) -> None:
-        self.engine: Engine = TorchEngine(model, batch_size) if isinstance(model, DaGAN) else model
+        self.engine: Engine = open_engine(model, batch_size=batch_size) if isinstance(model, DaGAN) else model
         self.relative = relative
         self.adapt_scale = adapt_scale
         self.limit_motion = limit_motion

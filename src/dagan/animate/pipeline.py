@@ -12,11 +12,10 @@ A motion file takes the place of the first two.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from fractions import Fraction
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +25,6 @@ from dagan.animate.driving import MotionReader, check_fit, check_on_missing, fra
 from dagan.animate.layout import Layout, PasteBack, Plain, SideBySide
 from dagan.device import peak_device_memory_mb, peak_memory_mb
 from dagan.engine.base import Engine
-from dagan.engine.torch import TorchEngine
 from dagan.errors import InputError
 from dagan.media.faces import FaceFinder
 from dagan.media.framing import crop
@@ -43,7 +41,6 @@ from dagan.motion.reference import check_reference, nearest_layout, parse_refere
 from dagan.names import json_text
 from dagan.progress import Progress, Warn, counted, silent, to_stderr
 from dagan.stream import batched, on_workers
-from dagan.weights import load
 
 
 @dataclass(frozen=True)
@@ -98,21 +95,16 @@ LOOK, READ, DRAW = "finding the face", "reading the motion", "drawing"
 class AnimateOptions:
     """How to animate.
 
-    model, device, precision, batch_size: as `dagan.load` and `TorchEngine` take them. crop: find the face in both inputs; otherwise the
+    crop: find the face in both inputs; otherwise the
     middle is taken. relative, adapt_scale, limit_motion: see `Animator`. reference: auto (the driving frame whose pose is most like the
     source's), first, or a frame number; None is auto, for a motion file the frame stored in it. side_by_side, paste_back: see
     `dagan.animate.layout`. max_side: pixels of the longer side that a photo is shrunk to for pasting back, where it has more: videos
     of larger pictures take long and play nowhere. save_motion, report: files to write too. frame_rate: of a folder of images (25
     where None). encoder: see `VideoWriter`'s codec.
     on_missing: what takes the place of driving frames without a face: hold (the nearest real motion), rest (the source's own pose, eased
-    to and from) or error. keypoints: see `Animator`; a motion file drives with those that are in it. engine: opens
-    what computes, in place of PyTorch with the first four.
+    to and from) or error. keypoints: see `Animator`; a motion file drives with those that are in it.
     """
 
-    model: str = "lite-256"
-    device: str = "auto"
-    precision: str = "auto"
-    batch_size: int | None = None
     crop: bool = True
     relative: bool = True
     adapt_scale: bool = True
@@ -128,7 +120,6 @@ class AnimateOptions:
     encoder: str | None = None
     on_missing: str = "hold"
     keypoints: str = "auto"
-    engine: Callable[[], Engine] | None = None
 
 
 @dataclass(frozen=True)
@@ -158,6 +149,7 @@ class _Notices:
 
 
 def animate(
+    engine: Engine,
     source: Path,
     driving: Path,
     output: Path,
@@ -165,7 +157,7 @@ def animate(
     progress: Progress = silent,
     warn: Warn = to_stderr,
 ) -> AnimateReport:
-    """Animates the picture in `source` with a video, folder of images or motion file; writes the video `output`.
+    """Animates the picture in `source` with a video, folder of images or motion file; writes the video `output`; `engine` computes.
 
     Raises InputError, before any long work where possible, for inputs, outputs and options that cannot work; nothing is left
     behind then, nor when interrupted.
@@ -173,12 +165,10 @@ def animate(
     options = options or AnimateOptions()
     began = time.monotonic()
     notices = _Notices(warn)
-    _check(source, driving, output, options)
+    check_animate(source, driving, output, options)
     image = _source_image(source, options, notices)
     with ExitStack() as stack:
         opened = _open_driving(driving, options, stack)
-        opened_by = options.engine or partial(TorchEngine, load(options.model, options.device, options.precision), options.batch_size)
-        engine = opened_by()
         engine.face.explicit(options.keypoints, engine.name)  # refused before the video is looked through
         landmarker = FaceLandmarker() if options.crop or isinstance(opened, VideoReader) or opened.explicit else None
         finder = FaceFinder(landmarker) if options.crop else None
@@ -252,8 +242,8 @@ def _report(
     )
 
 
-def _check(source: Path, driving: Path, output: Path, options: AnimateOptions) -> None:
-    """Everything that can be refused without reading: the sooner the better."""
+def check_animate(source: Path, driving: Path, output: Path, options: AnimateOptions) -> None:
+    """Raises InputError for everything that can be refused without reading and without a model: the sooner the better."""
     check_distinct((output, options.save_motion, options.report), (source, driving))
     check_destination(output, "a video", VIDEO_SUFFIXES, options.overwrite)
     if options.save_motion is not None:

@@ -6,7 +6,7 @@ does not grow with length.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
@@ -16,7 +16,6 @@ import numpy as np
 
 from dagan.depth.outputs import ASSUMED_FOCAL, map_archive, point_cloud, write_ply
 from dagan.engine.base import Engine
-from dagan.engine.torch import TorchEngine
 from dagan.errors import InputError
 from dagan.media.colour_maps import DEFAULT_MAP, colour_table, colourise, robust_range
 from dagan.media.faces import FaceFinder
@@ -30,7 +29,6 @@ from dagan.media.view import View, read_ahead, square_of, view_still, view_video
 from dagan.media.writer import VIDEO_SUFFIXES
 from dagan.progress import Progress, Warn, counted, silent, to_stderr
 from dagan.stream import batched, on_workers
-from dagan.weights import load
 
 LOOK, RANGE, MEASURE = "finding the face", "finding the range", "measuring depth"
 _NUMBERS, _CLOUD = ".npz", ".ply"
@@ -41,42 +39,38 @@ _RANGE_SAMPLES = 48  # frames that decide on the range of a video's colours
 class DepthOptions:
     """How to measure depth.
 
-    model, device, precision, batch_size: as `dagan.load` and `TorchEngine` take them. crop: find the face; otherwise the middle is
+    crop: find the face; otherwise the middle is
     taken. colours: name of the colour map. focal: focal length assumed for point clouds, in picture widths (see
     `dagan.depth.outputs`). frame_rate: of a folder of images (25 where None).
-    engine: opens what computes, in place of PyTorch with the first four.
     """
 
-    model: str = "lite-256"
-    device: str = "auto"
-    precision: str = "auto"
-    batch_size: int | None = None
     crop: bool = True
     colours: str = DEFAULT_MAP
     focal: float = ASSUMED_FOCAL
     overwrite: bool = False
     frame_rate: Fraction | None = None
-    engine: Callable[[], Engine] | None = None
 
 
 def measure_depth(
-    source: Path, output: Path, options: DepthOptions | None = None, progress: Progress = silent, warn: Warn = to_stderr
+    engine: Engine, source: Path, output: Path, options: DepthOptions | None = None, progress: Progress = silent, warn: Warn = to_stderr
 ) -> int:  # fmt: skip
-    """Measures depth in `source`, writes `output`; the number of frames measured.
+    """Measures depth in `source` with `engine`, writes `output`; the number of frames measured.
 
     Raises InputError, before any long work where possible, for inputs, outputs and options that cannot work; nothing is left
     behind then, nor when interrupted.
     """
     options = options or DepthOptions()
     still = is_photo(source)
-    table = _check(source, output, still, options)
+    check_depth(source, output, options)
+    table = colour_table(options.colours)
+    if not engine.has_depth:
+        raise InputError(f"model {engine.name!r} has no depth network: use one whose name does not end in -rgb")
+    finder = FaceFinder() if options.crop else None
     if still:
         image = read_image(source)
-        engine, finder = _open_engine(options, warn)
         _write_still(output, image, view_still(image, finder, str(source), warn), engine, table, options)
         return 1
     with open_video(source, options.frame_rate or 25) as reader:
-        engine, finder = _open_engine(options, warn)
         view, faces = view_video(reader, finder, warn, progress, LOOK)
         if faces is not None and faces.missing:
             warn(f"{source}: no face in {faces.missing} of {faces.frames} pictures looked at: the framing is held there")
@@ -89,10 +83,11 @@ def measure_depth(
     return count
 
 
-def _check(source: Path, output: Path, still: bool, options: DepthOptions) -> np.ndarray:
-    """Refuses what cannot work before anything is read; the colour table."""
+def check_depth(source: Path, output: Path, options: DepthOptions) -> None:
+    """Raises InputError for what cannot work, before anything is read and without a model."""
     if not source.exists():
         raise InputError(f"{source} does not exist: give a photo, a video or a folder of images")
+    still = is_photo(source)
     check_distinct((output,), (source,))
     suffix = output.suffix.lower()
     if still and suffix in VIDEO_SUFFIXES and suffix not in IMAGE_SUFFIXES:
@@ -105,14 +100,7 @@ def _check(source: Path, output: Path, still: bool, options: DepthOptions) -> np
         raise InputError(f"--frame-rate is for a folder of images: {source} is a file")
     if not options.focal > 0:
         raise InputError(f"focal length is {options.focal}: must be above 0, in picture widths")
-    return colour_table(options.colours)
-
-
-def _open_engine(options: DepthOptions, warn: Warn) -> tuple[Engine, FaceFinder | None]:
-    engine = options.engine() if options.engine else TorchEngine(load(options.model, options.device, options.precision), options.batch_size)
-    if not engine.has_depth:
-        raise InputError(f"model {engine.name!r} has no depth network: use one whose name does not end in -rgb")
-    return engine, FaceFinder() if options.crop else None
+    colour_table(options.colours)  # refuses an unknown one
 
 
 def _write_still(

@@ -8,22 +8,55 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from dagan.device import choose_device, choose_precision
 from dagan.engine.base import Engine, check_batch_size
 from dagan.engine.graphs import GraphEngine, choose_graph_precision
-from dagan.engine.note import FORMAT, is_exported, read_note
+from dagan.engine.note import FORMAT, NOTE_FILE, file_digest, is_exported, read_note
 from dagan.engine.sessions import READERS, TORCH, require
 from dagan.engine.torch import TorchEngine
 from dagan.errors import InputError
 from dagan.models.dagan import DaGAN
 from dagan.progress import Warn, to_stderr
-from dagan.weights import load
-from dagan.weights.files import weights_digest
+from dagan.weights.files import find, load, read_config, weights_digest
 
 # Writes a model's graphs into a folder: the export job, which an interface hands over.
 Export = Callable[[DaGAN, Path], object]
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a model would be computed with, nothing left to "auto"; the SHA-256 of its file; and the side of its pictures."""
+
+    runtime: str
+    device: str
+    precision: str
+    digest: str
+    size: int
+
+
+def describe(model: str, runtime: str | None = None, device: str = "auto", precision: str = "auto") -> Description:
+    """What `open_engine` would open, read without loading any weights. Raises InputError as that does."""
+    folder = Path(model) if is_exported(Path(model)) else None
+    if folder is None:
+        file = find(model)
+        if not file.is_file():
+            raise InputError(f"model file {file} does not exist: give a bundled model's name, a model file, or a hub id owner/repository")
+        digest, size = file_digest(file), read_config(file).image_size
+        if runtime in (None, TORCH):
+            target = choose_device(device)
+            chosen = str(choose_precision(precision, target)).removeprefix("torch.")
+            return Description(TORCH, str(target), chosen, digest, size)
+        assert runtime is not None
+        require(runtime)
+    else:
+        digest, size = file_digest(folder / NOTE_FILE), read_note(folder).image_size
+        runtime = _reader(folder, runtime)
+    _check_device(runtime, device)
+    return Description(runtime, "cpu", choose_graph_precision(precision, runtime), digest, size)
 
 
 def open_engine(
@@ -53,13 +86,9 @@ def open_engine(
         _check_device(runtime, device)
         choose_graph_precision(precision, runtime)  # refused before the model is exported
         folder = cached_export(model if isinstance(model, DaGAN) else load(model, "cpu", "float32"), export, warn)
-    note = read_note(folder)
-    if runtime is None:
-        runtime = next((name for name in READERS[note.kind] if find_spec(name) is not None), READERS[note.kind][0])
-    elif runtime not in READERS[note.kind]:
-        raise InputError(f"{folder} holds {note.kind} graphs, which --runtime {runtime} cannot run: use {' or '.join(READERS[note.kind])}")
+    runtime = _reader(folder, runtime)
     _check_device(runtime, device)
-    return GraphEngine(folder, note, runtime, precision, batch_size)
+    return GraphEngine(folder, read_note(folder), runtime, precision, batch_size)
 
 
 def cache_folder() -> Path:
@@ -84,6 +113,16 @@ def cached_export(model: DaGAN, export: Export | None, warn: Warn = to_stderr) -
         warn(f"exporting {model.config.name} to {folder}, once: later runs start at once")
         export(model, folder)
     return folder
+
+
+def _reader(folder: Path, runtime: str | None) -> str:
+    """The runtime for an exported folder's graphs: the asked one, or the first that is installed. Raises InputError."""
+    kind = read_note(folder).kind
+    if runtime is None:
+        return next((name for name in READERS[kind] if find_spec(name) is not None), READERS[kind][0])
+    if runtime not in READERS[kind]:
+        raise InputError(f"{folder} holds {kind} graphs, which --runtime {runtime} cannot run: use {' or '.join(READERS[kind])}")
+    return runtime
 
 
 def _check_device(runtime: str, device: str) -> None:

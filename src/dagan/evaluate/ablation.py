@@ -1,19 +1,29 @@
-"""Tables of an ablation of stage 1: variants of a recipe, each trained from several seeds and measured alike.
+"""The ablation job: trains the variants of a table from each of their seeds, measures them, tabulates.
+
+One run comes after the other, each by the ordinary training job and the ordinary evaluation. A run that is measured is kept in
+OUTPUT/figures, so that the same command goes on where it stopped; a run that was interrupted continues from its checkpoint.
 
 Legend: a figure's mean over seeds, and the deviation between seeds where there are two or more.
 """
 
 from __future__ import annotations
 
+import json
 import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from dagan.checks import Checked, Seed, parse, read_mapping
+from dagan.data.clips import find_clips
+from dagan.errors import InputError
+from dagan.evaluate.depth.measure import EvaluateDepthOptions, measure_folder
 from dagan.evaluate.depth.report import ROWS
 from dagan.media.output import atomic_output
 from dagan.names import json_text, printable
+from dagan.progress import Warn, to_stderr
 
 # What a column shows: (kind of clips, figure of `depth_report.ROWS`) -> heading.
 COLUMNS = {
@@ -98,3 +108,185 @@ def _cell(value: Spread | None, digits: int) -> str:
     if value is None:
         return ""
     return f"{value.mean:.{digits}f}" + ("" if value.deviation is None else f" ± {value.deviation:.{digits}f}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant(Checked):
+    """settings: overrides of the recipe, such as "loss.levels=1". seeds: of its runs."""
+
+    name: str
+    settings: tuple[str, ...] = ()
+    seeds: tuple[Seed, ...] = (0,)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise InputError(f"variant {self.name!r}: seeds is {list(self.seeds)}: give at least one, each once")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblationTable(Checked):
+    """recipe: file, from the table's own folder. settings: overrides of the recipe that all variants share; a variant's come after."""
+
+    recipe: Path
+    variants: tuple[Variant, ...]
+    settings: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        names = [_slug(v.name) for v in self.variants]
+        if not names or len(set(names)) < len(names):
+            raise InputError(f"variants are {[v.name for v in self.variants]}: give at least one, and names that differ")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblateOptions:
+    """output: folder of runs and tables. synthetic: clips of `dagan synth` to measure on, of other seeds than the training clips.
+    real: real clips to measure on, by landmarks; hold_out: share of their identities that training held out (0: all clips).
+    every: as in `dagan evaluate depth`. only: names of the variants to run; all where empty."""
+
+    output: Path
+    synthetic: Path | None = None
+    real: Path | None = None
+    hold_out: float = 0.0
+    every: int = 10
+    only: tuple[str, ...] = ()
+    overwrite: bool = False
+
+
+class Recipe(Protocol):
+    """What is looked at of a training recipe."""
+
+    seed: int
+    max_minutes: float | None
+    accelerator: str
+
+
+class Outcome(Protocol):
+    """What is looked at of a training run: its last step, its weights, and whether it came to its end."""
+
+    @property
+    def steps(self) -> int: ...
+
+    @property
+    def weights(self) -> Path: ...
+
+    @property
+    def finished(self) -> bool: ...
+
+
+@dataclass(frozen=True)
+class Training:
+    """The training job, handed over by an interface: jobs do not import each other."""
+
+    read: Callable[[Path, list[str]], Any]
+    """The recipe in a file, with these settings in place of its own. Raises InputError."""
+    run: Callable[[Any, bool], Outcome]
+    """Trains a recipe, afresh where that is asked for; otherwise a run that is there goes on."""
+
+
+def ablate_depth(
+    table: Path, overrides: list[str], options: AblateOptions, training: Training, tell: Warn = to_stderr
+) -> tuple[list[RunFigures], str, list[Path]]:
+    """Runs what is not measured yet and writes ablation.json and ablation.md after each run. Returns figures, table and files.
+
+    overrides: of all variants, before their own settings; a step budget (max_steps) belongs here. A run ends at max_steps or, if the
+    recipe has it, after max_minutes. Raises InputError for unusable tables, recipes and clips; KeyboardInterrupt when interrupted.
+    """
+    if options.synthetic is None and options.real is None:
+        raise InputError("there is nothing to measure on: name clips with --synthetic, --real or both")
+    for folder in (options.synthetic, options.real):
+        if folder is not None:
+            find_clips(folder)  # before the training, not after it
+    read = read_table(table)
+    unknown = set(options.only) - {v.name for v in read.variants}
+    if unknown:
+        raise InputError(f"{table} has no variant {sorted(unknown)[0]!r}: it has {', '.join(v.name for v in read.variants)}")
+    planned = list(_planned(read, overrides, options, training))
+    if not options.overwrite:
+        for variant, seed, _, settings in planned:
+            _known(_figures_file(options, variant, seed), settings)
+    found: list[RunFigures] = []
+    about = _about(read, overrides, options)
+    for number, (variant, seed, recipe, settings) in enumerate(planned, 1):
+        file = _figures_file(options, variant, seed)
+        figures = None if options.overwrite else _known(file, settings)
+        if figures is None:
+            tell(f"run {number} of {len(planned)}: {variant.name}, seed {seed}")
+            figures = _run(variant, recipe, settings, options, training)
+            with atomic_output(file, overwrite=True) as partial:
+                partial.write_text(json.dumps(asdict(figures), indent=1, allow_nan=False), encoding="utf-8")
+        found.append(figures)
+        files = write_tables(options.output, found, about)
+    return found, markdown(found, about), files
+
+
+def read_table(path: Path) -> AblationTable:
+    """The table in a YAML file, its recipe's path made whole. Raises InputError."""
+    table = parse(AblationTable, read_mapping(path, "table"), str(path))
+    return replace(table, recipe=path.parent / table.recipe)
+
+
+def _planned(
+    read: AblationTable, overrides: list[str], options: AblateOptions, training: Training
+) -> Iterator[tuple[Variant, int, Recipe, tuple[str, ...]]]:
+    """Every run, its recipe checked before the first one starts."""
+    for variant in read.variants:
+        if options.only and variant.name not in options.only:
+            continue
+        for seed in variant.seeds:
+            settings = (*read.settings, *overrides, *variant.settings, f"seed={seed}")
+            output = "output=" + json.dumps(str(options.output / "runs" / f"{_slug(variant.name)}-{seed}"))
+            yield variant, seed, training.read(read.recipe, [*settings, output]), settings
+
+
+def _run(variant: Variant, recipe: Recipe, settings: tuple[str, ...], options: AblateOptions, training: Training) -> RunFigures:
+    began = time.monotonic()
+    result = training.run(recipe, options.overwrite)
+    minutes = (time.monotonic() - began) / 60
+    if not result.finished and (recipe.max_minutes is None or minutes < recipe.max_minutes):
+        raise KeyboardInterrupt  # the loop keeps a signal to itself, saves, and returns early
+    tables: dict[str, dict[str, float]] = {"synthetic": {}, "real": {}}
+    for kind, folder, hold_out in (("synthetic", options.synthetic, 0.0), ("real", options.real, options.hold_out)):
+        if folder is not None:
+            how = EvaluateDepthOptions(
+                weights=str(result.weights), every=options.every, hold_out=hold_out, pictures=0,
+                device="cpu" if recipe.accelerator == "cpu" else "auto",
+            )  # fmt: skip
+            summary, _ = measure_folder(folder, how)
+            tables[kind] = {name: value for name, (value, _) in getattr(summary, kind).items()}
+            if not tables[kind]:
+                raise InputError(f"{folder} holds no {kind} clips: give --{kind} another folder")
+    return RunFigures(
+        variant=variant.name, seed=recipe.seed, steps=result.steps, minutes=round(minutes, 2), settings=settings,
+        synthetic=tables["synthetic"], real=tables["real"],
+    )  # fmt: skip
+
+
+def _figures_file(options: AblateOptions, variant: Variant, seed: int) -> Path:
+    return options.output / "figures" / f"{_slug(variant.name)}-{seed}.json"
+
+
+def _known(file: Path, settings: tuple[str, ...]) -> RunFigures | None:
+    """The figures of a run that is done; None where it is not. Raises InputError for a run with other settings."""
+    if not file.is_file():
+        return None
+    try:
+        figures = parse(RunFigures, json.loads(file.read_text(encoding="utf-8")), str(file))
+    except (ValueError, RecursionError):
+        raise InputError(f"{file} cannot be read: remove it, or measure again with --overwrite") from None
+    if figures.settings != settings:
+        raise InputError(f"{file} is of a run with other settings: choose another --output, or run again with --overwrite")
+    return figures
+
+
+def _about(read: AblationTable, overrides: list[str], options: AblateOptions) -> dict[str, str]:
+    """What a reader needs to repeat the table, without folders of the machine."""
+    shared = [s for s in (*read.settings, *overrides) if not s.startswith(("data.train=", "data.cache=", "output="))]
+    about = {"recipe": read.recipe.name, "shared settings": ", ".join(shared) or "none", "frames measured": f"each {options.every}th"}
+    return about | {f"variant {v.name}": ", ".join(v.settings) or "the recipe as it is" for v in read.variants}
+
+
+def _slug(name: str) -> str:
+    """A file name of a variant's."""
+    return "-".join("".join(c if c.isalnum() else " " for c in name).lower().split())

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from dagan.engine.note import NOTE_FILE, SUFFIXES, ExportNote, Format, GraphNote, file_digest, is_exported, write_note
 from dagan.engine.sessions import open_session, require
-from dagan.engine.torch import TorchEngine
 from dagan.errors import InputError
 from dagan.export.graphs import Graph, check_inputs, example_inputs, graphs_of
 from dagan.export.int8 import BITS, LARGEST_MEAN, QUANTISED, SAFE_BITS, choose_clips, driving_sample, quantise, samples_of
@@ -56,7 +55,7 @@ def export_model(model: DaGAN, folder: Path, options: ExportOptions | None = Non
     """
     options = options or ExportOptions()
     check_export(folder, options)
-    engine = TorchEngine(model)  # before the copy: it tells the detector by its weights
+    config = model.config
     plain = fold(_on_cpu(model))
     graphs = graphs_of(plain)
     examples, checks = example_inputs(plain, graphs), check_inputs(plain, graphs)
@@ -67,7 +66,7 @@ def export_model(model: DaGAN, folder: Path, options: ExportOptions | None = Non
             write_onnx(graph, examples[graph.name], partial / f"{graph.name}.onnx")
         progress(WRITE, len(graphs), len(graphs))
         if options.int8:
-            checks |= _quantise(partial, graphs, options, engine.size, progress)
+            checks |= _quantise(partial, graphs, options, config.image_size, progress)
         for graph in graphs:
             path = partial / f"{graph.name}.onnx"
             if options.kind == "openvino":
@@ -76,19 +75,19 @@ def export_model(model: DaGAN, folder: Path, options: ExportOptions | None = Non
             notes[graph.name] = _note(graph, checks[graph.name], path, options.kind, limits)
         note = ExportNote(
             kind=options.kind,
-            name=engine.name,
-            image_size=engine.size,
-            keypoints=engine.keypoint_count,
-            has_depth=engine.has_depth,
-            depth_range=engine.depth_range,
-            detector=engine.detector_digest,
+            name=config.name,
+            image_size=config.image_size,
+            keypoints=config.keypoints.count,
+            has_depth=config.use_depth,
+            depth_range=(config.depth.min_depth, config.depth.max_depth),
+            detector=weights_digest(model.keypoint_detector, model.depth_network),
             weights=weights_digest(model),
             opset=OPSET,
             precision="int8" if options.int8 else "float32",
             quantised=list(QUANTISED) if options.int8 else [],
             weight_bits=options.weight_bits if options.int8 else None,
             graphs=notes,
-            config=model.config,
+            config=config,
         )
         write_note(partial, note)
     return note

@@ -6,7 +6,6 @@ Clip i of a seed is the same however many are asked for, so a folder can grow, a
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from fractions import Fraction
@@ -17,6 +16,7 @@ import numpy as np
 from dagan.data.truth import ClipTruth, recipe_of, write_truth
 from dagan.errors import InputError
 from dagan.media.video import VideoWriter
+from dagan.progress import Progress, silent
 from dagan.synthetic.render import Renderer, find_landmarks, locate
 from dagan.synthetic.scene import draw_scene
 
@@ -42,11 +42,11 @@ class ClipRecipe:
 
 def synthesise(
     output: Path, clips: int, size: int, seed: int, frames: int, *, overwrite: bool = False, workers: int = 1,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = silent,
 ) -> tuple[int, int]:  # fmt: skip
     """Writes clips 0 .. clips - 1 to the folder `output`; returns how many were written and how many were there already.
 
-    A clip that is there and was drawn from the same recipe is kept; progress(done, total) hears of each. Raises InputError for values out
+    A clip that is there and was drawn from the same recipe is kept; `progress` hears of each. Raises InputError for values out
     of range, and without `overwrite` for a clip that is there and is another.
     """
     _check(output, clips, size, seed, frames, workers)
@@ -55,12 +55,12 @@ def synthesise(
     waiting = [(path, recipe) for path, recipe in zip(paths, recipes, strict=True) if not _is_there(path, recipe, overwrite)]
     output.mkdir(parents=True, exist_ok=True)
     done = clips - len(waiting)
-    progress(done, clips)
+    progress("heads", done, clips)
     if workers == 1 or len(waiting) < 2:
         for path, recipe in waiting:
             write_clip(path, recipe)
             done += 1
-            progress(done, clips)
+            progress("heads", done, clips)
     else:
         # Spawned, not forked: the parent may hold threads of numeric libraries.
         with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
@@ -69,7 +69,7 @@ def synthesise(
                 for future in as_completed(futures):
                     future.result()
                     done += 1
-                    progress(done, clips)
+                    progress("heads", done, clips)
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise

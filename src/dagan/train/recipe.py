@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from annotated_types import Ge, Gt, Le
 
-from dagan.checks import Channels, Checked, Few, Positive, Seed, Share, ShareBelowOne, Steps, Weight, dump, parse, require
+from dagan.checks import Channels, Checked, Few, Positive, Seed, Share, ShareBelowOne, Steps, Weight, dump, parse, read_mapping, require
 from dagan.config import DepthConfig, ModelConfig, preset
 from dagan.data.config import AugmentConfig, DataConfig, PairConfig, TripletConfig
 from dagan.errors import InputError
@@ -270,21 +270,6 @@ def read_recipe(cls: type[R], path: Path, overrides: Iterable[str] = ()) -> R:
     for override in overrides:
         _apply(data, override)
     return build_recipe(cls, data, str(path))
-
-
-def read_mapping(path: Path, what: str) -> dict[str, Any]:
-    """The mapping in a YAML file; `what` it is, such as "recipe", for errors. Raises InputError where there is none."""
-    if not path.is_file():
-        raise InputError(f"{what} {path} does not exist: give the path of a .yaml file, such as those in recipes/")
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())[:300]}") from None
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}): give the path of a .yaml file") from None
-    if not isinstance(data, dict):
-        raise InputError(f"{path} must hold a mapping of keys to values, such as `batch_size: 16`")
-    return data
 
 
 def build_recipe(cls: type[R], data: Mapping[str, Any], where: str) -> R:

@@ -15,7 +15,8 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,16 @@ def read_card(path: Path) -> dict[str, Any]:
 def read_file(path: Path) -> tuple[ModelConfig, dict[str, Any], dict[str, Tensor]]:
     """(configuration, card, tensors) of a model file. Raises InputError as `read_model` does."""
     tensors, metadata = read_tensors(path)
+    return *_note(path, metadata), tensors
+
+
+def read_config(path: Path) -> ModelConfig:
+    """The model's configuration, read without its tensors. Raises InputError as `read_model` does."""
+    return _note(path, read_metadata(path))[0]
+
+
+def _note(path: Path, metadata: Mapping[str, str]) -> tuple[ModelConfig, dict[str, Any]]:
+    """Configuration and card in the metadata of a model file."""
     if "dagan" not in metadata:
         raise InputError(f"{path} carries no dagan configuration: it was written by another program, give a model file of this one")
     try:
@@ -97,7 +108,7 @@ def read_file(path: Path) -> tuple[ModelConfig, dict[str, Any], dict[str, Tensor
         raise InputError(f"{path}: its configuration is damaged: write the file again") from None
     if version != FORMAT:
         raise InputError(f"{path} has format {version!r}, this version reads {FORMAT}: update dagan")
-    return parse(ModelConfig, note.get("config"), str(path)), dict(note.get("card") or {}), tensors
+    return parse(ModelConfig, note.get("config"), str(path)), dict(note.get("card") or {})
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -109,11 +120,23 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """(tensors, metadata) of a safetensors file. Raises InputError when it is missing, damaged or of another kind."""
+    with _opened(path) as file:
+        return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118 (not a mapping)
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The metadata of a safetensors file, read without its tensors. Raises InputError as `read_tensors` does."""
+    with _opened(path) as file:
+        return file.metadata() or {}
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     if not path.is_file():
         raise InputError(f"{path} does not exist: give a model file (.safetensors), the name of a bundled model or a hub id")
     try:
         with text_path(path) as name, safe_open(name, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118 (not a mapping)
+            yield file
     except (SafetensorError, OSError, ValueError) as error:
         hint = "a pickled checkpoint: convert it first" if _looks_pickled(path) else "damaged, or of another kind"
         raise InputError(f"{path} is not a readable safetensors file ({hint}): {str(error).splitlines()[0][:120]}") from None

@@ -11,10 +11,9 @@ from typer.testing import CliRunner
 
 from dagan.checks import dump
 from dagan.cli import app
-from dagan.commands.evaluate_depth import EvaluateDepthOptions, evaluate_depth
 from dagan.data.truth import ClipTruth, read_truth
 from dagan.errors import InputError
-from dagan.evaluate.depth.measure import Shown, measure_depth, rotation_between
+from dagan.evaluate.depth.measure import EvaluateDepthOptions, Shown, measure_depth, measure_folder, rotation_between
 from dagan.evaluate.depth.networks import CameraMotion, open_networks
 from dagan.evaluate.depth.report import ROWS, picture
 from dagan.models.dagan import DaGAN
@@ -161,12 +160,12 @@ def test_command_writes_report_page_and_pictures(heads: Path, trained: Path, tmp
     assert [path.name for path in (output / "pictures").iterdir()] == ["head_1_00000.png"]
     assert "pictures/head_1_00000.png" in page
     with pytest.raises(InputError, match="holds a report already"):
-        evaluate_depth(heads, EvaluateDepthOptions(weights=str(trained / "depth.safetensors"), output=output))
+        measure_folder(heads, EvaluateDepthOptions(weights=str(trained / "depth.safetensors"), output=output))
 
 
 def test_missing_motion_network_is_said(heads: Path, trained: Path, tmp_path: Path) -> None:
     (tmp_path / "alone.safetensors").write_bytes((trained / "depth.safetensors").read_bytes())
-    summary = evaluate_depth(heads, EvaluateDepthOptions(weights=str(tmp_path / "alone.safetensors"), clips=1, device="cpu"))
+    summary, _ = measure_folder(heads, EvaluateDepthOptions(weights=str(tmp_path / "alone.safetensors"), clips=1, device="cpu"))
     assert summary.synthetic_clips == 1
     assert not {"rotation", "focal"} & set(summary.synthetic)
     assert any("Pose and focal length are not measured" in note for note in summary.notes)
@@ -178,7 +177,7 @@ def test_missing_motion_network_is_said(heads: Path, trained: Path, tmp_path: Pa
 )
 def test_values_out_of_range_are_named(heads: Path, change: dict[str, float], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        evaluate_depth(heads, EvaluateDepthOptions(**change))  # type: ignore[arg-type]
+        measure_folder(heads, EvaluateDepthOptions(**change))  # type: ignore[arg-type]
 
 
 def test_shown_frame_without_a_face_still_makes_a_row() -> None:

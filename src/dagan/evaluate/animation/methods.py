@@ -6,8 +6,7 @@ Legend: S side of the pictures that are measured. Pictures are uint8 H x W x 3.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Protocol
 
 from dagan.data.clips import Clip, find_clips
 from dagan.engine.base import Engine
-from dagan.engine.torch import TorchEngine
+from dagan.engine.sessions import TORCH
 from dagan.errors import InputError
 from dagan.evaluate.animation.pairs import Image, Pair, Plan, count_frames, numbered
 from dagan.evaluate.records import COPY
@@ -23,7 +22,6 @@ from dagan.media.framing import to_square
 from dagan.media.landmarks import Face, FaceLandmarker
 from dagan.models.keypoints import Keypoints
 from dagan.motion.transfer import transfer
-from dagan.weights.files import find, load
 
 
 @dataclass(frozen=True)
@@ -71,41 +69,44 @@ class Spec(Protocol):
         """Loads what is needed."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """A model, by what `dagan.load` takes. keypoints: what drives, see `Animator`."""
+    """A model in a runtime.
+
+    opener: opens its engine, in each process that measures; a run that is complete opens none. source, digest: the name of its file or
+    folder, and the SHA-256 of that. size: side of its pictures. keypoints: what drives, see `Animator`.
+    """
 
     name: str
-    model: str
-    device: str = "auto"
-    precision: str = "auto"
+    opener: Callable[[], Engine]
+    source: str
+    digest: str
+    size: int
+    runtime: str
+    device: str
+    precision: str
     keypoints: str = "auto"
-
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 of its file."""
-        file = find(self.model)
-        if not file.is_file():
-            raise InputError(f"model file {file} does not exist: give a bundled model's name, a model file, or a hub id owner/repository")
-        with file.open("rb") as content:
-            return hashlib.file_digest(content, "sha256").hexdigest()
 
     @property
     def facts(self) -> dict[str, str]:
         """Digest, device, precision and what drives."""
         return {
-            f"{self.name}: weights": f"{Path(self.model).name}, SHA-256 {self.digest}",
-            f"{self.name}: device": f"{self.device}, precision {self.precision}",
+            f"{self.name}: weights": f"{self.source}, SHA-256 {self.digest}",
+            f"{self.name}: device": f"{self._device}, precision {self.precision}",
             f"{self.name}: keypoints": self.keypoints,
         }
 
     def stamp(self, pair: Pair) -> str:
         """See Spec."""
-        return f"{self.digest} {self.device} {self.precision} {self.keypoints}"
+        return f"{self.digest} {self._device} {self.precision} {self.keypoints}"
+
+    @property
+    def _device(self) -> str:
+        return self.device if self.runtime == TORCH else f"{self.device} ({self.runtime})"
 
     def open(self) -> ModelMethod:
-        """See Spec. Raises InputError as `load` does."""
-        return ModelMethod(TorchEngine(load(self.model, self.device, self.precision)), self.keypoints)
+        """See Spec. Raises InputError as the opener does."""
+        return ModelMethod(self.opener(), self.keypoints)
 
 
 class ModelMethod:

@@ -19,7 +19,7 @@ import os
 import signal
 import threading
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -38,10 +38,12 @@ from dagan.evaluate.animation.rulers import RulerFiles, Rulers, Settings, catalo
 from dagan.evaluate.faces import expression_totals
 from dagan.evaluate.records import Evaluation, PairScores, finite, scores_from
 from dagan.media.output import atomic_output
+from dagan.progress import Progress, Warn, silent
 
 FORMAT = 2  # to be raised whenever a metric's way to measure changes
 _PACKAGES = ("dagan", "torch", "numpy", "scipy", "scikit-image", "torchmetrics", "ai-edge-litert", "onnxruntime", "av")
 PICTURES = "pictures"
+STAGE = "pairs"  # for progress
 CACHE = "cache"
 
 
@@ -108,28 +110,27 @@ def versions() -> dict[str, str]:
     return found
 
 
-Progress = Callable[[int, int], None]
 
 
 def evaluate(
     pairs: Sequence[Pair], methods: Sequence[Spec], files: RulerFiles, settings: Settings, *, folder: Path | None = None,
-    workers: int = 1, progress: Progress = lambda done, total: None, warn: Callable[[str], None] = lambda message: None,
+    workers: int = 1, progress: Progress = silent, warn: Warn = lambda message: None,
 ) -> Evaluation:  # fmt: skip
     """Measures `methods` on `pairs`.
 
     folder: keeps what was measured (`cache`) and strips (`pictures`); None keeps nothing and takes no pictures. workers: processes,
-    each with its own copy of models and tools. progress(done, total) hears of pairs, warn of results that had to be adapted.
+    each with its own copy of models and tools. progress hears of pairs, warn of results that had to be adapted.
     Raises InputError for settings that do not fit, for files that are missing, and when not a single pair could be measured.
     """
     _check(pairs, methods, settings, workers)
     run = _Run(pairs, methods, files, settings, Cache(folder) if folder is not None else None, warn)
     waiting = [(pair, missing) for pair in pairs if (missing := run.take_up(pair))]
     done = len(pairs) - len(waiting)
-    progress(done, len(pairs))
+    progress(STAGE, done, len(pairs))
     for pair, measured in _measure(waiting, methods, files, settings, workers):
         run.keep(pair, measured)
         done += 1
-        progress(done, len(pairs))
+        progress(STAGE, done, len(pairs))
     return run.evaluation()
 
 
@@ -142,7 +143,7 @@ class _Run:
     files: RulerFiles
     settings: Settings
     cache: Cache | None
-    warn: Callable[[str], None]
+    warn: Warn
     scores: dict[tuple[str, str], PairScores] = field(default_factory=dict)
     features: dict[tuple[str, str], tuple[Features, Features]] = field(default_factory=dict)
     notices: dict[tuple[str, str], list[str]] = field(default_factory=dict)

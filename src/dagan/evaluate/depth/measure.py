@@ -20,11 +20,14 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_erosion
 from scipy.stats import spearmanr
 
+from dagan.data.clips import clips_for
+from dagan.data.truth import read_truth, truth_of
 from dagan.errors import InputError
-from dagan.evaluate.depth.networks import DepthNetworks
-from dagan.evaluate.faces import Landmarker
+from dagan.evaluate.depth.networks import DepthNetworks, open_networks
+from dagan.evaluate.faces import Landmarker, Landmarks
 from dagan.evaluate.metrics import depth_rank_correlation
 from dagan.media.video import open_video
+from dagan.progress import Progress, silent
 
 Floats = NDArray[np.floating]
 Mask = NDArray[np.bool_]
@@ -316,3 +319,54 @@ def _motion(found: ClipDepth, networks: DepthNetworks, truth: GroundTruth, image
             true = rotation_between(truth.rotation[a].astype(np.float64), truth.rotation[b].astype(np.float64))
             found.add("rotation", angle_between(motion.rotation, true), angle_between(np.eye(3), true))
             found.add("focal", abs(motion.focal[0] / true_focal - 1), abs(start / true_focal - 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateDepthOptions:
+    """weights: a depth file, a stage 1 checkpoint, or what `dagan.load` takes. egomotion: stage 1 checkpoint. output: folder of the report.
+    every: measure each n-th frame. gap: frames between two of which motion is measured. clips: at most so many, spread over the folder.
+    pictures: clips that are drawn. hold_out: share of identities held out, as in the training recipe; 0 takes all clips."""
+
+    weights: str = "lite-256"
+    egomotion: Path | None = None
+    output: Path | None = None
+    size: int | None = None
+    every: int = 10
+    gap: int = 5
+    clips: int | None = None
+    pictures: int = 6
+    hold_out: float = 0.0
+    device: str = "auto"
+    overwrite: bool = False
+
+
+def measure_folder(folder: Path, options: EvaluateDepthOptions, progress: Progress = silent) -> tuple[DepthSummary, list[ClipDepth]]:
+    """Figures over the clips of a folder, and each clip's. Raises InputError for missing clips or files."""
+    _check(options)
+    clips = clips_for(folder, options.hold_out)
+    if options.clips is not None and options.clips < len(clips):
+        clips = [clips[i] for i in np.linspace(0, len(clips) - 1, options.clips).astype(int)]
+    networks = open_networks(options.weights, options.egomotion, options.size, options.device)
+    landmarks = Landmarks()
+    found: list[ClipDepth] = []
+    for number, clip in enumerate(clips):
+        progress("measuring", number, len(clips))
+        description = truth_of(clip.path)
+        truth = read_truth(description) if description else None
+        shown = 3 if options.output is not None and number < options.pictures else 0
+        found.append(measure_depth(clip.path, networks, truth, landmarks, every=options.every, gap=options.gap, show=shown))
+        found[-1].name = clip.name  # below the folder: names in sub-folders may be the same
+    notes = []
+    if networks.egomotion is None and any(clip.synthetic for clip in found):
+        notes.append("Pose and focal length are not measured: the motion network's weights are not there (--egomotion last.ckpt).")
+    return summarise_depth(found, networks, notes), found
+
+
+def _check(options: EvaluateDepthOptions) -> None:
+    for name, value in (("--every", options.every), ("--gap", options.gap), ("--clips", options.clips)):
+        if value is not None and value < 1:
+            raise InputError(f"{name} is {value}: must be at least 1")
+    if options.pictures < 0:
+        raise InputError(f"--pictures is {options.pictures}: must not be negative")
+    if options.output is not None and (options.output / "depth.json").exists() and not options.overwrite:
+        raise InputError(f"{options.output} holds a report already: choose another folder, or replace it with --overwrite")

@@ -1,4 +1,4 @@
-"""`dagan export`, and the options of other commands that say which runtime computes."""
+"""`dagan export`: writes a model as graphs for other runtimes, and says what came of it."""
 
 from __future__ import annotations
 
@@ -7,15 +7,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-# Plain words, not choices of the parser: the job says in one sentence what there is.
-RuntimeOption = Annotated[
-    str | None,
-    typer.Option(
-        "--runtime",
-        help="This runtime computes: torch, onnxruntime or openvino. Default: torch, or what runs the exported folder.",
-        show_default=False,
-    ),
-]
+from dagan.errors import InputError
 
 
 def export(
@@ -32,7 +24,23 @@ def export(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an exported folder that exists already.")] = False,
 ) -> None:
     """Write a model as graphs for other runtimes."""
-    from dagan.commands.export import ExportOptions, export_file
+    from dataclasses import replace
+
+    from dagan.cli.console import progress_bar
+    from dagan.data.clips import find_clips
+    from dagan.export.job import ExportOptions, check_export, export_model
+    from dagan.weights import load
 
     options = ExportOptions(kind=cast(Any, kind), int8=int8, weight_bits=weight_bits, overwrite=overwrite)
-    export_file(model, folder, options, calibration)
+    if options.int8 and calibration is None:
+        raise InputError("--int8 needs --calibration: a folder of clips of faces, framed as the model's training clips")
+    if calibration is not None:
+        options = replace(options, calibration=tuple(clip.path for clip in find_clips(calibration)))
+    check_export(folder, options)  # before the model, which may have to be fetched
+    with progress_bar() as progress:
+        note = export_model(load(model, "cpu", "float32"), folder, options, progress)
+    print(f"{folder}: {note.name} as {note.kind}")
+    for name, graph in note.graphs.items():
+        precision = note.precision if name in note.quantised else "float32"
+        differences = f"{graph.difference:.1e} at most, {graph.mean_difference:.1e} on average"
+        print(f"  {next(iter(graph.files))}: {precision}, differs from PyTorch by {differences}")

@@ -1,50 +1,41 @@
-"""`dagan evaluate reconstruction` and `cross-identity`: measure methods on clips, print the table, write the run's folder."""
+"""The evaluation job: which pairs a protocol measures, with which tools, and what it writes.
+
+Two protocols: clips rebuilt from one of their own frames, and one person's picture driven by another's clip.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
-from rich.table import Table
-
-from dagan.commands.notices import warn
-from dagan.commands.progress import progress_bar
-from dagan.console import check_printed
 from dagan.data.clips import Clip, clips_for, find_stills
-from dagan.device import choose_device, choose_precision
 from dagan.errors import InputError
 from dagan.evaluate.animation.methods import CopySpec, ModelSpec, ResultsSpec, Spec
 from dagan.evaluate.animation.pairs import Pair, draw_pairs, read_pairs, self_pairs, write_pairs
 from dagan.evaluate.animation.rulers import RulerFiles, Settings
 from dagan.evaluate.animation.run import evaluate
-from dagan.evaluate.records import COPY, Evaluation, PairScores, save
-from dagan.evaluate.report.statistics import against_copy, means, summarise
+from dagan.evaluate.records import COPY, Evaluation, save
+from dagan.evaluate.report.statistics import summarise
 from dagan.losses.features import SQUEEZENET
 from dagan.media.output import atomic_output
 from dagan.names import json_text
-from dagan.weights import load
+from dagan.progress import Progress, Warn, silent, to_stderr
 
 PAIRS = "pairs.csv"
 REPORT = ("evaluation.json", "report.md", "report.html")
-_MOST_PROBLEMS = 10  # printed; the report has all
+DEFAULT_SIZE = 256  # of pictures that are measured without a model
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateOptions:
-    """models, device, precision: as `dagan.load` takes them. keypoints: see `Animator`. results: folders of results of other
-    programs. hold_out: share of identities held out, as in the training recipe; 0 takes all clips. pairs: list to measure.
-    portraits, seed, count: sources and pairs to draw between identities. lpips ... fid_network: files; what is missing is left out.
-    folder: of the report, of pictures and of what is kept for a next run. summary: JSON file of means alone. The others: see
-    `Settings`."""
+    """results: folders of results of other programs. hold_out: share of identities held out, as in the training recipe; 0 takes all
+    clips. pairs: list to measure. portraits, seed, count: sources and pairs to draw between identities. lpips ... fid_network: files;
+    what is missing is left out. folder: of the report, of pictures and of what is kept for a next run. summary: JSON file of means
+    alone. The others: see `Settings`."""
 
-    models: Sequence[str] = ("lite-256",)
     results: Sequence[Path] = ()
-    device: str = "auto"
-    precision: str = "auto"
-    keypoints: str = "auto"
     hold_out: float = 0.0
     every: int = 5
     size: int | None = None
@@ -68,32 +59,44 @@ class EvaluateOptions:
     overwrite: bool = False
 
 
-def evaluate_reconstruction(clips: Path, options: EvaluateOptions) -> Evaluation:
+@dataclass(frozen=True)
+class Run:
+    """evaluation: what was measured. report: the files that were written for people, none without a folder."""
+
+    evaluation: Evaluation
+    report: tuple[Path, ...] = ()
+
+
+def evaluate_reconstruction(
+    clips: Path, models: Sequence[ModelSpec], options: EvaluateOptions, progress: Progress = silent, warn: Warn = to_stderr
+) -> Run:
     """Clips rebuilt from one of their frames. Raises InputError for missing clips or files, and outputs that exist."""
     found = clips_for(clips, options.hold_out)
     if options.pairs is None:
-        return _run("reconstruction", self_pairs(found), options)
-    pairs = _listed(options.pairs, found, found)
+        return _run("reconstruction", self_pairs(found), models, options, progress, warn)
+    pairs = _listed(options.pairs, found, found, warn)
     own = [pair for pair in pairs if pair.same]
     if not own:
         raise InputError(f"{options.pairs} pairs different clips alone: measure it with `dagan evaluate cross-identity`")
     if len(own) < len(pairs):
         warn(f"{len(pairs) - len(own)} of {len(pairs)} pairs of {options.pairs} are of different clips: left out")
-    return _run("reconstruction", own, options)
+    return _run("reconstruction", own, models, options, progress, warn)
 
 
-def evaluate_cross_identity(clips: Path, options: EvaluateOptions) -> Evaluation:
+def evaluate_cross_identity(
+    clips: Path, models: Sequence[ModelSpec], options: EvaluateOptions, progress: Progress = silent, warn: Warn = to_stderr
+) -> Run:
     """One person's picture driven by another's clip. Raises InputError for missing clips or files, and outputs that exist."""
     drivers = clips_for(clips, options.hold_out)
     sources = find_stills(options.portraits) if options.portraits is not None else drivers
     if options.pairs is None:
         pairs = draw_pairs(drivers, sources, options.seed, options.count)
     else:
-        pairs = _listed(options.pairs, [*sources, *(drivers if options.portraits is not None else ())], drivers)
-    return _run("cross-identity", pairs, options)
+        pairs = _listed(options.pairs, [*sources, *(drivers if options.portraits is not None else ())], drivers, warn)
+    return _run("cross-identity", pairs, models, options, progress, warn)
 
 
-def _listed(file: Path, sources: Sequence[Clip], drivers: Sequence[Clip]) -> list[Pair]:
+def _listed(file: Path, sources: Sequence[Clip], drivers: Sequence[Clip], warn: Warn) -> list[Pair]:
     pairs, unknown = read_pairs(file, sources, drivers)
     if unknown:
         more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
@@ -101,34 +104,32 @@ def _listed(file: Path, sources: Sequence[Clip], drivers: Sequence[Clip]) -> lis
     return pairs
 
 
-def _run(protocol: str, pairs: list[Pair], options: EvaluateOptions) -> Evaluation:
+def _run(
+    protocol: Literal["reconstruction", "cross-identity"], pairs: list[Pair], models: Sequence[ModelSpec], options: EvaluateOptions,
+    progress: Progress, warn: Warn,
+) -> Run:  # fmt: skip
     _refuse_existing(options)
     files = _tools(options)
-    methods = _methods(options)
+    own_size = models[0].size if models else DEFAULT_SIZE
     settings = Settings(
-        protocol="reconstruction" if protocol == "reconstruction" else "cross-identity", every=options.every,
-        size=_size_of(options) if options.size is None else options.size, relative=not options.absolute, adapt_scale=options.adapt_scale,
-        reference=_reference(options), legacy_range=options.legacy_range, fid=options.fid,
+        protocol=protocol, every=options.every, size=own_size if options.size is None else options.size, relative=not options.absolute,
+        adapt_scale=options.adapt_scale, reference=_reference(options), legacy_range=options.legacy_range, fid=options.fid,
     )  # fmt: skip
-    with progress_bar() as show:
-        evaluation = evaluate(
-            pairs, methods, files, settings, folder=options.folder, workers=options.workers, warn=warn,
-            progress=lambda done, total: show("pairs", done, total),
-        )  # fmt: skip
-    _warn_of_problems(evaluation.scores)
-    _print(evaluation)
+    evaluation = evaluate(
+        pairs, _methods(models, options.results), files, settings, folder=options.folder, workers=options.workers, warn=warn,
+        progress=progress,
+    )  # fmt: skip
+    written: tuple[Path, ...] = ()
     if options.folder is not None:
         write_pairs(options.folder / PAIRS, pairs, overwrite=True)
-        print(f"report: {', '.join(str(path) for path in _report(options.folder, evaluation, options.overwrite))}")
+        written = tuple(_report(options.folder, evaluation, options.overwrite, warn))
     if options.summary is not None:
         with atomic_output(options.summary, options.overwrite) as partial:
             partial.write_text(json_text(summarise(evaluation)), encoding="utf-8")
-    if options.folder is None and options.summary is None:
-        check_printed()
-    return evaluation
+    return Run(evaluation, written)
 
 
-def _report(folder: Path, evaluation: Evaluation, overwrite: bool) -> list[Path]:
+def _report(folder: Path, evaluation: Evaluation, overwrite: bool, warn: Warn) -> list[Path]:
     """The files written: all of them, or the values alone where the page's template engine is not installed."""
     try:
         from dagan.evaluate.report.report import write_report
@@ -183,7 +184,7 @@ def _identity(text: str) -> Path:
         raise InputError(f"{text} could not be fetched ({str(error).splitlines()[0][:120]}): give a file") from None
 
 
-def _methods(options: EvaluateOptions) -> list[Spec]:
+def _methods(models: Sequence[ModelSpec], results: Sequence[Path]) -> list[Spec]:
     """Models, folders of results, and the copy baseline last; names made unique by counting."""
     taken = {COPY, "source", "driving"}
 
@@ -192,55 +193,12 @@ def _methods(options: EvaluateOptions) -> list[Spec]:
         taken.add(name := next(name for name in names if name not in taken))
         return name
 
-    # Said as what they are: a run may go on, from its cache, on a machine where "auto" is something else.
-    device = choose_device(options.device)
-    precision = str(choose_precision(options.precision, device)).removeprefix("torch.")
-    models = [ModelSpec(name_of(_short(model)), model, str(device), precision, options.keypoints) for model in options.models]
-    results = [ResultsSpec(name_of(folder.resolve().name), folder) for folder in options.results]
-    return [*models, *results, CopySpec()]
-
-
-def _short(model: str) -> str:
-    path = Path(model)
-    return path.stem if path.suffix == ".safetensors" else path.name
-
-
-def _size_of(options: EvaluateOptions) -> int:
-    """The first model's; 256 without a model."""
-    return load(options.models[0], "cpu").config.image_size if options.models else 256
+    named = [replace(model, name=name_of(model.name)) for model in models]
+    folders = [ResultsSpec(name_of(folder.resolve().name), folder) for folder in results]
+    return [*named, *folders, CopySpec()]
 
 
 def _reference(options: EvaluateOptions) -> Literal["auto", "first"]:
     if options.reference not in ("auto", "first"):
         raise InputError(f"--reference is {options.reference!r}: must be auto or first")
     return "auto" if options.reference == "auto" else "first"
-
-
-def _warn_of_problems(scores: Sequence[PairScores]) -> None:
-    problems = [s for s in scores if s.problem]
-    for s in problems[:_MOST_PROBLEMS]:
-        warn(f"{s.method}, {s.pair}: {s.problem}")
-    if len(problems) > _MOST_PROBLEMS:
-        warn(f"... and {len(problems) - _MOST_PROBLEMS} more problems; the report lists all")
-
-
-def _print(evaluation: Evaluation) -> None:
-    table, first = means(evaluation), evaluation.methods[0]
-    ours = [s for s in evaluation.scores if s.method == first]
-    title = f"{len({s.driving for s in ours})} clips, {len(ours)} pairs, {sum(len(s.frames) for s in ours)} frames of {first}"
-    shown = Table("metric", "unit", "better", *evaluation.methods, *(["ratio", "against copy"] if first != COPY else []), title=title)
-    for metric in evaluation.metrics:
-        row = table[metric.key]
-        if not row:
-            continue
-        quotient, standing = against_copy(evaluation, metric)
-        ratio = [f"{quotient:.3f}" if quotient is not None else "", standing or ""] if first != COPY else []
-        cells = [f"{row[method]:.4f}" if method in row else "-" for method in evaluation.methods]
-        shown.add_row(metric.title, metric.unit, metric.better, *cells, *ratio)
-    console = Console()
-    console.print(shown)
-    for method in evaluation.methods:
-        lost = {kind: sum(s.missing.get(kind, 0) for s in evaluation.scores if s.method == method) for kind in ("result", "driving")}
-        if any(lost.values()):
-            where = f"{lost['result']} results and {lost['driving']} driving frames"
-            console.print(f"{method}: no face found in {where} (left out of face metrics)")

@@ -1,4 +1,7 @@
-"""Standard output and error that never end a job: a full disk or a closed pipe behind them loses their text, and nothing else."""
+"""The terminal: warnings, a progress bar, and standard streams that never end a job.
+
+A full disk or a closed pipe behind standard output or error loses their text, and nothing else.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,46 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, TextIO, cast
+
+if TYPE_CHECKING:
+    from dagan.progress import Progress
 
 # The reader of a pipe has gone (on Windows such a write is invalid): it wanted no more, so nothing is missing.
 _READER_GONE = {errno.EPIPE, errno.EINVAL, errno.ESHUTDOWN}
+
+
+def warn(message: str) -> None:
+    """Prints one line on the error stream."""
+    print(f"dagan: {message}", file=sys.stderr)
+
+
+@contextmanager
+def progress_bar() -> Iterator[Progress]:
+    """Yields what a job reports to: a bar with the time left for each of its stages, removed at the end.
+
+    Where the error stream is no terminal, it is a line a minute.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    from dagan.progress import Lines
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield Lines(warn, beginnings=False)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
+    with Bar(*columns, console=console, transient=True) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def show(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = progress.add_task(stage)
+            progress.update(tasks[stage], completed=done, total=max(done, total) or None)
+
+        yield show
 
 
 class _Lenient:

@@ -38,11 +38,19 @@ def ablate_depth(
 ) -> None:
     """Variants of stage 1, each trained from its seeds, measured as `dagan evaluate depth` does. Started again, it goes on."""
     require_extra("train", "training")
-    from dagan.commands.ablate import AblateOptions
-    from dagan.commands.ablate import ablate_depth as run
+    from functools import partial
+
+    from dagan.evaluate.ablation import AblateOptions, Training
+    from dagan.evaluate.ablation import ablate_depth as ablate
+    from dagan.train.depth.stage import DepthStage
+    from dagan.train.loop.training import AUTO, FRESH, train
+    from dagan.train.recipe import DepthRecipe, read_recipe
 
     options = AblateOptions(
         output=output, synthetic=synthetic, real=real, hold_out=hold_out, every=every,
         only=tuple(only or ()), overwrite=overwrite,
     )  # fmt: skip
-    run(table, overrides or [], options)
+    training = Training(partial(read_recipe, DepthRecipe), lambda recipe, fresh: train(recipe, DepthStage, FRESH if fresh else AUTO))
+    _, shown, files = ablate(table, overrides or [], options, training, partial(print, flush=True))
+    print(shown)
+    print(f"{files[0]}, {files[1].name}")

@@ -2,16 +2,43 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-import torch
+import typer
 
-from dagan.config import ModelConfig
+from dagan.cli.options import OverwriteOption
 from dagan.errors import InputError
-from dagan.media.output import atomic_output
-from dagan.weights.convert import read_released, released_files, save_released
+
+if TYPE_CHECKING:
+    from dagan.config import ModelConfig
+
+
+def convert(
+    checkpoint: Annotated[
+        Path, typer.Argument(help="Convert this released checkpoint (.pth.tar), or this model file on the way back.", show_default=False)
+    ],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write this model file (.safetensors).", show_default=False)] = None,
+    depth_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--depth-dir", help="This folder holds encoder.pth and depth.pth; models without depth have none.", show_default=False
+        ),
+    ] = None,
+    with_discriminator: Annotated[bool, typer.Option("--with-discriminator", help="Keep the discriminator, for fine-tuning.")] = False,
+    image_size: Annotated[int, typer.Option("--image-size", help="The checkpoint was trained on images of this side, in pixels.")] = 256,
+    to_released: Annotated[
+        Path | None, typer.Option("--to-released", help="Write the model file to this folder, in the released layout.", show_default=False)
+    ] = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Turn a released checkpoint into a model file, or back."""
+    options = ConvertOptions(
+        output=output, released=to_released, depth_dir=depth_dir, image_size=image_size,
+        with_discriminator=with_discriminator, overwrite=overwrite,
+    )  # fmt: skip
+    convert_file(checkpoint, options)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +69,9 @@ def convert_file(source: Path, options: ConvertOptions) -> None:
 def _to_ours(source: Path, output: Path, options: ConvertOptions) -> None:
     if output.suffix != ".safetensors":
         raise InputError(f"{output} is no name of a model file: end it in .safetensors")
+    from dagan.media.output import atomic_output
+    from dagan.weights.convert import read_released, save_released
+
     with atomic_output(output, options.overwrite) as partial:
         released = read_released(
             source, options.depth_dir, image_size=options.image_size, with_discriminator=options.with_discriminator
@@ -51,6 +81,13 @@ def _to_ours(source: Path, output: Path, options: ConvertOptions) -> None:
 
 
 def _to_released(source: Path, folder: Path, overwrite: bool) -> None:
+    from contextlib import ExitStack
+
+    import torch
+
+    from dagan.media.output import atomic_output
+    from dagan.weights.convert import released_files
+
     if folder.is_file():
         raise InputError(f"{folder} is a file: give the name of a folder")
     files = released_files(source)

@@ -1,15 +1,23 @@
-"""Options of `dagan evaluate reconstruction` and `dagan evaluate cross-identity`."""
+"""`dagan evaluate reconstruction` and `cross-identity`: measures methods on clips, prints the table, writes the run's folder."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dagan.cli.options import HoldOutOption, KeypointsOption, RunDeviceOption, RuntimeOption, open_chosen
 from dagan.errors import require_extra
 
+if TYPE_CHECKING:
+    from dagan.evaluate.animation.methods import ModelSpec
+    from dagan.evaluate.animation.protocols import EvaluateOptions, Run
+    from dagan.evaluate.records import Evaluation, PairScores
+
 app = typer.Typer(no_args_is_help=True, help="Measure models, and results of other programs.")
+_MOST_PROBLEMS = 10  # printed; the report has all
 
 ClipsArgument = Annotated[Path, typer.Argument(help="Measure on this folder of clips.", show_default=False)]
 ModelsOption = Annotated[
@@ -29,11 +37,7 @@ ResultsOption = Annotated[
 PairsOption = Annotated[
     Path | None, typer.Option(help="Measure the pairs of this list, a CSV file with the columns source,driving,frame.", show_default=False)
 ]
-DeviceOption = Annotated[str, typer.Option("--device", help="This device computes: auto, cpu, cuda, cuda:N or mps.")]
 PrecisionOption = Annotated[str, typer.Option("--precision", help="Numbers have this precision: auto, float32, bfloat16 or float16.")]
-HoldOutOption = Annotated[
-    float, typer.Option(help="Training held out this share of the identities, which are measured; 0 measures every clip.")
-]
 EveryOption = Annotated[int, typer.Option(help="Measure every n-th frame.")]
 SizeOption = Annotated[
     int | None,
@@ -63,12 +67,6 @@ FidOption = Annotated[
 ]
 FidNetworkOption = Annotated[Path | None, typer.Option(help="Features for --fid come from this ONNX network.", show_default=False)]
 WorkersOption = Annotated[int, typer.Option(help="So many processes measure, each on one core with models of its own.")]
-KeypointsOption = Annotated[
-    str,
-    typer.Option(
-        help="These drive: landmarks of every frame, learnt keypoints alone, or auto: landmarks where the model's keypoints stand on some."
-    ),
-]
 FolderOption = Annotated[
     Path | None,
     typer.Option(
@@ -79,6 +77,7 @@ SummaryOption = Annotated[Path | None, typer.Option("--json", help="Write the me
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace reports that exist already.")]
 
 
+
 @app.command("reconstruction")
 def reconstruction(
     clips: ClipsArgument,
@@ -86,7 +85,8 @@ def reconstruction(
     no_model: NoModelOption = False,
     results: ResultsOption = None,
     pairs: PairsOption = None,
-    device: DeviceOption = "auto",
+    runtime: RuntimeOption = None,
+    device: RunDeviceOption = "auto",
     precision: PrecisionOption = "auto",
     keypoints: KeypointsOption = "auto",
     hold_out: HoldOutOption = 0.0,
@@ -106,15 +106,15 @@ def reconstruction(
 ) -> None:
     """Rebuild clips from their first frame, beside the baseline that copies it."""
     require_extra("evaluate", "measuring")
-    from dagan.commands.evaluate import EvaluateOptions, evaluate_reconstruction
+    from dagan.evaluate.animation.protocols import EvaluateOptions, evaluate_reconstruction
 
     options = EvaluateOptions(
-        models=_models(model, no_model), results=results or (), pairs=pairs, device=device, precision=precision,
-        keypoints=keypoints, hold_out=hold_out, every=every, size=size, lpips=lpips,
+        results=results or (), pairs=pairs, hold_out=hold_out, every=every, size=size, lpips=lpips,
         lpips_vgg=lpips_vgg, lpips_alex=lpips_alex, identity=identity,
         legacy_range=legacy_range, fid=fid, fid_network=fid_network, workers=workers, folder=output, summary=summary, overwrite=overwrite,
     )  # fmt: skip
-    evaluate_reconstruction(clips, options)
+    specs = _models(model, no_model, runtime, device, precision, keypoints)
+    _evaluate(evaluate_reconstruction, clips, specs, options)
 
 
 @app.command("cross-identity")
@@ -132,7 +132,8 @@ def cross_identity(
         bool, typer.Option("--adapt-scale/--no-adapt-scale", help="Fit the size of movements to the size of the source's face.")
     ] = True,
     reference: Annotated[str, typer.Option(help="This driving frame stands for the source's pose: auto or first.")] = "auto",
-    device: DeviceOption = "auto",
+    runtime: RuntimeOption = None,
+    device: RunDeviceOption = "auto",
     precision: PrecisionOption = "auto",
     keypoints: KeypointsOption = "auto",
     hold_out: HoldOutOption = 0.0,
@@ -149,17 +150,94 @@ def cross_identity(
 ) -> None:
     """Animate a picture of one person with a clip of another."""
     require_extra("evaluate", "measuring")
-    from dagan.commands.evaluate import EvaluateOptions, evaluate_cross_identity
+    from dagan.evaluate.animation.protocols import EvaluateOptions, evaluate_cross_identity
 
     options = EvaluateOptions(
-        models=_models(model, no_model), results=results or (), portraits=portraits, pairs=pairs, count=count, seed=seed, absolute=absolute,
-        adapt_scale=adapt_scale, reference=reference, device=device, precision=precision,
-        keypoints=keypoints, hold_out=hold_out, every=every, size=size,
+        results=results or (), portraits=portraits, pairs=pairs, count=count, seed=seed, absolute=absolute,
+        adapt_scale=adapt_scale, reference=reference, hold_out=hold_out, every=every, size=size,
         lpips=lpips, identity=identity, fid=fid, fid_network=fid_network, workers=workers, folder=output,
         summary=summary, overwrite=overwrite,
     )  # fmt: skip
-    evaluate_cross_identity(clips, options)
+    specs = _models(model, no_model, runtime, device, precision, keypoints)
+    _evaluate(evaluate_cross_identity, clips, specs, options)
 
 
-def _models(models: list[str] | None, none: bool) -> list[str]:
-    return [] if none else models or ["lite-256"]
+def _models(
+    names: list[str] | None, none: bool, runtime: str | None, device: str, precision: str, keypoints: str
+) -> list[ModelSpec]:
+    """What is to be measured of models, each with a way to open its engine, here or in another process. Raises InputError."""
+    from functools import partial
+
+    from dagan.engine.open import describe
+    from dagan.evaluate.animation.methods import ModelSpec
+
+    found = []
+    for model in [] if none else names or ["lite-256"]:
+        path = Path(model)
+        # Said as what they are: a run may go on, from its cache, on a machine where "auto" is something else.
+        known = describe(model, runtime, device, precision)
+        found.append(
+            ModelSpec(
+                name=path.stem if path.suffix == ".safetensors" else path.name,
+                opener=partial(open_chosen, model, known.runtime, None, known.device, known.precision),
+                source=path.name,
+                digest=known.digest,
+                size=known.size,
+                runtime=known.runtime,
+                device=known.device,
+                precision=known.precision,
+                keypoints=keypoints,
+            )
+        )
+    return found
+
+
+def _evaluate(job: Callable[..., Run], clips: Path, models: list[ModelSpec], options: EvaluateOptions) -> None:
+    from dagan.cli.console import check_printed, progress_bar, warn
+
+    with progress_bar() as progress:
+        run = job(clips, models, options, progress, warn)
+    _warn_of_problems(run.evaluation.scores)
+    _print(run.evaluation)
+    if run.report:
+        print(f"report: {', '.join(str(path) for path in run.report)}")
+    if options.folder is None and options.summary is None:
+        check_printed()
+
+
+def _warn_of_problems(scores: Sequence[PairScores]) -> None:
+    from dagan.cli.console import warn
+
+    problems = [s for s in scores if s.problem]
+    for s in problems[:_MOST_PROBLEMS]:
+        warn(f"{s.method}, {s.pair}: {s.problem}")
+    if len(problems) > _MOST_PROBLEMS:
+        warn(f"... and {len(problems) - _MOST_PROBLEMS} more problems; the report lists all")
+
+
+def _print(evaluation: Evaluation) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from dagan.evaluate.records import COPY
+    from dagan.evaluate.report.statistics import against_copy, means
+
+    table, first = means(evaluation), evaluation.methods[0]
+    ours = [s for s in evaluation.scores if s.method == first]
+    title = f"{len({s.driving for s in ours})} clips, {len(ours)} pairs, {sum(len(s.frames) for s in ours)} frames of {first}"
+    shown = Table("metric", "unit", "better", *evaluation.methods, *(["ratio", "against copy"] if first != COPY else []), title=title)
+    for metric in evaluation.metrics:
+        row = table[metric.key]
+        if not row:
+            continue
+        quotient, standing = against_copy(evaluation, metric)
+        ratio = [f"{quotient:.3f}" if quotient is not None else "", standing or ""] if first != COPY else []
+        cells = [f"{row[method]:.4f}" if method in row else "-" for method in evaluation.methods]
+        shown.add_row(metric.title, metric.unit, metric.better, *cells, *ratio)
+    console = Console()
+    console.print(shown)
+    for method in evaluation.methods:
+        lost = {kind: sum(s.missing.get(kind, 0) for s in evaluation.scores if s.method == method) for kind in ("result", "driving")}
+        if any(lost.values()):
+            where = f"{lost['result']} results and {lost['driving']} driving frames"
+            console.print(f"{method}: no face found in {where} (left out of face metrics)")

@@ -1,0 +1,5 @@
+"""Runs the command line."""
+
+from dagan.cli import main
+
+main()

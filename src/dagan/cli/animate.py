@@ -1,0 +1,154 @@
+"""`dagan animate` and `dagan demo`: a photo moves as a video does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dagan.cli.options import (
+    BatchOption,
+    CropOption,
+    KeypointsOption,
+    ModelOption,
+    OverwriteOption,
+    PrecisionOption,
+    RateOption,
+    ReportOption,
+    RunDeviceOption,
+    RuntimeOption,
+    VideoOption,
+    open_chosen,
+    parse_rate,
+)  # fmt: skip
+
+if TYPE_CHECKING:
+    from dagan.animate.pipeline import AnimateOptions, AnimateReport
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+PORTRAIT = EXAMPLES / "astronaut.png"
+MOTION = EXAMPLES / "speech.motion"
+SourceArgument = Annotated[Path, typer.Argument(help="The photo shows the face to animate.", show_default=False)]
+DrivingArgument = Annotated[Path, typer.Argument(help="A video, a folder of images or a motion file drives the photo.", show_default=False)]
+
+
+def animate(
+    source: SourceArgument,
+    driving: DrivingArgument,
+    output: VideoOption,
+    model: ModelOption = "lite-256",
+    runtime: RuntimeOption = None,
+    device: RunDeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+    batch_size: BatchOption = None,
+    crop: CropOption = True,
+    absolute: Annotated[bool, typer.Option("--absolute", help="Take the driving pose as it is, not its changes.")] = False,
+    adapt_scale: Annotated[
+        bool, typer.Option("--adapt-scale/--no-adapt-scale", help="Fit the size of movements to the size of the source's face.")
+    ] = True,
+    limit_motion: Annotated[
+        bool, typer.Option("--limit-motion/--no-limit-motion", help="Damp motion that goes farther than the model can draw.")
+    ] = True,
+    reference: Annotated[
+        str | None,
+        typer.Option(help="This driving frame stands for the source's pose: auto, first or a number. Default: auto.", show_default=False),
+    ] = None,
+    side_by_side: Annotated[bool, typer.Option("--side-by-side", help="Show source, driving frame, depth and result.")] = False,
+    paste_back: Annotated[bool, typer.Option("--paste-back", help="Put the result back into the whole photo.")] = False,
+    max_side: Annotated[
+        int, typer.Option("--max-side", help="With --paste-back, a photo whose longer side has more pixels is shrunk to so many.")
+    ] = 1920,
+    save_motion: Annotated[
+        Path | None,
+        typer.Option(help="Write the motion too, to this file (.motion), which drives again without the video.", show_default=False),
+    ] = None,
+    report: ReportOption = None,
+    frame_rate: RateOption = None,
+    on_missing: Annotated[
+        str,
+        typer.Option(
+            "--on-missing",
+            help="What takes the place of driving frames without a face: hold keeps the nearest motion, rest lets the source rest, "
+            "error refuses the video.",
+        ),
+    ] = "hold",
+    keypoints: KeypointsOption = "auto",
+    encoder: Annotated[
+        str | None,
+        typer.Option(
+            "--encoder",
+            help="Encode with the machine's own encoder (hardware), where there is one, or with the encoder of this name.",
+            show_default=False,
+        ),
+    ] = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Animate a photo with the motion of a video."""
+    from dagan.animate.pipeline import AnimateOptions
+
+    options = AnimateOptions(
+        crop=crop,
+        relative=not absolute,
+        adapt_scale=adapt_scale,
+        limit_motion=limit_motion,
+        reference=reference,
+        side_by_side=side_by_side,
+        paste_back=paste_back,
+        max_side=max_side,
+        save_motion=save_motion,
+        report=report,
+        frame_rate=parse_rate(frame_rate),
+        encoder=encoder,
+        on_missing=on_missing,
+        keypoints=keypoints,
+        overwrite=overwrite,
+    )
+    _animate(source, driving, output, options, (model, runtime, batch_size, device, precision))
+
+
+def demo(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Write this video (.mp4, .mov, .mkv, .webm) or animated picture (.gif, .webp, .png).")
+    ] = Path("demo.mp4"),
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Animate the portrait that ships in the package, with the motion that ships beside it."""
+    from dagan.animate.pipeline import AnimateOptions
+
+    # The motion holds keypoints that this model found.
+    _animate(PORTRAIT, MOTION, output, AnimateOptions(overwrite=overwrite), ("lite-256", None, None, "auto", "auto"))
+
+
+def _animate(
+    source: Path, driving: Path, output: Path, options: AnimateOptions, computing: tuple[str, str | None, int | None, str, str]
+) -> None:
+    """Animates with the engine of `computing`, as `open_chosen` takes it, and prints one line about the result."""
+    from fractions import Fraction
+
+    from dagan.animate.pipeline import animate, check_animate
+    from dagan.cli.console import progress_bar, warn
+    from dagan.device import keep_freed_memory
+
+    keep_freed_memory()
+    check_animate(source, driving, output, options)  # before the model, which may have to be fetched
+    engine = open_chosen(*computing)
+    with progress_bar() as progress:
+        report = animate(engine, source, driving, output, options, progress, warn)
+    rate = float(Fraction(report.frame_rate))
+    print(
+        f"{report.output}: {report.frames} frames, {report.seconds:.2f} s at {rate:.4g} a second"
+        f"{', with sound' if report.sound else ''}; took {report.wall_seconds:.1f} s ({report.frames_per_second:.1f} frames a second) "
+        f"and {report.peak_memory_mb:.0f} MB on {report.device} in {report.precision}"
+        f"{_damped(report)}"
+    )
+
+
+def _damped(report: AnimateReport) -> str:
+    """What is said of frames whose motion goes beyond what the model can draw; nothing where there are none."""
+    if not report.damped_frames:
+        return ""
+    return (
+        f"; motion beyond what the model can draw is damped in {report.damped_frames} frames "
+        "(dagan animate --no-limit-motion draws it whole)"
+    )

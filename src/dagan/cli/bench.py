@@ -1,0 +1,119 @@
+"""`dagan bench`: measures speed, prints tables, writes the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dagan.cli.options import BatchOption, ReportOption, RunDeviceOption
+
+if TYPE_CHECKING:
+    from dagan.bench.job import BenchOptions
+    from dagan.bench.timing import BenchReport
+
+
+def bench(
+    model: Annotated[
+        str, typer.Option("--model", help="Measure this model, named as for animate, or a preset without weights.")
+    ] = "lite-256",
+    naive: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Compare with this model's naive way; the option may be repeated, none compares nothing. Default: the model's own.",
+            show_default=False,
+        ),
+    ] = None,
+    runtime: Annotated[
+        list[str] | None,
+        typer.Option(help="Measure this runtime; the option may be repeated. Default: all that are installed.", show_default=False),
+    ] = None,
+    device: RunDeviceOption = "auto",
+    precision: Annotated[str, typer.Option(help="Numbers have this precision: auto, float32, bfloat16, float16 or int8.")] = "auto",
+    batch_size: BatchOption = None,
+    frames: Annotated[int, typer.Option(help="The video has so many frames; 0 leaves videos out.")] = 100,
+    naive_frames: Annotated[int, typer.Option(help="The naive way's video has so many frames.")] = 4,
+    rounds: Annotated[int, typer.Option(help="Each comparison is repeated so often.")] = 3,
+    seconds: Annotated[float, typer.Option(help="Each part is measured for so many seconds.")] = 2.0,
+    crop: Annotated[bool, typer.Option("--crop/--no-crop", help="Find the face in the video, and measure that too.")] = False,
+    report: ReportOption = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a report that exists already.")] = False,
+) -> None:
+    """Measure speed: parts, latency and whole videos, beside the naive way."""
+    from dagan.bench.job import BenchOptions
+
+    options = BenchOptions(
+        model=model, naive=None if not naive else tuple(name for name in naive if name != "none"),
+        runtimes=tuple(runtime) if runtime else None, device=device, precision=precision, batch_size=batch_size,
+        frames=frames, naive_frames=naive_frames, rounds=rounds, seconds=seconds, crop=crop,
+    )  # fmt: skip
+    _bench(options, report, overwrite)
+
+
+def _bench(options: BenchOptions, output: Path | None, overwrite: bool) -> None:
+    """Measures and prints. Raises InputError for options and outputs that cannot work, before measuring."""
+    from dataclasses import asdict
+    from functools import partial
+
+    from rich.console import Console
+
+    from dagan.bench.job import measure
+    from dagan.cli.console import check_printed
+    from dagan.device import keep_freed_memory
+    from dagan.engine.open import open_engine
+    from dagan.export.job import export_graphs
+    from dagan.media.output import atomic_output, check_destination
+    from dagan.names import json_text
+
+    if output is not None:
+        check_destination(output, "a report", (".json",), overwrite)
+    keep_freed_memory()
+    notices = Console(stderr=True)
+    with notices.status("opening the model") as status:
+        report = measure(options, partial(open_engine, export=export_graphs), lambda what: status.update(what))
+    _print(report)
+    if output is not None:
+        with atomic_output(output, overwrite) as unfinished:
+            unfinished.write_text(json_text(asdict(report)), encoding="utf-8")
+    else:
+        check_printed()
+
+
+def _print(report: BenchReport) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=140)  # a file has no width: nothing is cut off
+    peaks = ", ".join(f"{peak:.0f} GFLOP/s in {name}" for name, peak in report.peak_gflops.items())
+    weights = "" if report.trained else " (fresh weights)"
+    console.print(f"{report.model}{weights} on {report.machine}, {report.threads} threads, torch {report.torch}; matrix products: {peaks}")
+    title = "parts, one picture; operations as PyTorch does them"
+    parts = Table("runtime", "part", "one, ms: p50", "p90", "p99", "in a batch, ms", "GFLOP", "of peak", title=title)
+    whole = Table("runtime", "precision", "batch", "latency, ms: p50", "p90", "p99", "video, frames/s", "difference to float32, 255ths")
+    for figures in report.runtimes:
+        for part in figures.parts:
+            share = "" if part.peak_share is None else f"{part.peak_share:.0%}"
+            one = part.single
+            parts.add_row(
+                figures.runtime, part.name, f"{one.p50:.1f}", f"{one.p90:.1f}", f"{one.p99:.1f}", f"{part.batch_ms:.1f}",
+                f"{part.gflop:.2f}", share,
+            )  # fmt: skip
+        late = figures.latency
+        whole.add_row(
+            figures.runtime, figures.precision, str(figures.batch_size), f"{late.p50:.1f}", f"{late.p90:.1f}", f"{late.p99:.1f}",
+            "" if figures.video_fps is None else f"{figures.video_fps:.1f}",
+            "" if figures.difference_mean is None else f"mean {figures.difference_mean:.3f}, at most {figures.difference_max:.0f}",
+        )  # fmt: skip
+    console.print(parts)
+    console.print(whole)
+    for runtime, problem in report.left_out.items():
+        console.print(f"{runtime} is left out: {problem}")
+    for pair in report.naive:
+        rounds = ", ".join(f"{ratio:.1f}" for ratio in pair.ratios)
+        console.print(
+            f"naive {pair.model}: {pair.naive_fps:.2f} frames/s; {report.model}: {pair.fast_fps:.1f}; {pair.ratio:.1f} times ({rounds})"
+        )
+    console.print(f"peak memory {report.peak_memory_mb:.0f} MB")

@@ -1,0 +1,97 @@
+"""`dagan train depth` and `dagan train gan`: read a recipe and train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from dagan.errors import require_extra
+
+if TYPE_CHECKING:
+    from dagan.train.loop.training import Result
+
+app = typer.Typer(no_args_is_help=True, help="Train from a recipe: first the depth network, then the generator.")
+RecipeArgument = Annotated[Path, typer.Argument(help="The recipe is a YAML file, such as those in recipes/.")]
+OverrideArguments = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]...", help="These settings take the place of the recipe's, such as optimiser.lr=1e-4.", show_default=False
+    ),
+]
+OutputOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--output", "-o", help="This folder takes checkpoints, logs and weights. Default: as the recipe says.", show_default=False
+    ),
+]
+DeviceOption = Annotated[
+    str | None, typer.Option("--device", help="The device trains: auto, cpu, cuda or mps. Default: as the recipe says.", show_default=False)
+]
+ResumeOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--resume/--fresh",
+        help="Demand a run to continue, or remove the one that is there. By default a run goes on where there is one.",
+        show_default=False,
+    ),
+]
+
+
+@app.command("depth")
+def train_depth(
+    recipe: RecipeArgument,
+    overrides: OverrideArguments = None,
+    output: OutputOption = None,
+    device: DeviceOption = None,
+    resume: ResumeOption = None,
+) -> None:
+    """Stage 1: learn the face depth network from plain videos."""
+    require_extra("train", "training")
+    train_stage("depth", recipe, overrides or [], output, device, _start(resume))
+
+
+@app.command("gan")
+def train_gan(
+    recipe: RecipeArgument,
+    overrides: OverrideArguments = None,
+    output: OutputOption = None,
+    device: DeviceOption = None,
+    resume: ResumeOption = None,
+) -> None:
+    """Stage 2: learn keypoints, motion and generator, on a trained depth network."""
+    require_extra("train", "training")
+    train_stage("gan", recipe, overrides or [], output, device, _start(resume))
+
+
+def _start(resume: bool | None) -> str:
+    return "auto" if resume is None else "resume" if resume else "fresh"
+
+
+def train_stage(
+    stage: Literal["depth", "gan"], recipe: Path, overrides: list[str], output: Path | None, device: str | None, start: str
+) -> Result:
+    """Trains one stage; `output` and `device` override the recipe's."""
+    from dagan.train.depth.stage import DepthStage
+    from dagan.train.gan.stage import GanStage
+    from dagan.train.loop.training import train
+    from dagan.train.recipe import DepthRecipe, GanRecipe, read_recipe
+
+    settings = [*overrides]
+    if output is not None:
+        settings.append(f"output={_quoted(output)}")
+    if device is not None:
+        settings.append(f"accelerator={device}")
+    if stage == "depth":
+        return train(read_recipe(DepthRecipe, recipe, settings), DepthStage, start)
+    return train(read_recipe(GanRecipe, recipe, settings), GanStage, start)
+
+
+def _quoted(path: Path) -> str:
+    """As a YAML string, whatever characters the path has."""
+    import json
+
+    from dagan.names import printable
+
+    return printable(json.dumps(str(path), ensure_ascii=False))
