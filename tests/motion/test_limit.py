@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from dagan.models.keypoints import Keypoints
-from dagan.motion.limit import SHAPE, SHIFT, layout_radius, limit
-from dagan.motion.transfer import transfer
+from dagan.motion.transfer import SHAPE, SHIFT, layout_radius, limit, transfer
 
 K = 15
 

@@ -8,9 +8,8 @@ import torch
 from dagan.config import Gains
 from dagan.errors import InputError
 from dagan.models.keypoints import Keypoints
-from dagan.motion.limit import limit
 from dagan.motion.openings import FaceKeypoints
-from dagan.motion.transfer import transfer
+from dagan.motion.transfer import limit, transfer
 
 POINTS = (61, 291, 13, 14, 159, 145, 386, 374, 468, 473, 0, 17, 105, 334, 152)
 FREE = torch.tensor([[-0.5, -0.5], [0.5, -0.5], [0.0, 0.0], [-0.6, 0.1], [0.6, 0.1], [0.0, -0.7], [0.3, 0.4]])

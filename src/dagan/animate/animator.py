@@ -30,8 +30,7 @@ from dagan.media.video import open_video
 from dagan.media.view import read_ahead, view_still, view_video
 from dagan.models.dagan import DaGAN
 from dagan.models.keypoints import Keypoints
-from dagan.motion.limit import limit
-from dagan.motion.transfer import transfer
+from dagan.motion.transfer import limit, transfer
 from dagan.progress import silent, to_stderr
 from dagan.stream import batched, on_workers
 
@@ -53,7 +52,7 @@ class Animator:
     frames computed at once; None chooses for the device. face_finder: finds faces; None opens one when needed. on_missing: what a
     driving frame without a face gives: hold (the latest frame with one drives on), rest (the source's own pose) or error
     (InputError). Before the first face the source rests. Frames are judged only where the source picture shows a face itself.
-    limit_motion: damp motion that goes farther from the source than a model can draw (see `dagan.motion.limit`). keypoints: what
+    limit_motion: damp motion that goes farther from the source than a model can draw (see `dagan.motion.transfer`). keypoints: what
     drives: landmarks (found in every frame, in place of the keypoints that stand on them), learnt (the model's own keypoints alone), or
     auto: landmarks where the model's keypoints stand on some. Where the source shows no face, landmarks are left out.
 

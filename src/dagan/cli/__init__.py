@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from dagan.cli import ablate, animate, bench, convert, depth, evaluate, evaluate_depth, export, synth, train
+from dagan.cli import ablate, animate, bench, convert, depth, evaluate, export, synth, train
 from dagan.cli.console import check_printed, lenient_streams
 from dagan.errors import InputError, missing_module
 
@@ -38,7 +38,6 @@ app.command("bench", rich_help_panel=MEASURE)(bench.bench)
 app.command("synth", rich_help_panel=TRAIN)(synth.synth)
 app.command("convert", rich_help_panel=MODELS)(convert.convert)
 app.command("export", rich_help_panel=MODELS)(export.export)
-evaluate.app.command("depth")(evaluate_depth.evaluate_depth)
 app.add_typer(evaluate.app, name="evaluate", rich_help_panel=MEASURE)
 app.add_typer(train.app, name="train", rich_help_panel=TRAIN)
 app.add_typer(ablate.app, name="ablate", rich_help_panel=TRAIN)

@@ -18,7 +18,7 @@ from torch import Tensor
 from dagan.device import choose_batch_size, choose_workers
 from dagan.engine.base import EncodedSource, Engine, check_batch_size, to_bytes, to_images
 from dagan.engine.cpu.fast import prepare
-from dagan.engine.cpu.quantised import Int8Pyramid
+from dagan.engine.cpu.quantised import watch_source
 from dagan.engine.cuda_graphs import Replayed
 from dagan.models.dagan import DaGAN
 from dagan.models.keypoints import Keypoints, on_landmarks
@@ -63,10 +63,7 @@ class TorchEngine(Engine):
         source = self._model.encode_source(to_images(self._to_device([picture])))
         if places is not None:
             source = replace(source, keypoints=on_landmarks(source.keypoints, torch.from_numpy(places)[None].to(self._device)))
-        decoder = self._model.generator.decoder
-        if isinstance(decoder, Int8Pyramid):  # widened by each source: those encoded before stay within
-            with decoder.watching():
-                self._model.drive(source, source.keypoints)
+        watch_source(self._model, source)
 
         def draw(value: Tensor, jacobian: Tensor) -> tuple[Tensor]:
             return (to_bytes(self._model.drive(source, Keypoints(value, jacobian)).image),)

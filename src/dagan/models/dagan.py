@@ -68,6 +68,7 @@ class DaGAN(nn.Module):
         super().__init__()
         self.config = config
         self.compute_dtype = torch.float32
+        self.folded = False  # whether `weights.fold` made it: such a model can neither be trained nor saved
         factor = config.image_size // config.motion_size
         self.depth_network = DepthNetwork(config.depth) if config.use_depth else None
         self.keypoint_detector = KeypointDetector(config.keypoints, factor, config.use_depth)

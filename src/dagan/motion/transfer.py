@@ -1,11 +1,120 @@
-"""Motion transfer: the driving keypoints brought to the source's face (METHOD section 8)."""
+"""Motion beyond what the model holds is damped, so that a face is never drawn broken.
+
+The way from the source's keypoints to those that drive it is taken apart into a shift, a turn in the picture's plane, a change of
+size, and what is left: head turns and expression, which change the layout of the keypoints and their Jacobians. Models draw the
+first three well far out; of the rest they hold a limited amount. Each part passes unchanged below its knee, and nears its ceiling
+above (figures: docs/lite-256.md). A frame that no knee touches stays as it is, bit by bit. Every frame is limited by itself, whatever
+comes before or after.
+
+Legend: B frames, K keypoints.
+
+Motion transfer: the driving keypoints brought to the source's face (METHOD section 8).
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.spatial import ConvexHull, QhullError
+from torch import Tensor
+
 from dagan.geometry import inverse_2x2
 from dagan.models.keypoints import Keypoints
-from dagan.motion.limit import layout_radius, limit
 from dagan.motion.openings import FaceKeypoints
+
+# Vertical change of the layout breaks faces at about half the size at which horizontal change does.
+_VERTICAL = 2.0
+_SMALLEST_SIZE = 1e-3  # of the layout, relative to the source's; smaller ones cannot be divided by
+
+
+@dataclass(frozen=True)
+class Soft:
+    """Passes magnitudes up to `knee`; greater ones near `ceiling`, without a corner."""
+
+    knee: float
+    ceiling: float
+
+    def __call__(self, magnitude: Tensor) -> Tensor:
+        """What is left of magnitudes, which are at least 0."""
+        room = self.ceiling - self.knee
+        return torch.where(magnitude <= self.knee, magnitude, self.knee + room * torch.tanh((magnitude - self.knee) / room))
+
+    def share(self, magnitude: Tensor) -> Tensor:
+        """Which part of magnitudes is left, in (0, 1]; exactly 1 up to the knee."""
+        return torch.where(magnitude <= self.knee, 1.0, self(magnitude) / magnitude.clamp(min=self.knee))
+
+
+SHIFT = Soft(0.8, 1.2)  # of the middle, in radii of the source's layout
+ROLL = Soft(math.radians(45), math.radians(60))
+GROWTH = Soft(math.log(1.4), math.log(1.6))  # logarithm of the change of size
+# Root mean square over the keypoints of the change of layout, in radii of the source's layout, and of the relative change of
+# Jacobians (Frobenius norm): the greater of both counts.
+SHAPE = Soft(0.12, 0.17)
+SINGLE_JACOBIAN = Soft(0.5, 0.8)  # relative change of one Jacobian: below 1 it cannot turn a patch inside out
+
+
+def layout_radius(points: Tensor) -> float:
+    """Radius of the circle as large as the convex hull of K x 2 points; 0 where the hull has no area."""
+    try:
+        area = float(ConvexHull(points.detach().double().cpu().numpy()).volume)  # in two dimensions `volume` is the area
+    except QhullError:  # fewer than three points, or all on a line
+        return 0.0
+    return math.sqrt(area / np.pi)
+
+
+def limit(source: Keypoints, driving: Keypoints, judged: Sequence[int] | None = None) -> tuple[Keypoints, Tensor]:
+    """Keypoints that drive the source (B x K x 2 and B x K x 2 x 2), damped where they are too far from its own (batch 1).
+
+    Also returns, for each frame, which share of the part that was damped most is left: B numbers in (0, 1], 1 for frames that are
+    unchanged. judged: the keypoints whose change of layout is measured, None for all: lips that part and lids that close are no
+    motion to be afraid of. Where the source's keypoints have no layout (all on a line) every frame is.
+    """
+    radius = layout_radius(source.value[0])
+    if radius == 0:
+        return driving, torch.ones(len(driving.value), dtype=torch.float64, device=driving.value.device)
+    home, target = source.value.double(), driving.value.double()
+    middle, moved = home.mean(1, keepdim=True), target.mean(1, keepdim=True)
+    centred = torch.view_as_complex((home - middle).contiguous())  # 1 K; a complex factor turns and sizes a layout
+    placed = torch.view_as_complex((target - moved).contiguous())  # B K
+    similarity = (placed * centred.conj()).sum(1) / centred.abs().square().sum(1)  # B: least squares
+    size, roll = similarity.abs().clamp(min=_SMALLEST_SIZE), similarity.angle()
+    similarity = torch.polar(size, roll)
+    growth = size.log()
+    held = torch.polar((growth.sign() * GROWTH(growth.abs())).exp(), roll.sign() * ROLL(roll.abs()))
+
+    layout = placed / similarity[:, None] - centred  # change of the layout, in the source's own axes and size
+    weighted = torch.stack([layout.real, _VERTICAL * layout.imag], dim=-1) / radius
+    counted = list(range(layout.shape[1])) if judged is None else list(judged)
+    relative = driving.jacobian.double() @ inverse_2x2(source.jacobian.double())
+    identity = torch.eye(2, dtype=torch.float64, device=target.device)
+    change = inverse_2x2(_matrix(similarity))[:, None] @ relative - identity  # B K 2 2
+    single = change.square().sum((2, 3)).sqrt()  # B K
+    shape = torch.maximum(weighted.square().sum(2)[:, counted].mean(1), single.square()[:, counted].mean(1)).sqrt()
+    share = SHAPE.share(shape)
+    kept = share[:, None] * SINGLE_JACOBIAN.share(share[:, None] * single)  # B K
+    shift = moved - middle
+    near = SHIFT.share(shift.norm(dim=2) / radius)  # B 1
+
+    value = middle + shift * near[..., None] + torch.view_as_real(held[:, None] * (centred + share[:, None] * layout))
+    jacobian = _matrix(held)[:, None] @ (identity + kept[..., None, None] * change) @ source.jacobian.double()
+    shares = [kept.amin(1), near[:, 0], GROWTH.share(growth.abs()), ROLL.share(roll.abs())]
+    left = torch.stack(shares).amin(0)
+    left = torch.where(torch.isfinite(left), left, 1.0)  # a source Jacobian without inverse says nothing of changes
+    same = left == 1
+    return Keypoints(
+        torch.where(same[:, None, None], driving.value, value.to(driving.value.dtype)),
+        torch.where(same[:, None, None, None], driving.jacobian, jacobian.to(driving.jacobian.dtype)),
+    ), left
+
+
+def _matrix(similarity: Tensor) -> Tensor:
+    """B x 2 x 2: what multiplying by complex factors does to points."""
+    x, y = similarity.real, similarity.imag
+    return torch.stack([torch.stack([x, -y], dim=-1), torch.stack([y, x], dim=-1)], dim=-2)
 
 
 def transfer(
@@ -21,7 +130,7 @@ def transfer(
 
     relative: value = p_S + s (p_D - p_0), Jacobian = J_D J_0^-1 J_S, where `initial` (batch 1) is the reference driving
     frame; otherwise the driving keypoints as they are. adapt_scale: s = sqrt(hull area of source / of initial), else 1.
-    limit_motion: damp what goes farther from the source than a model can draw (see `dagan.motion.limit`). face: which keypoints
+    limit_motion: damp what goes farther from the source than a model can draw (see `dagan.motion.transfer`). face: which keypoints
     stand on landmarks, whose openings are carried (see `dagan.motion.openings`); None takes them like any others.
     """
     moved = driving

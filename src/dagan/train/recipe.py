@@ -170,7 +170,7 @@ class GanLossConfig(Checked):
     of the warped source image, extras for small models; adversarial_start: step of the first adversarial update.
     The others need data.landmarks. guide: weight of the distance of the keypoints that stand on landmarks (`keypoints.landmarks` of the
     model) from them; detail: of an L1 of the result close to eyelids and lips, within about 0.1 of the image; crops: of the perceptual
-    loss and an L1 of mouth and eyes, cut out and enlarged (see `losses.crops`). explicit: share of the samples that are drawn with
+    loss and an L1 of mouth and eyes, cut out and enlarged (see `losses.features`). explicit: share of the samples that are drawn with
     landmarks in place of the keypoints that the detector found for them, which lie off by explicit_noise (a standard deviation).
     """
 

@@ -34,7 +34,6 @@ from dagan.errors import InputError
 from dagan.media.output import atomic_output
 from dagan.models.dagan import DaGAN
 from dagan.names import text_path
-from dagan.weights.fold import is_folded
 
 
 def weights_digest(*modules: nn.Module | None) -> str:
@@ -56,7 +55,7 @@ def save_model(path: Path, model: DaGAN, card: Mapping[str, Any] | None = None, 
 
     Raises InputError for a folded model: its weights fit no configuration.
     """
-    if is_folded(model):
+    if model.folded:
         raise InputError(f"{path} is not written: the model is folded for inference, save the one that it was folded from")
     tensors = {}
     for key, tensor in model.state_dict().items():

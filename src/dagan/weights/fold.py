@@ -34,12 +34,8 @@ def fold(model: DaGAN) -> DaGAN:
             if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
                 setattr(module, first, fuse_conv_bn_eval(convolution, norm))
                 setattr(module, second, nn.Identity())
+    folded.folded = True
     return folded.eval()  # the identities too
-
-
-def is_folded(model: DaGAN) -> bool:
-    """Whether the model came from `fold`, which leaves identities where batch norms were."""
-    return any(isinstance(module, nn.Identity) for module in model.modules())
 
 
 def _plain(convolution: nn.Conv2d) -> nn.Conv2d:

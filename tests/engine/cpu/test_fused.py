@@ -10,7 +10,7 @@ from torch import nn
 from dagan.config import HourglassConfig, MotionConfig
 from dagan.engine.cpu import fused
 from dagan.engine.cpu.dense_motion import FastDown, FastMotion
-from dagan.engine.cpu.fused import FUSED, FastElu, FusedConv
+from dagan.engine.cpu.fused import FUSED, FastElu, FusedConv, ReluConv
 from dagan.engine.cpu.pyramid import PhasedUp
 from dagan.models.blocks import BandLimitedDown, DownBlock, Hourglass, ResidualBlock, SameBlock, UpBlock
 from dagan.models.depth import BasicBlock
@@ -80,7 +80,7 @@ def fast_copy(kind, block):
     for module in list(fast.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, nn.Conv2d):
-                setattr(module, name, FusedConv(child, torch.float32, name in getattr(module, "relus", ())))
+                setattr(module, name, FusedConv(child, torch.float32, isinstance(child, ReluConv)))
     return fast
 
 

@@ -17,14 +17,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dagan.engine.cpu.dense_motion import FastDown, FastMotion, FastWarp
-from dagan.engine.cpu.fused import FUSED, FastSpadeBlock, FusedConv
+from dagan.engine.cpu.fused import FUSED, FastSpadeBlock, FusedConv, ReluConv
 from dagan.engine.cpu.pyramid import FastPyramid, PhasedUp
 from dagan.engine.cpu.quantised import Int8Pyramid
 from dagan.errors import InputError
 from dagan.models.blocks import Hourglass, SpadeBlock, UpBlock
 from dagan.models.dagan import DaGAN
 from dagan.models.generator import CrossModalAttention, PyramidDecoder, Warp
-from dagan.weights.fold import fold, is_folded
+from dagan.weights.fold import fold
 
 # Places whose attention is computed at once on a CPU: their map of weights stays in the cache, the N x N map never exists.
 _PLACES_AT_ONCE = 256
@@ -37,7 +37,7 @@ def prepare(model: DaGAN) -> DaGAN:
     trained nor saved.
     """
     device = next(model.parameters()).device.type
-    folded = model.eval() if is_folded(model) else fold(model)
+    folded = model.eval() if model.folded else fold(model)
     if device not in ("cpu", "cuda"):
         return folded
     fast = copy.deepcopy(folded)  # folding shares tensors with the original, which keeps its precision
@@ -60,7 +60,7 @@ def prepare(model: DaGAN) -> DaGAN:
             module.register_forward_pre_hook(_Convert(dtype))
         for name, child in list(module.named_children()):
             if isinstance(child, nn.Conv2d) and device == "cpu":
-                setattr(module, name, FusedConv(child, dtype, name in getattr(module, "relus", ())))
+                setattr(module, name, FusedConv(child, dtype, isinstance(child, ReluConv)))
             elif isinstance(child, nn.Conv2d):
                 child.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
                 child.register_forward_pre_hook(_Convert(dtype))

@@ -69,14 +69,29 @@ def _can_pack(dtype: torch.dtype) -> bool:
     return dtype == torch.float32 or (dtype == torch.bfloat16 and operators._is_mkldnn_bf16_supported())
 
 
-class FusedSame(nn.Module):
-    """`SameBlock`, folded. relus: which convolutions a ReLU follows, here and below."""
+class ReluConv(nn.Conv2d):
+    """relu(conv(x) + add): a convolution and what follows it, which `fast.prepare` computes in one pass (see `FusedConv`)."""
 
-    relus = ("conv",)
+    @classmethod
+    def of(cls, conv: nn.Conv2d) -> ReluConv:
+        """With the weights of a convolution."""
+        c = conv
+        twin = skip_init(cls, c.in_channels, c.out_channels, c.kernel_size, c.stride, c.padding, c.dilation, c.groups, c.bias is not None)
+        twin.weight, twin.bias = c.weight, c.bias
+        return twin
+
+    def forward(self, x: Tensor, add: Tensor | None = None) -> Tensor:
+        """See the class."""
+        out = super().forward(x)
+        return F.relu(out if add is None else out + add)
+
+
+class FusedSame(nn.Module):
+    """`SameBlock`, folded."""
 
     def __init__(self, block: SameBlock) -> None:
         super().__init__()
-        self.conv = block.conv
+        self.conv = ReluConv.of(block.conv)
 
     def forward(self, x: Tensor) -> Tensor:
         """See SameBlock."""
@@ -94,11 +109,9 @@ class FusedDown(FusedSame):
 class FusedResidual(nn.Module):
     """`ResidualBlock`, folded."""
 
-    relus = ("conv1",)
-
     def __init__(self, block: ResidualBlock) -> None:
         super().__init__()
-        self.norm1, self.conv1, self.conv2 = block.norm1, block.conv1, block.conv2
+        self.norm1, self.conv1, self.conv2 = block.norm1, ReluConv.of(block.conv1), block.conv2
 
     def forward(self, x: Tensor) -> Tensor:
         """See ResidualBlock."""
@@ -108,11 +121,9 @@ class FusedResidual(nn.Module):
 class FusedBasic(nn.Module):
     """The depth network's `BasicBlock`, folded."""
 
-    relus = ("conv1", "conv2")
-
     def __init__(self, block: BasicBlock) -> None:
         super().__init__()
-        self.conv1, self.conv2, self.downsample = block.conv1, block.conv2, block.downsample
+        self.conv1, self.conv2, self.downsample = ReluConv.of(block.conv1), ReluConv.of(block.conv2), block.downsample
 
     def forward(self, x: Tensor) -> Tensor:
         """See BasicBlock."""

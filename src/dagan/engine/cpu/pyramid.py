@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
+from dagan.engine.cpu.fused import ReluConv
 from dagan.models.blocks import UpBlock
 from dagan.models.generator import PyramidDecoder
 
@@ -27,8 +28,6 @@ class PhasedUp(nn.Module):
     the small picture, through sums of the kernel's rows and columns. 4 / 9 of the multiplications, the same result but for rounding.
     """
 
-    relus = ("conv",)
-
     def __init__(self, block: UpBlock) -> None:
         super().__init__()
         weight, bias = block.conv.weight.detach(), block.conv.bias
@@ -37,7 +36,7 @@ class PhasedUp(nn.Module):
         split = torch.tensor([[[1.0, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]])  # place, small row, kernel row
         kernels = torch.einsum("pak,qbl,oikl->pqoiab", split, split, weight.float().cpu())
         channels, into = weight.shape[:2]
-        self.conv = skip_init(nn.Conv2d, into, 4 * channels, 2, padding=1)
+        self.conv = skip_init(ReluConv, into, 4 * channels, 2, padding=1)
         self.conv.weight = nn.Parameter(kernels.reshape(4 * channels, into, 2, 2).to(weight), requires_grad=False)
         self.conv.bias = nn.Parameter(bias.detach().repeat(4), requires_grad=False)
 

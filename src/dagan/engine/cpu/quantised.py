@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from dagan.engine.cpu.fused import FusedResidual, FusedSame
 from dagan.engine.cpu.pyramid import FastPyramid, PhasedUp, spread
+from dagan.models.dagan import DaGAN, Source
 
 _MARGIN = 1.15  # above the ranges that were seen
 _SIGNED_ZERO = 128  # the byte that stands for 0 where a map has both signs
@@ -110,6 +111,17 @@ class Int8Pyramid(nn.Module):
             x = join(joined, between, after if i + 1 < len(self.joins) else None)
             scale = after
         return self.exact.finish(x, warped)
+
+
+def watch_source(model: DaGAN, source: Source) -> None:
+    """Draws the source once, as it stands, where the model's decoder is in int8 and takes its ranges from that; else does nothing.
+
+    Ranges are widened by each source, so that sources that were encoded before stay within them.
+    """
+    decoder = model.generator.decoder
+    if isinstance(decoder, Int8Pyramid):
+        with decoder.watching():
+            model.drive(source, source.keypoints)
 
 
 def _scale(most: float) -> float:

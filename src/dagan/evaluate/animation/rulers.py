@@ -23,8 +23,7 @@ from dagan.evaluate.animation.pairs import FLICKER_PAIRS, Image
 from dagan.evaluate.faces import ACTIVE, CLOSED, FEWEST_FRAMES, KEPT, MOVES, IdentityNetwork, Landmarks, Seen, Watcher, expression_metrics
 from dagan.evaluate.metrics import FLOW_SIDE, MS_SSIM_SMALLEST
 from dagan.evaluate.records import Metric, PairScores, Value
-from dagan.losses.crops import FaceCrops
-from dagan.losses.features import SQUEEZENET
+from dagan.losses.features import SQUEEZENET, FaceCrops
 from dagan.media.expression import expressions
 from dagan.media.landmarks import BUNDLE, MESH_POINTS, SIXTY_EIGHT
 from dagan.motion.reference import turn_between

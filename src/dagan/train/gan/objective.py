@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from dagan.data.landmark_tables import OPENINGS, POINTS
 from dagan.errors import InputError
 from dagan.geometry import ThinPlateTransform, gaussian_heatmap
-from dagan.losses.crops import CropLoss
-from dagan.losses.features import FeatureNetwork, PerceptualLoss, discriminator_loss, feature_matching, generator_loss
+from dagan.losses.features import CropLoss, FeatureNetwork, PerceptualLoss, discriminator_loss, feature_matching, generator_loss
 from dagan.losses.keypoint import equivariance, guidance, keypoint_distance
 from dagan.models.dagan import DaGAN, Reconstruction
 from dagan.models.generator import Discriminator
