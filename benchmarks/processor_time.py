@@ -16,7 +16,7 @@ import torch
 from dagan.animate.animator import Animator
 from dagan.bench.naive import Naive, open_model
 from dagan.bench.timing import swaying
-from dagan.device import keep_freed_memory
+from dagan.memory import keep_freed_memory
 
 ROUNDS = 3
 

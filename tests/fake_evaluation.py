@@ -1,12 +1,16 @@
-"""An evaluation run made of random numbers and drawn pictures, for tests of statistics and report."""
+"""An evaluation run made of random numbers and drawn pictures, for tests of statistics and report; and models as methods."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
 
+from dagan.engine.note import file_digest
+from dagan.engine.open import open_engine
+from dagan.evaluate.animation.methods import ModelSpec
 from dagan.evaluate.records import Evaluation, Metric, PairScores
 
 L1 = Metric(key="l1", title="L1", better="lower", range="0 to 1", tool="dagan.evaluate.metrics.l1")
@@ -102,3 +106,11 @@ def _face(hue: int, turn: int, blur: int) -> Image.Image:
         draw.ellipse((x - 5 + turn, 50, x + 5 + turn, 58), fill=(0, 0, 30))
     draw.arc((50 + turn, 74, 78 + turn, 92), 20, 160, fill=(0, 160, 140), width=3)
     return face.convert("RGB")
+
+
+def model_spec(model: Path, keypoints: str = "auto") -> ModelSpec:
+    """A model of 64 x 64 pictures as a method, named like its file, on the CPU."""
+    return ModelSpec(
+        name=model.stem, opener=partial(open_engine, str(model), device="cpu"), source=model.name, digest=file_digest(model), size=64,
+        runtime="torch", device="cpu", precision="auto", keypoints=keypoints,
+    )  # fmt: skip

@@ -225,7 +225,7 @@ PEAK = """
 import sys
 from pathlib import Path
 from dagan.depth.job import DepthOptions, measure_depth
-from dagan.device import peak_memory_mb
+from dagan.memory import peak_memory_mb
 from dagan.engine.open import open_engine
 engine = open_engine(sys.argv[1], device="cpu", precision="float32")
 measure_depth(engine, Path(sys.argv[2]), Path(sys.argv[3]), DepthOptions(crop=False))

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from dagan.device import keep_freed_memory
+from dagan.memory import keep_freed_memory
 
 
 @pytest.fixture

@@ -163,3 +163,29 @@ def test_identity_is_fetched_when_asked_for(run, clips: Path, model: str, monkey
     assert code == 2
     assert asked == [("someone/faces", "nets/arc.onnx")]
     assert "could not be fetched" in err
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
+def test_another_runtime_gives_the_same_figures(
+    run, clips: Path, onnx_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runtime: str
+) -> None:
+    common = ("reconstruction", clips, "--device", "cpu", "--precision", "float32", "--every", 4, "--model")
+    assert run(*common, onnx_folder.parent / "model.safetensors", "-o", tmp_path / "torch")[0] == 0
+    code, out, _ = run(*common, onnx_folder, "--runtime", runtime, "-o", tmp_path / runtime)
+    assert code == 0
+    assert "6 frames of tiny" in out
+    plain, graphs = (load(tmp_path / name / "evaluation.json") for name in ("torch", runtime))
+    assert graphs.settings["tiny: device"] == f"cpu ({runtime}), precision float32"
+    for a, b in zip(plain.scores, graphs.scores, strict=True):
+        assert b.values["l1"] == pytest.approx(a.values["l1"], abs=1e-4)
+
+
+def test_runtimes_that_cannot_compute_are_refused_in_one_sentence(run, clips: Path, model: str) -> None:
+    for more, message in (
+        (("--runtime", "tensorrt"), "runtime 'tensorrt' is unknown"),
+        (("--runtime", "openvino", "--device", "cuda"), "--runtime openvino computes on the CPU here"),
+        (("--runtime", "onnxruntime", "--precision", "bfloat16"), "does not compute in 'bfloat16'"),
+    ):
+        code, out, err = run("reconstruction", clips, "--model", model, *more)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert message in err

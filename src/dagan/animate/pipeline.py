@@ -23,7 +23,6 @@ import numpy as np
 from dagan.animate.animator import Animator
 from dagan.animate.driving import MotionReader, check_fit, check_on_missing, frame_spans, is_motion_file, refuse_photo
 from dagan.animate.layout import Layout, PasteBack, Plain, SideBySide
-from dagan.device import peak_device_memory_mb, peak_memory_mb
 from dagan.engine.base import Engine
 from dagan.errors import InputError
 from dagan.media.faces import FaceFinder
@@ -36,6 +35,7 @@ from dagan.media.shots import FramingReport
 from dagan.media.video import VideoReader, VideoWriter, open_video
 from dagan.media.view import View, read_ahead, view_still, view_video
 from dagan.media.writer import VIDEO_SUFFIXES
+from dagan.memory import peak_device_memory_mb, peak_memory_mb
 from dagan.motion.file import MOTION_SUFFIXES, DrivingMotion, read_motion, save_motion
 from dagan.motion.reference import check_reference, nearest_layout, parse_reference
 from dagan.names import json_text

@@ -22,11 +22,12 @@ from dagan.animate.animator import Animator
 from dagan.bench.naive import Rival, open_model
 from dagan.bench.timing import RATE, BenchReport, NaiveFigures, Part, RuntimeFigures, matrix_peak, repeated, swaying, timed, write_clip
 from dagan.checks import require
-from dagan.device import PRECISIONS, choose_device, peak_device_memory_mb, peak_memory_mb
+from dagan.device import PRECISIONS, choose_device
 from dagan.engine.base import Engine
 from dagan.engine.note import is_exported, read_note
 from dagan.engine.sessions import READERS, TORCH, available
 from dagan.errors import InputError
+from dagan.memory import peak_device_memory_mb, peak_memory_mb
 from dagan.models.dagan import DaGAN
 from dagan.progress import Warn, to_stderr
 from dagan.weights import fold

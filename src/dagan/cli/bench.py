@@ -60,10 +60,10 @@ def _bench(options: BenchOptions, output: Path | None, overwrite: bool) -> None:
 
     from dagan.bench.job import measure
     from dagan.cli.console import check_printed
-    from dagan.device import keep_freed_memory
     from dagan.engine.open import open_engine
     from dagan.export.job import export_graphs
     from dagan.media.output import atomic_output, check_destination
+    from dagan.memory import keep_freed_memory
     from dagan.names import json_text
 
     if output is not None:

@@ -51,7 +51,7 @@ def depth(
     from dagan.cli.console import progress_bar, warn
     from dagan.depth.job import DepthOptions, check_depth, measure_depth
     from dagan.depth.outputs import ASSUMED_FOCAL
-    from dagan.device import keep_freed_memory
+    from dagan.memory import keep_freed_memory
 
     options = DepthOptions(
         crop=crop,

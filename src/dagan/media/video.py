@@ -1,21 +1,166 @@
-"""A folder of numbered images, or one image, read as a video of constant frame rate.
+"""Moving pictures in and out: `open_video` reads a file, an animated picture or a folder of images, `VideoWriter` writes a file.
 
-Moving pictures in and out: `open_video` reads a file or a folder of images, `VideoWriter` writes a file.
+Frames of a video file come through PyAV: exact times, rotation applied, and honest about files that are cut off.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from dagan.errors import InputError
+from dagan.media import container as files
 from dagan.media.animations import AnimationReader
+from dagan.media.clock import LONGEST_PAUSE, Clock, clock_may_jump
 from dagan.media.images import image_files, read_image, shrunk
 from dagan.media.kinds import IMAGE_SUFFIXES, is_animation, is_photo
 from dagan.media.reader import Frame, VideoReader
-from dagan.media.video_file import FileReader
+from dagan.media.screen import Place, Screen, deinterlaced
 from dagan.media.writer import VideoWriter
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.packet import Packet
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+
+class FileReader(VideoReader):
+    """The frames of a video file. Raises InputError when it is missing, no video, or has no frame that can be decoded.
+
+    threads: whether the decoder may use several; it should not where many files are read at a time.
+    """
+
+    def __init__(self, path: Path, threads: bool = True) -> None:
+        super().__init__()
+        self.path = path
+        self._threads = threads
+        with files.open_container(path) as container:
+            stream = files.video_stream(container, path)
+            first = files.first_frame(container, stream, path)
+            self._stream_index = stream.index
+            self._screen = Screen(first, stream, container)
+            self.width, self.height = self._screen.width, self._screen.height
+            self.rotation = self._screen.degrees
+            self.start = files.frame_time(first, stream) or Fraction(0)
+            self.time_base = Fraction(first.time_base or stream.time_base or Fraction(1, 90_000))
+            self.has_audio = bool(container.streams.audio)
+            self.rate = files.frame_rate(stream, path)
+            self._header_frames = stream.frames
+            self._counts_all = "mov" not in container.format.name.split(",")  # MOV and MP4 also count frames cut away by edits
+            self._video_end, self._file_end = _header_ends(stream, container)
+            may_jump = clock_may_jump(container)
+        count, length = self._header_frames, None if self._file_end is None else self._file_end - self.start
+        # A recording that was never finished has no length in its header, and one whose clock jumps has a wrong one.
+        if length is None or may_jump or length > LONGEST_PAUSE:
+            packets, last, joints = files.packet_span(path)
+            if length is None or joints:
+                count, length = packets, last - self.start
+                measured = packets / max(length, self.time_base)
+                if not 0.8 < measured / self.rate < 1.25:  # the header's average counts the jumps as time
+                    self.rate = measured.limit_denominator(1001)
+        self.duration = max(length, 1 / self.rate)
+        self.frame_count = count or max(1, round(self.duration * self.rate))
+
+    def _read(self, step: int, max_side: int | None) -> Generator[Frame]:
+        """Holds every picture back until the next one's time is known, which gives its duration."""
+        held: tuple[np.ndarray | None, Fraction, int, Place | None] | None = None
+        duration = 1 / self.rate
+        with closing(self._decode()) as decoded:
+            for index, (frame, (time, stream)) in enumerate(deinterlaced(decoded)):
+                if held is not None and held[0] is not None:
+                    yield Frame(held[0], held[1], held[2], time - held[1], held[3])
+                image, place = self._screen.picture(frame, stream, max_side) if index % step == 0 else (None, None)
+                held = (image, time, index, place)
+                duration = frame.duration * self.time_base if frame.duration else 1 / self.rate
+        if held is not None and held[0] is not None:
+            left = None if self._video_end is None or self._shifted else self._video_end - self.start - held[1]
+            if left is not None and left > 0 and not self.truncated:
+                duration = left
+            yield Frame(held[0], held[1], held[2], duration, held[3])
+
+    def _decode(self) -> Generator[tuple[VideoFrame, tuple[Fraction, VideoStream]]]:
+        """All frames that can be decoded, with strictly increasing times from 0 on; counts what goes wrong."""
+        import av
+
+        self.frames_read, self.truncated, self.damaged = 0, False, 0
+        self._failed, self._shifted, self._seen_to = False, False, self.start
+        previous = Fraction(0)
+        with files.open_container(self.path) as container:
+            stream = container.streams[self._stream_index]
+            assert isinstance(stream, av.VideoStream)
+            stream.thread_type = "AUTO" if self._threads else "NONE"
+            for packet in self._packets(container, stream):
+                for frame in self._decode_packet(stream, packet):
+                    stamp = files.frame_time(frame, stream)
+                    time = previous + 1 / self.rate if stamp is None else stamp - self.start
+                    if self.frames_read == 0:
+                        time = Fraction(0)
+                    elif time <= previous:  # a broken clock: keep the order at least
+                        time = previous + self.time_base
+                    previous = time
+                    self._seen_to = max(self._seen_to, self.start + time + (frame.duration or 0) * self.time_base)
+                    self.frames_read += 1
+                    yield frame, (time, stream)
+        self.truncated = self._failed or self._is_short()
+
+    def _packets(self, container: InputContainer, stream: VideoStream) -> Iterator[Packet | None]:
+        """The packets of the video stream on a clock without jumps, the last ones empty: they flush the decoder, also after a read error.
+
+        Where only the file as a whole has a length, its sound tells too whether the end was reached.
+        """
+        import av
+
+        clock = Clock(container, stream, files.sound_stream(container))
+        try:
+            for packet in clock.packets():
+                self._shifted = clock.joints > 0
+                if packet.stream is stream:
+                    yield packet
+                elif packet.pts is not None and self._video_end is None:
+                    self._seen_to = max(self._seen_to, (packet.pts + (packet.duration or 0)) * packet.time_base)
+        except av.FFmpegError:
+            self._failed = True
+            yield None
+
+    def _decode_packet(self, stream: VideoStream, packet: Packet | None) -> list[VideoFrame]:
+        import av
+
+        try:
+            return stream.decode(packet)
+        except av.EOFError:  # flushed twice
+            return []
+        except (av.FFmpegError, ValueError):
+            self.damaged += 1
+            return []
+
+    def _is_short(self) -> bool:
+        """Whether the header promised more than was found, with room for headers that round; it knows nothing of jumps of the clock."""
+        if self._shifted:
+            return False
+        if self._header_frames and self.frames_read >= self._header_frames:
+            return False
+        if self._counts_all and self._header_frames and self.frames_read < self._header_frames - 2:
+            return True
+        if self._video_end is not None:
+            return self._seen_to < self._video_end - max(3 / self.rate, Fraction(1, 4))
+        return self._file_end is not None and self._seen_to < self._file_end - max(3 / self.rate, Fraction(1, 2))
+
+
+def _header_ends(stream: VideoStream, container: InputContainer) -> tuple[Fraction | None, Fraction | None]:
+    """Ends of the video stream and of the file, in the file's clock, as its header says; None where it does not say."""
+    if stream.duration and stream.time_base:
+        video_end = ((stream.start_time or 0) + stream.duration) * Fraction(stream.time_base)
+        return video_end, video_end
+    if container.duration:
+        file_end = Fraction((container.start_time or 0) + container.duration, 1_000_000)
+        return None if container.streams.audio else file_end, file_end
+    return None, None
 
 
 class FolderReader(VideoReader):

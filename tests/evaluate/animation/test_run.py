@@ -17,12 +17,13 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from conftest import moving_blob
 from dagan.data.clips import clips_for
 from dagan.errors import InputError
-from dagan.evaluate.animation.methods import CopySpec, ModelSpec, ResultsSpec
+from dagan.evaluate.animation.methods import CopySpec, ResultsSpec
 from dagan.evaluate.animation.pairs import draw_pairs, self_pairs
 from dagan.evaluate.animation.rulers import RulerFiles, Settings
 from dagan.evaluate.animation.run import evaluate
 from dagan.evaluate.records import Evaluation, PairScores, load, save
 from dagan.media.video import open_video
+from fake_evaluation import model_spec
 from onnx_networks import onnx_scaling
 
 Write = Callable[[Path, list[np.ndarray]], None]
@@ -157,7 +158,7 @@ def test_nothing_to_measure_is_an_error(clips: Path, tmp_path: Path, write_clip:
 def test_cross_identity_of_a_model(clips: Path, tiny_model: Path, dot_faces: None) -> None:
     found = clips_for(clips, 0)
     pairs = draw_pairs(found, found, seed=0)
-    methods = [ModelSpec("tiny", str(tiny_model), "cpu"), CopySpec()]
+    methods = [model_spec(tiny_model), CopySpec()]
     run = evaluate(pairs, methods, RulerFiles(), CROSS)
     assert {"l1", "akd"}.isdisjoint(m.key for m in run.metrics)  # no true result to compare with
     ours = next(s for s in run.scores if s.method == "tiny")
@@ -175,7 +176,7 @@ def test_relative_motion_starts_at_the_source(clips: Path, tiny_model: Path, tmp
 
     found = clips_for(clips, 0)
     pair = next(p for p in draw_pairs(found, found, seed=0))
-    spec = ModelSpec("tiny", str(tiny_model), "cpu", keypoints="learnt")
+    spec = model_spec(tiny_model, keypoints="learnt")
     run = evaluate([pair], [spec], RulerFiles(), replace(CROSS, every=1), folder=tmp_path / "run")
     animator = Animator(load_model(tiny_model, "cpu"), limit_motion=False, keypoints="learnt")
     with open_video(pair.source.path) as source, open_video(pair.driving.path) as driving:
@@ -201,7 +202,7 @@ def test_fid_of_equal_sets_is_zero(clips: Path, tmp_path: Path) -> None:
 
 def test_what_was_measured_is_taken_up(clips: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pairs = self_pairs(clips_for(clips, 0))
-    methods = [ModelSpec("tiny", str(tiny_model), "cpu"), CopySpec()]
+    methods = [model_spec(tiny_model), CopySpec()]
     first = evaluate(pairs, methods, RulerFiles(), REBUILD, folder=tmp_path / "run")
     save(tmp_path / "e.json", first)
     assert load(tmp_path / "e.json") == first
@@ -229,35 +230,38 @@ def test_what_was_measured_is_taken_up(clips: Path, tiny_model: Path, tmp_path: 
 
 def test_workers_change_no_figure(clips: Path, tiny_model: Path) -> None:
     pairs = self_pairs(clips_for(clips, 0))
-    methods = [ModelSpec("tiny", str(tiny_model), "cpu"), CopySpec()]
+    methods = [model_spec(tiny_model), CopySpec()]
     assert evaluate(pairs, methods, RulerFiles(), REBUILD, workers=2) == evaluate(pairs, methods, RulerFiles(), REBUILD)
 
 
 def test_workers_report_bad_input(clips: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.safetensors").write_bytes(b"nothing")
-    methods = [ModelSpec("broken", str(tmp_path / "broken.safetensors"), "cpu")]
+    methods = [model_spec(tmp_path / "broken.safetensors")]
     with pytest.raises(InputError, match="broken"):
         evaluate(self_pairs(clips_for(clips, 0)), methods, RulerFiles(), REBUILD, workers=2)
 
 
+TESTS = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
 KILLED = """
 import sys
 from pathlib import Path
 from dagan.data.clips import clips_for
-from dagan.evaluate.animation.methods import CopySpec, ModelSpec
+from dagan.evaluate.animation.methods import CopySpec
 from dagan.evaluate.animation.pairs import self_pairs
 from dagan.evaluate.animation.rulers import RulerFiles, Settings
 from dagan.evaluate.animation.run import evaluate
+from fake_evaluation import model_spec
 
 clips, model, folder = map(Path, sys.argv[1:])
-evaluate(self_pairs(clips_for(clips, 0)), [ModelSpec("tiny", str(model), "cpu"), CopySpec()], RulerFiles(),
+evaluate(self_pairs(clips_for(clips, 0)), [model_spec(model), CopySpec()], RulerFiles(),
          Settings(protocol="reconstruction", every=2, size=64), folder=folder)
 """
 
 
 def test_a_killed_run_goes_on_with_the_same_figures(clips: Path, tiny_model: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    process = subprocess.Popen([sys.executable, "-c", KILLED, str(clips), str(tiny_model), str(folder)])
+    command = [sys.executable, "-c", KILLED, str(clips), str(tiny_model), str(folder)]
+    process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": TESTS})
     deadline = time.monotonic() + 120
     while process.poll() is None and not list(folder.glob("cache/[!.]*.json")) and time.monotonic() < deadline:
         time.sleep(0.002)
@@ -266,7 +270,7 @@ def test_a_killed_run_goes_on_with_the_same_figures(clips: Path, tiny_model: Pat
     kept = {file: file.stat().st_mtime_ns for file in folder.glob("cache/[!.]*.json")}
     assert 1 <= len(kept) < 6  # killed in the middle
     pairs = self_pairs(clips_for(clips, 0))
-    methods = [ModelSpec("tiny", str(tiny_model), "cpu"), CopySpec()]
+    methods = [model_spec(tiny_model), CopySpec()]
     resumed = evaluate(pairs, methods, RulerFiles(), REBUILD, folder=folder)
     assert len(list(folder.glob("cache/[!.]*.json"))) == 6
     assert all(file.stat().st_mtime_ns == changed for file, changed in kept.items())  # not measured again

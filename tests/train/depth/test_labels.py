@@ -26,7 +26,7 @@ from dagan.train.loop.training import train
 from dagan.train.recipe import DepthRecipe, ViewsConfig, read_recipe
 from run_files import assert_same, lines, trained_parts
 
-RECIPE = Path(__file__).parents[2] / "recipes" / "tiny-depth.yaml"
+RECIPE = Path(__file__).parents[3] / "recipes" / "tiny-depth.yaml"
 
 
 @pytest.fixture(scope="module")

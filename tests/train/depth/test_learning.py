@@ -16,7 +16,7 @@ from dagan.train.depth.stage import DepthStage
 from dagan.train.loop.training import train
 from dagan.train.recipe import DepthRecipe, read_recipe
 
-RECIPE = Path(__file__).parents[2] / "recipes" / "tiny-depth.yaml"
+RECIPE = Path(__file__).parents[3] / "recipes" / "tiny-depth.yaml"
 # As recipes/depth-lite.yaml, smaller; the camera starts from the focal length that METHOD's network starts from.
 SETTINGS = (
     "data.hold_out=0", "sampling.gap=[4, 12]", "sampling.min_motion=0.02", "batch_size=12", "optimiser.lr=2e-3",

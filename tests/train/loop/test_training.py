@@ -132,7 +132,7 @@ def test_accumulating_equals_a_larger_batch(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_two_processes_equal_accumulation(tmp_path: Path) -> None:
     run_toy(toy_recipe(tmp_path / "alone", accumulate=2, max_steps=4), noise=0.0)
-    script = Path(__file__).parents[1] / "toy_stage.py"
+    script = Path(__file__).parents[2] / "toy_stage.py"
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, str(script), str(tmp_path / "pair"), "4", "2"], check=True, env=environment, timeout=200)
     alone, pair = (trained_parts(tmp_path / n) for n in ("alone", "pair"))
@@ -145,7 +145,7 @@ def test_two_processes_equal_accumulation(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_processes_that_torchrun_started_train_together(tmp_path: Path) -> None:
     run_toy(toy_recipe(tmp_path / "alone", accumulate=2, max_steps=4), noise=0.0)
-    script = Path(__file__).parents[1] / "toy_stage.py"
+    script = Path(__file__).parents[2] / "toy_stage.py"
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [*launcher, str(script), str(tmp_path / "pair"), "4"]
     subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=200)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,7 @@ from dagan.evaluate.animation.rulers import Rulers, Settings, Tally
 from dagan.evaluate.faces import Seen
 from dagan.evaluate.records import PairScores
 from dagan.media.framing import to_square
+from dagan.media.video import VideoReader, open_video
 from dagan.motion.reference import pose_distance
 from dagan.stream import batched
 
@@ -49,13 +51,20 @@ class MeasuredPair:
 
 def measure_pair(pair: Pair, methods: Mapping[str, Method], rulers: Rulers, settings: Settings) -> MeasuredPair:
     """Every method on a pair. A pair, or a method's result, that cannot be read becomes a problem in the scores, not an error."""
-    try:
-        plan = make_plan(count_frames(pair.driving.path), settings.every, pair.frame if pair.same else None)
-        source = read_source(pair.source, pair.frame)
-        reference = _reference(pair, plan, source, rulers, settings)
-    except InputError as error:
-        return MeasuredPair({name: Measured(_unmeasured(pair, name, str(error))) for name in methods}, {})
-    job = Job(pair, plan, source, reference, settings.size, settings.adapt_scale)
+    with ExitStack() as stack:
+        try:
+            plan = make_plan(count_frames(pair.driving.path), settings.every, pair.frame if pair.same else None)
+            video = stack.enter_context(open_video(pair.driving.path))
+            source = read_source(pair.source, pair.frame)
+            reference = _reference(pair, video, plan, source, rulers, settings)
+        except InputError as error:
+            return MeasuredPair({name: Measured(_unmeasured(pair, name, str(error))) for name in methods}, {})
+        return _measure(Job(pair, plan, source, reference, settings.size, settings.adapt_scale), video, methods, rulers, settings)
+
+
+def _measure(job: Job, video: VideoReader, methods: Mapping[str, Method], rulers: Rulers, settings: Settings) -> MeasuredPair:
+    """Every method on a pair whose driving clip is open."""
+    pair, plan, source = job.pair, job.plan, job.source
     found: dict[str, Measured] = {}
     renderers: dict[str, Renderer] = {}
     for name, method in methods.items():
@@ -67,7 +76,7 @@ def measure_pair(pair: Pair, methods: Mapping[str, Method], rulers: Rulers, sett
     face = rulers.watcher.see(square)
     tallies = {name: Tally(rulers, settings, face) for name in renderers}
     failed: dict[str, str] = {}
-    driving = _watch(job, renderers, tallies, failed, rulers)
+    driving = _watch(job, video, renderers, tallies, failed, rulers)
     for name, tally in tallies.items():
         problem = failed.get(name) or renderers[name].problem
         features = (np.concatenate(tally.features), np.concatenate(tally.truths)) if tally.features else None
@@ -82,7 +91,7 @@ def measure_pair(pair: Pair, methods: Mapping[str, Method], rulers: Rulers, sett
 
 
 def _watch(
-    job: Job, renderers: Mapping[str, Renderer], tallies: Mapping[str, Tally], failed: dict[str, str], rulers: Rulers
+    job: Job, video: VideoReader, renderers: Mapping[str, Renderer], tallies: Mapping[str, Tally], failed: dict[str, str], rulers: Rulers
 ) -> dict[int, Image]:
     """One pass over the driving frames; returns the tiles of those that are shown. failed: hears of results that break off."""
     plan, size = job.plan, job.size
@@ -90,7 +99,7 @@ def _watch(
     tiles: dict[int, Image] = {}
     before: dict[str, tuple[int, Image]] = {}
     last: tuple[int, Image] | None = None
-    for batch in batched(numbered(job.pair.driving.path, plan.needed), BATCH):
+    for batch in batched(numbered(video, plan.needed), BATCH):
         numbers = [number for number, _ in batch]
         squares = [to_square(image, size) for _, image in batch]
         faces = [rulers.watcher.see(s) if n in measured else None for n, s in zip(numbers, squares, strict=True)]
@@ -122,7 +131,7 @@ def _watch(
     return tiles
 
 
-def _reference(pair: Pair, plan: Plan, source: Image, rulers: Rulers, settings: Settings) -> Image | None:
+def _reference(pair: Pair, video: VideoReader, plan: Plan, source: Image, rulers: Rulers, settings: Settings) -> Image | None:
     """The driving frame taken as the source's pose; None for absolute motion, and for a clip driven by itself."""
     if not settings.relative or settings.protocol == "reconstruction":
         return None
@@ -131,7 +140,7 @@ def _reference(pair: Pair, plan: Plan, source: Image, rulers: Rulers, settings: 
         wanted = rulers.watcher.see(to_square(source, settings.size))
     numbers = evenly(plan.measured, _CANDIDATES) if wanted is not None else (0,)
     nearest: tuple[float, Image] | None = None
-    for _, image in numbered(pair.driving.path, numbers):
+    for _, image in numbered(video, numbers):
         seen = rulers.watcher.see(to_square(image, settings.size)) if wanted is not None else None
         distance = pose_distance(wanted.pose, seen.pose) if wanted is not None and seen is not None else float("inf")
         if nearest is None or distance < nearest[0]:

@@ -20,6 +20,7 @@ from dagan.evaluate.animation.pairs import Image, Pair, Plan, count_frames, numb
 from dagan.evaluate.records import COPY
 from dagan.media.framing import to_square
 from dagan.media.landmarks import Face, FaceLandmarker
+from dagan.media.video import open_video
 from dagan.models.keypoints import Keypoints
 from dagan.motion.transfer import transfer
 
@@ -264,7 +265,7 @@ class _ResultsRenderer:
         if length != job.plan.length:
             compared = f"result {file.name} has {length} frames, its driving clip {job.plan.length}"
             self.problem = f"{compared}: {'only these were' if length < job.plan.length else 'the frames beyond were not'} measured"
-        self._frames: Iterator[tuple[int, Image]] = numbered(file, job.plan.needed)
+        self._frames: Iterator[tuple[int, Image]] = _read(file, job.plan.needed)
         self._ahead = next(self._frames, None)
 
     def render(self, numbers: Sequence[int], driving: Sequence[Image]) -> list[Image | None]:
@@ -283,6 +284,12 @@ class _ResultsRenderer:
             cut = "" if height == width else "the middle of "
             self.notices.append(f"{cut}results of {width} x {height} pixels are resized to {self.size} x {self.size}")
         return to_square(image, self.size)
+
+
+def _read(file: Path, numbers: tuple[int, ...]) -> Iterator[tuple[int, Image]]:
+    """(number, picture) of the wanted frames of a result, which is closed with the last of them."""
+    with open_video(file) as video:
+        yield from numbered(video, numbers)
 
 
 def stamp_of(path: Path) -> str:

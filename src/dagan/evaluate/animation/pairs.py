@@ -19,11 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dagan.checks import require_file
-from dagan.data.clips import Clip
 from dagan.errors import InputError
+from dagan.media.decode import probe
 from dagan.media.images import read_image
+from dagan.media.kinds import Clip
 from dagan.media.output import atomic_output
-from dagan.media.video import open_video
+from dagan.media.video import VideoReader, open_video
 
 COLUMNS = ("source", "driving", "frame")
 
@@ -139,7 +140,6 @@ Image = NDArray[np.uint8]
 
 FLICKER_PAIRS = 8  # of a clip, evenly spaced: optical flow costs more than everything else
 STRIP_FRAMES = 6
-_REST = 1 << 30  # a step that converts the first frame only; the others are decoded and counted
 
 
 @dataclass(frozen=True)
@@ -174,24 +174,20 @@ def evenly(numbers: tuple[int, ...] | list[int], most: int) -> tuple[int, ...]:
 
 
 def count_frames(path: Path) -> int:
-    """Frames that can be read, by decoding them all: headers lie. Raises InputError as `open_video` does."""
-    with open_video(path) as video:
-        for _ in video.frames(step=_REST):
-            pass
-        return video.frames_read
+    """Frames of a video by its packets, none of which is decoded: headers lie. Raises InputError for a file that is no video."""
+    return probe(Clip(path, path.name, "")).count
 
 
-def numbered(path: Path, numbers: tuple[int, ...]) -> Iterator[tuple[int, Image]]:
-    """(number, picture) of the wanted frames, ascending, as far as the video goes. Raises InputError as `open_video` does."""
+def numbered(video: VideoReader, numbers: tuple[int, ...]) -> Iterator[tuple[int, Image]]:
+    """(number, picture) of the wanted frames, ascending, as far as the video goes, in one pass over it."""
     if not numbers:
         return
     wanted = set(numbers)
-    with open_video(path) as video:
-        for frame in video:
-            if frame.index in wanted:
-                yield frame.index, frame.filled
-            if frame.index >= numbers[-1]:
-                return
+    for frame in video:
+        if frame.index in wanted:
+            yield frame.index, frame.filled
+        if frame.index >= numbers[-1]:
+            return
 
 
 def read_source(clip: Clip, frame: int) -> Image:
@@ -200,6 +196,7 @@ def read_source(clip: Clip, frame: int) -> Image:
         if frame:
             raise InputError(f"{clip.path} is one picture, it has no frame {frame}: name frame 0")
         return read_image(clip.path)
-    for _, image in numbered(clip.path, (frame,)):
-        return image
+    with open_video(clip.path) as video:
+        for _, image in numbered(video, (frame,)):
+            return image
     raise InputError(f"{clip.path} has no frame {frame}: name one of its frames, from 0")
