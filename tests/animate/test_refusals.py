@@ -10,6 +10,7 @@ from PIL import Image
 
 from dagan.animate.pipeline import AnimateOptions, animate
 from dagan.errors import InputError
+from dagan.weights import read_model, save_model
 from running_samples import assert_refused, moving_pictures, write_clip
 
 
@@ -101,6 +102,17 @@ def test_outputs_are_checked_before_the_model_is_opened(files, tmp_path):
     (tmp_path / "out.mp4").write_text("mine")
     with pytest.raises(InputError, match="exists already"):
         animate(files / "portrait.png", files / "clip.mp4", tmp_path / "out.mp4", AnimateOptions(model="not looked at", crop=False))
+
+
+def test_weights_that_find_no_finite_keypoints_are_named(files, run, tmp_path):
+    model = read_model(files / "model.safetensors")
+    model.keypoint_detector.heatmap.bias.data.fill_(float("nan"))
+    save_model(tmp_path / "hurt.safetensors", model)
+    status, _, complaints = run("--save-motion", "a.motion")
+    assert (status, complaints) == (0, "")
+    for driving in (files / "clip.mp4", tmp_path / "a.motion"):
+        call = partial(run, "--overwrite", model=tmp_path / "hurt.safetensors", driving=driving)
+        assert_refused(call, "finite keypoints", [tmp_path], driving)
 
 
 def test_a_damaged_motion_leaves_nothing(files, run, tmp_path):

@@ -24,7 +24,7 @@ from dagan.inference.batches import batched
 from dagan.inference.engine import Engine
 from dagan.inference.limit import limit
 from dagan.inference.progress import silent
-from dagan.inference.runner import EncodedSource, Runner
+from dagan.inference.runner import EncodedSource, Runner, finite_source
 from dagan.inference.transfer import transfer
 from dagan.inference.view import read_ahead, view_still, view_video
 from dagan.inference.workers import on_workers
@@ -95,7 +95,7 @@ class Animator:
         framing = view_still(image, self._face_finder() if crop else None, "the source picture", to_stderr)
         face = cut(image, framing, self.engine.size)
         shown = self._face_in(face) if self.explicit else None
-        self._source = self.engine.encode(face, self.engine.face.places(shown, self.engine.size) if self.explicit else None)
+        self._source = finite_source(self.engine, face, self.engine.face.places(shown, self.engine.size) if self.explicit else None)
         self._reference = None
         self._portrait, self._watch, self._shown = face, None, None
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dagan.arrays import read_arrays
 from dagan.evaluate.archive import finite, scores_from
 from dagan.evaluate.measure import Measured
 from dagan.media.output import atomic_output
@@ -41,10 +41,10 @@ class Cache:
             strip = self.strip(key).read_bytes() if scores.frames else None
             features = None
             if with_features and scores.frames:
-                with np.load(self._features(key), allow_pickle=False) as arrays:
-                    features = (arrays["results"], arrays["driving"])
+                arrays = read_arrays(self._features(key), "it is measured anew", ("results", "driving"))
+                features = (arrays["results"], arrays["driving"])
             return Measured(scores, strip, features, tuple(entry["notices"]))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
     def save(self, key: str, measured: Measured) -> None:

@@ -18,7 +18,7 @@ from dagan.errors import InputError
 from dagan.evaluate.frames import Image, Plan, count_frames, numbered
 from dagan.evaluate.pairs import Pair
 from dagan.inference.engine import Engine
-from dagan.inference.runner import Runner
+from dagan.inference.runner import Runner, finite_source
 from dagan.inference.transfer import transfer
 from dagan.media.framing import to_square
 from dagan.media.landmarks import Face, FaceLandmarker
@@ -133,7 +133,7 @@ class _ModelRenderer:
         picture = to_square(job.source, engine.size)
         face = self._face(picture)
         self.landmarker = self.landmarker if face is not None else None  # as in `Animator`: of a source without a face none drive
-        self.source = engine.encode(picture, engine.face.places(face, engine.size) if self.landmarker is not None else None)
+        self.source = finite_source(engine, picture, engine.face.places(face, engine.size) if self.landmarker is not None else None)
         self.reference = None if job.reference is None else self._keypoints([to_square(job.reference, engine.size)])
 
     def render(self, numbers: Sequence[int], driving: Sequence[Image]) -> list[Image | None]:

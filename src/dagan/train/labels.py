@@ -17,6 +17,7 @@ import torch
 from annotated_types import Ge, Le
 from torch import Tensor
 
+from dagan.arrays import read_arrays
 from dagan.checks import Checked, Few, ShareBelowOne
 from dagan.data.augment import jitter_colours, reframe
 from dagan.data.batches import generator_for
@@ -101,8 +102,8 @@ class LabelFiles:
         path = self._path(round_)
         if not path.is_file():
             return None
-        with np.load(path) as file:
-            return Labels(file["numbers"], torch.from_numpy(file["inverse"])) if str(file["stamp"]) == self.stamp else None
+        found = read_arrays(path, "remove it, and the round finds its labels again", ("stamp", "numbers", "inverse"))
+        return Labels(found["numbers"], torch.from_numpy(found["inverse"])) if str(found["stamp"]) == self.stamp else None
 
     def _path(self, round_: int) -> Path:
         return self.folder / f"labels-{round_}-{self.rank}.npz"
