@@ -47,7 +47,7 @@ class _Seen:
 
 
 class Animator:
-    """Drives one source picture with the motion of other pictures (METHOD section 8).
+    """Drives one source picture with the motion of other pictures (docs/method.md#motion-transfer).
 
     model: a model, or an engine around one. relative: move the source as the driving face moves away from a reference frame (the
     first animated one unless `set_reference` names another), which keeps the source's own proportions; otherwise take the driving

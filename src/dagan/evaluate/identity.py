@@ -1,4 +1,4 @@
-"""Identity embeddings: a face recognition network in ONNX, given by path (none is bundled). AED and CSIM of METHOD section 9."""
+"""Identity embeddings, for AED and CSIM (docs/method.md#evaluation), by an ONNX network that is given by path (none is bundled)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random affine + thin-plate-spline transforms (METHOD section 7). Legend: B batch, N points, P control points."""
+"""Random affine + thin-plate-spline transforms (docs/method.md#thin-plate-transforms). Legend: B batch, N points, P control points."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Motion transfer: the driving keypoints brought to the source's face (METHOD section 8)."""
+"""Motion transfer: the driving keypoints brought to the source's face (docs/method.md#motion-transfer)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Least-squares GAN losses and feature matching (METHOD section 7)."""
+"""Least-squares GAN losses and feature matching (docs/method.md#losses)."""
 
 from __future__ import annotations
 

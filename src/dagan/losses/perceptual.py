@@ -1,4 +1,4 @@
-"""Perceptual loss: L1 between frozen features on an image pyramid (METHOD section 7)."""
+"""Perceptual loss: L1 between frozen features on an image pyramid (docs/method.md#losses)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cross-modal attention between depth and appearance (METHOD section 5). Legend: B batch, C channels, N = h w places."""
+"""Attention between depth and appearance (docs/method.md#cross-modal-attention). Legend: B batch, C channels, N = h w places."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Patch discriminator conditioned on the driving keypoints (METHOD section 6)."""
+"""Patch discriminator conditioned on the driving keypoints (docs/method.md#discriminator)."""
 
 from __future__ import annotations
 

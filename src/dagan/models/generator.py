@@ -1,4 +1,4 @@
-"""Warping generator (METHOD section 5): appearance and depth encoders, warping, attention, and three decoders.
+"""Warping generator (docs/method.md#generator): appearance and depth encoders, warping, attention, and three decoders.
 
 Legend: B batch, C channels, H W image, h w motion size. Scale i has 1/2^i of the image's size and min(max, width 2^i) channels.
 """

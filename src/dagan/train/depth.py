@@ -1,4 +1,4 @@
-"""The objective of training stage 1: depth, motion and camera from three frames of one video (METHOD section 2).
+"""The objective of training stage 1: depth, motion and camera from three frames of one video (docs/method.md#stage-1).
 
 One module, one forward per step, so that it can be wrapped for data-parallel training as a whole.
 Legend: B batch, H W image. Geometry and losses run in float32 whatever autocast says.
@@ -31,7 +31,7 @@ class DepthLossConfig(Checked):
 
     scales: how many of the four disparities are trained, full size first.
     levels: at how many picture sizes each is judged: full, half, quarter. A warped frame that is off by some pixels shows in
-        which direction only where pictures are that coarse. METHOD has the full size alone.
+        which direction only where pictures are that coarse. The paper has the full size alone.
     smoothness: weight at scale 0; halved with every further scale.
     automask: ignore pixels that the unwarped frames explain as well.
     pivot: turn the head about the point in the middle of the frame at the head's own distance (`alignment.head_level`), and measure
@@ -49,7 +49,7 @@ class DepthLossConfig(Checked):
         as well as a face, and depth and turns wait for each other. A share of 0 leaves the start out.
     aligned_share: share of training in which the photometric error uses the motion found by aligning the frames directly on
         the depth (`train.alignment`), which needs no learning, rather than the egomotion network's. After some 8 000
-        samples the network still knew too little (measured): depth settled on one ridge for all faces. 0 is METHOD's way.
+        samples the network still knew too little (measured): depth settled on one ridge for all faces. 0 is the paper's way.
     imitation: weight of the egomotion network's distance from the aligned motion, in the start and in the aligned share.
     """
 

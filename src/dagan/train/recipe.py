@@ -85,7 +85,7 @@ class Recipe(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class DepthRecipe(Recipe):
-    """Stage 1: the face depth network from plain videos (METHOD section 2), at last from what many frames agree on (`views`)."""
+    """Stage 1: the face depth network from plain videos (docs/method.md#stage-1), at last from what many frames agree on (`views`)."""
 
     model: DepthConfig = field(default_factory=DepthConfig)
     egomotion: EgomotionConfig = field(default_factory=EgomotionConfig)
@@ -100,7 +100,7 @@ class DepthRecipe(Recipe):
 
 @dataclass(frozen=True, kw_only=True)
 class GanRecipe(Recipe):
-    """Stage 2: keypoints, motion and generator (METHOD section 7).
+    """Stage 2: keypoints, motion and generator (docs/method.md#stage-2).
 
     depth_weights: the depth network of stage 1 (or a whole model's); with init_from it takes the place of that one's.
     discriminator_optimiser: None is the same as `optimiser`.

@@ -1,4 +1,4 @@
-"""The released layout: how the keys of the authors' published state dicts map to ours, both ways (METHOD page, parity).
+"""The released layout: how the keys of the authors' published state dicts map to ours, both ways (docs/method.md#released-weights).
 
 Only names differ; every tensor is stored as it is. What the networks here have no use for (`aside`: the blur kernels, which
 are constants here, and the depth encoder's classifier) has no name of ours.
