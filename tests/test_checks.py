@@ -40,7 +40,7 @@ ZERO_IS_FINE = {
     "start_share", "start_relief", "aligned_share", "imitation", "perceptual", "l1", "warped", "guide", "detail", "crops", "explicit",
     "adversarial",
     "adversarial_start", "feature_matching", "equivariance_value", "equivariance_jacobian", "keypoint_distance", "keypoint_alpha", "rounds",
-    "explicit_noise", "expressive", "landmarks",
+    "explicit_noise", "expressive", "lively", "landmarks",
     "start", "betas", "weight_decay", "warm_up", "drop_at", "seed", "seeds", "ema", "checkpoint_minutes",
 }  # fmt: skip
 # A number of steps so large that it stands for "never"; any seed.

@@ -1,7 +1,8 @@
-"""Configurations that are checked against their annotations wherever they are made, and strict reading from plain mappings.
+"""Configurations that are checked against their annotations wherever they are made, and files that are read whole or refused.
 
 A field says in its type what it may hold, such as `Annotated[int, Ge(1), Le(64)]`; the kinds that many share are named here. Numbers
-that are not finite are refused everywhere. What several fields have to agree on, a class says in its `__post_init__`.
+that are not finite are refused everywhere. What several fields have to agree on, a class says in its `__post_init__`. YAML and NumPy
+files that users name or keep are refused in one sentence, whatever is wrong with them.
 """
 
 from __future__ import annotations
@@ -10,14 +11,17 @@ import dataclasses
 import difflib
 import re
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, TypeVar, Union
+from typing import Annotated, Any, Literal, TypeVar, Union
 
+import numpy as np
 import yaml
 from annotated_types import Ge, Gt, Le, Lt, MultipleOf
+from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
 
 from dagan.errors import InputError
@@ -204,3 +208,26 @@ def read_mapping(path: Path, what: str) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise InputError(f"{path} must hold a mapping of keys to values, such as `batch_size: 16`")
     return data
+
+
+def read_arrays(path: Path, remedy: str, names: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
+    """The named arrays of an .npz file; None reads all of them.
+
+    remedy: what the user can do about a file that is missing or damaged, or lacks one of the names; that raises InputError.
+    """
+    with _readable(path, remedy), np.load(path, allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in (arrays.files if names is None else names)}
+
+
+def read_array(path: Path, remedy: str, mmap_mode: Literal["c"] | None = None) -> NDArray[Any]:
+    """The array of an .npy file, mapped instead of read with a mode. Raises InputError as `read_arrays` does."""
+    with _readable(path, remedy):
+        return np.lib.format.open_memmap(path, mode=mmap_mode) if mmap_mode else np.load(path, allow_pickle=False)
+
+
+@contextmanager
+def _readable(path: Path, remedy: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # of a damaged file NumPy raises whatever its zip, zlib and header parsers do
+        raise InputError(f"{path} cannot be read ({type(error).__name__}): {remedy}") from None

@@ -1,6 +1,6 @@
 """Frozen configurations of the model family, the named presets, and strict reading from plain mappings.
 
-Every preset builds the system of METHOD sections 2-5; they differ in widths, decoder and sampling convention.
+Every preset builds the system of docs/method.md#overview; they differ in widths, decoder and sampling convention.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def require_encoder(what: str, encoder: str, widths: tuple[int, ...]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class HourglassConfig(Checked):
-    """U-shaped network: widths min(max_width, width * 2^(i+1)) over `levels` halvings (METHOD section 1)."""
+    """U-shaped network: widths min(max_width, width * 2^(i+1)) over `levels` halvings (docs/method.md#building-blocks)."""
 
     width: Channels = 32
     max_width: Channels = 1024
@@ -44,7 +44,7 @@ class HourglassConfig(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class DepthConfig(Checked):
-    """Face depth network (METHOD section 2). `size`: side the image is resized to first; None keeps the image's own."""
+    """Face depth network (docs/method.md#depth-network). `size`: side the image is resized to first; None keeps the image's own."""
 
     encoder: Literal["resnet18", "resnet50", "lite"] = "resnet18"
     encoder_widths: Widths = RESNET_WIDTHS
@@ -75,7 +75,7 @@ class Gains(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class KeypointConfig(Checked):
-    """Keypoint detector (METHOD section 3). `kernel`: side of the two head convolutions, which have no padding.
+    """Keypoint detector (docs/method.md#keypoints). `kernel`: side of the two head convolutions, which have no padding.
 
     landmarks: the points of the face mesh (`dagan.media.landmarks`) that the first keypoints stand on, one each. Training guides
     the detector to them, and can draw with landmarks in place of what the detector finds there. gains: for those while driving.
@@ -96,7 +96,7 @@ class KeypointConfig(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class MotionConfig(Checked):
-    """Dense motion network (METHOD section 4). `kernel`: side of its two head convolutions, padded.
+    """Dense motion network (docs/method.md#dense-motion). `kernel`: side of its two head convolutions, padded.
 
     variance: of the keypoints' heatmaps; landmark_variance: of those of keypoints that stand on landmarks, None takes the same. An
     eye is 0.2 wide and a blink 0.07 high: heatmaps of the paper's variance show upper and lower lid as one.
@@ -110,11 +110,11 @@ class MotionConfig(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratorConfig(Checked):
-    """Warping generator (METHOD section 5).
+    """Warping generator (docs/method.md#generator).
 
     decoder: "residual" (the paper's), "spade" (the more natural one), or "pyramid" (the lite design: warped features at
     every scale and a blend with the warped source image). width: channels after the first convolution; max_width: cap.
-    align_depth: warp the source depth features too before attention (METHOD section 10, misalignment).
+    align_depth: warp the source depth features too before attention (docs/method.md#cross-modal-attention).
     landmark_variance: of the heatmaps of the driving keypoints that stand on landmarks, which the pyramid decoder then gets at each
     of its scales: warping cannot make what the source does not show, and these tell where to draw it. None gives it none.
     """
@@ -141,7 +141,7 @@ class ModelConfig(Checked):
     """A whole model. `motion_size`: side at which keypoints and dense motion are computed (a divisor of the image's).
 
     use_depth: False gives the RGB-only twin (no depth network, no attention). align_corners: the sampling convention;
-    True pairs with the grids of METHOD section 1 (identity motion is exact), False reproduces released weights.
+    True pairs with the grids of docs/method.md#sampling (identity motion is exact), False reproduces released weights.
     """
 
     name: str = "custom"

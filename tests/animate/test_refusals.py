@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 from PIL import Image
 
+from dagan.weights import read_model, save_model
 from running_samples import assert_refused, moving_pictures, write_clip
 
 
@@ -102,6 +103,18 @@ def test_outputs_are_checked_before_the_model_is_opened(files, command, tmp_path
     )
     assert status == 2
     assert "exists already" in complaint
+
+
+def test_weights_that_find_no_finite_keypoints_are_named(files, run, tmp_path):
+    model = read_model(files / "model.safetensors")
+    model.keypoint_detector.heatmap.bias.data.fill_(float("nan"))
+    save_model(tmp_path / "hurt.safetensors", model)
+    status, _, complaints = run("--save-motion", "a.motion")
+    assert (status, complaints) == (0, "")
+    assert_refused(partial(run, "--overwrite", model=tmp_path / "hurt.safetensors"), "finite keypoints", [tmp_path], "clip")
+    status, _, complaints = run("--overwrite", model=tmp_path / "hurt.safetensors", driving=tmp_path / "a.motion")
+    assert status == 2
+    assert "finds no finite keypoints in the source picture" in complaints
 
 
 def test_a_damaged_motion_leaves_nothing(files, run, tmp_path):

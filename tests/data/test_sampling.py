@@ -125,3 +125,22 @@ def test_expressive_pairs_differ_more_and_stay_within_their_clip() -> None:
     assert difference(0.0) < difference(0.5) < difference(1.0)
     with pytest.raises(InputError, match=r"sampling\.expressive needs landmarks"):
         PairSampler(replace(data, landmarks=None), "train", "identity", PairConfig(expressive=0.5))
+
+
+def test_lively_clips_are_drawn_more_often() -> None:
+    data = _dataset({"a": [200], "b": [200]})
+    points = np.random.default_rng(0).normal(size=(400, len(POINTS), 2)).astype(np.float32)
+    points[:, POINTS.index(10)], points[:, POINTS.index(152)] = (0, -1), (0, 1)
+    points[:200] = points[0] + 0.05 * points[:200]  # the first person's face hardly moves
+    data = replace(data, landmarks=points)
+
+    def share_of_the_second(lively: float) -> float:
+        numbers = PairSampler(data, "train", "identity", PairConfig(lively=lively)).draw(np.random.default_rng(1), 4000).numbers
+        assert (numbers // 200 == numbers[:, :1] // 200).all()
+        return float((numbers[:, 0] >= 200).mean())
+
+    assert share_of_the_second(0.0) == pytest.approx(0.5, abs=0.03)
+    assert share_of_the_second(1.0) > 0.8
+    assert share_of_the_second(0.5) == pytest.approx((0.5 + share_of_the_second(1.0)) / 2, abs=0.03)
+    with pytest.raises(InputError, match=r"sampling\.lively needs landmarks"):
+        PairSampler(replace(data, landmarks=None), "train", "identity", PairConfig(lively=0.5))

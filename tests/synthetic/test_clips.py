@@ -126,6 +126,10 @@ def test_damaged_truth_is_named(heads: Path, tmp_path: Path) -> None:
     (tmp_path / "head_7_00000.json").write_bytes((heads / "head_7_00000.json").read_bytes())
     with pytest.raises(InputError, match=r"head_7_00000\.npz cannot be read"):
         read_truth(tmp_path / "head_7_00000.json")
+    with np.load(heads / "head_7_00000.npz") as whole:
+        np.savez(tmp_path / "head_7_00000.npz", **dict(whole) | {"depth": whole["depth"][1:]})
+    with pytest.raises(InputError, match="its arrays do not fit together"):
+        read_truth(tmp_path / "head_7_00000.json")
     (tmp_path / "other.json").write_text("{}")
     assert truth_of(tmp_path / "other.mp4") is None
     with pytest.raises(InputError, match="describes no synthetic clip"):

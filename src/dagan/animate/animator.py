@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from dagan.animate.driving import FaceWatch, check_on_missing
-from dagan.engine.base import EncodedSource, Engine
+from dagan.engine.base import EncodedSource, Engine, finite_source
 from dagan.engine.open import open_engine
 from dagan.errors import InputError
 from dagan.media.faces import FaceFinder
@@ -44,7 +44,7 @@ class _Seen:
 
 
 class Animator:
-    """Drives one source picture with the motion of other pictures (METHOD section 8).
+    """Drives one source picture with the motion of other pictures (docs/method.md#motion-transfer).
 
     model: a model, or an engine around one. relative: move the source as the driving face moves away from a reference frame (the
     first animated one unless `set_reference` names another), which keeps the source's own proportions; otherwise take the driving
@@ -92,7 +92,7 @@ class Animator:
         framing = view_still(image, self._face_finder() if crop else None, "the source picture", to_stderr)
         face = cut(image, framing, self.engine.size)
         shown = self._face_in(face) if self.explicit else None
-        self._source = self.engine.encode(face, self.engine.face.places(shown, self.engine.size) if self.explicit else None)
+        self._source = finite_source(self.engine, face, self.engine.face.places(shown, self.engine.size) if self.explicit else None)
         self._reference = None
         self._portrait, self._watch, self._shown = face, None, None
 

@@ -66,6 +66,7 @@ class PairConfig(Checked):
     affine_sigma, tps_sigma: size of those motions (see ThinPlateTransform).
     expressive: share of the other pairs whose driving frame is the one of several that differs most from the source in a measure
     drawn at random (mouth, smile, eyes, gaze, turn, nod; needs data.landmarks): two random frames seldom do.
+    lively: share of the pairs whose clip is drawn by how much its face moves in the same measures, beside the balance of data.balance.
     """
 
     still: Share = 0.0
@@ -73,6 +74,7 @@ class PairConfig(Checked):
     affine_sigma: Share = 0.06
     tps_sigma: Share = 0.008
     expressive: Share = 0.0
+    lively: Share = 0.0
 
 
 

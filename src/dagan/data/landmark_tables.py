@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dagan.checks import read_array
 from dagan.data.clips import Clip
 from dagan.media.decode import read_clip
 from dagan.media.landmarks import BUNDLE, Face, FaceLandmarker
@@ -51,7 +52,7 @@ def landmarks_of(clips: Sequence[Clip], count: Sequence[int], cache: Path | None
     key = hashlib.sha256(f"{stamp} {POINTS} {SIDE}".encode() + BUNDLE.read_bytes()).hexdigest()[:16]
     kept = None if cache is None else cache / f"landmarks-{key}.npy"
     if kept is not None and kept.is_file():
-        return np.load(kept)
+        return read_array(kept, "remove it, and the landmarks are found again")
     own = threading.local()
 
     def search(index: int) -> Points:

@@ -28,12 +28,15 @@ class Draw:
 class ClipChooser:
     """Draws clips of a split that have at least `shortest` frames, evenly by identity, clip or second."""
 
-    def __init__(self, dataset: ClipDataset, split: str, balance: Balance, shortest: int) -> None:
+    def __init__(
+        self, dataset: ClipDataset, split: str, balance: Balance, shortest: int, weight_of: NDArray[np.float64] | None = None
+    ) -> None:
+        """weight_of: of each clip of the dataset, by which it is drawn more often than the others."""
         members = dataset.members(split)
         self.members = members[dataset.count[members] >= shortest]
         if not len(self.members):
             raise InputError(f"no {split} clip has {shortest} frames or more: add longer clips, or set data.hold_out to 0")
-        weight = self._weights(dataset, balance)
+        weight = self._weights(dataset, balance) * (1.0 if weight_of is None else weight_of[self.members])
         self.cumulative = np.cumsum(weight) / weight.sum()
 
     def _weights(self, dataset: ClipDataset, balance: Balance) -> NDArray[np.float64]:
@@ -95,22 +98,28 @@ class PairSampler:
         self.chooser = ClipChooser(dataset, split, balance, 2)
         self.portraits = dataset.members(split, still=True)
         self.expressions: NDArray[np.float32] | None = None
-        if config.expressive > 0:
-            if dataset.landmarks is None:
-                raise InputError("sampling.expressive needs landmarks: set data.landmarks to true, or sampling.expressive to 0")
+        self.lively: ClipChooser | None = None
+        for name in ("expressive", "lively"):
+            if getattr(config, name) > 0 and dataset.landmarks is None:
+                raise InputError(f"sampling.{name} needs landmarks: set data.landmarks to true, or sampling.{name} to 0")
+        if dataset.landmarks is not None and (config.expressive > 0 or config.lively > 0):
             points = dataset.landmarks
             measures = expressions(lambda mesh: points[:, POINTS.index(mesh)])
             deviation = np.nanstd(measures, axis=0) if np.isfinite(measures).any() else np.ones(measures.shape[1], np.float32)
             self.expressions = np.nan_to_num(measures / np.maximum(deviation, 1e-6))
+            if config.lively > 0:
+                self.lively = ClipChooser(dataset, split, balance, 2, self._liveliness(self.expressions))
 
     def draw(self, rng: np.random.Generator, count: int) -> Draw:
         """`count` pairs."""
         clips = self.chooser.draw(rng, count)
+        if self.lively is not None:
+            clips = np.where(rng.random(count) < self.config.lively, self.lively.draw(rng, count), clips)
         length = self.dataset.count[clips]
         first = rng.integers(0, length)
         # Any other frame, all equally likely.
         second = (first + 1 + rng.integers(0, length - 1)) % length
-        if self.expressions is not None:
+        if self.expressions is not None and self.config.expressive > 0:
             second = self._expressive(rng, clips, first, second)
         numbers = self.dataset.start[clips][:, None] + np.stack([first, second], axis=1)
         still = rng.random(count) < self.config.still
@@ -120,6 +129,12 @@ class PairSampler:
             numbers[from_portraits, 0] = self.dataset.start[chosen][from_portraits]
         numbers[still, 1] = numbers[still, 0]
         return Draw(numbers, still)
+
+    def _liveliness(self, expressions: NDArray[np.float32]) -> NDArray[np.float64]:
+        """How much each clip's face moves: the deviation of its measures, their mean over the measures; 0 for single frames."""
+        start, count = self.dataset.start, self.dataset.count
+        spread = [expressions[s : s + n].std(0).mean() if n > 1 else 0.0 for s, n in zip(start, count, strict=True)]
+        return np.maximum(np.asarray(spread, np.float64), 1e-6)
 
     def _expressive(self, rng: np.random.Generator, clips: Numbers, first: Numbers, second: Numbers) -> Numbers:
         """The driving frames (n), some of them replaced by ones that differ more from the source's: see `PairConfig.expressive`."""

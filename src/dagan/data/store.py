@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
+from dagan.checks import read_array, read_arrays
 from dagan.data.clips import Clip, find_clips, find_stills, held_out, refuse_mixed_parts
 from dagan.data.config import DataConfig
 from dagan.data.landmark_tables import Points, landmarks_of
@@ -275,7 +276,7 @@ class _Cache:
         shutil.rmtree(self.partial, ignore_errors=True)
 
     def load(self) -> dict[str, Any]:
-        with np.load(self.folder / "index.npz") as index:
-            arrays = {name: index[name] for name in index.files}
+        remedy = f"remove {self.folder}, and the clips are decoded again"
+        arrays = read_arrays(self.folder / "index.npz", remedy, ("start", "count", "rate", "thumbnails"))
         # Copy-on-write: torch wants writable memory, and the file must not change.
-        return arrays | {"frames": np.load(self.folder / "frames.npy", mmap_mode="c")}
+        return arrays | {"frames": read_array(self.folder / "frames.npy", remedy, mmap_mode="c")}

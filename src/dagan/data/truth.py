@@ -6,7 +6,6 @@ The JSON is written last: a clip that has one is whole. Legend: N frames, S side
 from __future__ import annotations
 
 import json
-import zipfile
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dagan.checks import read_arrays
 from dagan.errors import InputError
 from dagan.media.output import atomic_output
 
@@ -128,11 +128,15 @@ def read_truth(path: Path) -> ClipTruth:
     if note is None:
         raise InputError(f"{path} describes no synthetic clip: give the .json that `dagan synth` writes beside a video")
     place = path.with_name(note["arrays"]["file"])
-    try:
-        with np.load(place, allow_pickle=False) as arrays:
-            data = {name: arrays[name] for name in ("depth", "label", "rotation", "translation", "landmarks", "visible")}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise InputError(f"{place} cannot be read ({type(error).__name__}): write the clip again with `dagan synth`") from None
+    remedy = "write the clip again with `dagan synth`"
+    data = read_arrays(place, remedy, ("depth", "label", "rotation", "translation", "landmarks", "visible"))
+    count, names = len(data["rotation"]), len(note["landmark_names"])
+    shapes = {
+        "label": data["depth"].shape, "rotation": (count, 3, 3), "translation": (count, 3), "landmarks": (count, names, 3),
+        "visible": (count, names),
+    }  # fmt: skip
+    if data["depth"].ndim != 3 or len(data["depth"]) != count or any(data[name].shape != shape for name, shape in shapes.items()):
+        raise InputError(f"{place} is damaged (its arrays do not fit together): {remedy}")
     scale = note["arrays"]["depth"]
     codes = np.cumsum(data["depth"], axis=2, dtype=np.uint16)
     depth = np.where(codes == 0, scale["background"], scale["offset"] + scale["step"] * (codes.astype(np.float32) - 1)).astype(np.float32)

@@ -1,7 +1,7 @@
 """The depth job: a picture, video or folder of images in; colours, numbers or a point cloud out, as the output's suffix says.
 
-What is measured is the disparity map of METHOD section 2: near = large, in (0, 1), in the model's own unit. Videos stream: memory
-does not grow with length.
+What is measured is the disparity map of docs/method.md#depth-network: near = large, in (0, 1), in the model's own unit. Videos stream:
+memory does not grow with length.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ _VERTEX = np.dtype([(axis, "<f4") for axis in "xyz"] + [(colour, "u1") for colou
 def point_cloud(disparity: np.ndarray, depth_range: tuple[float, float], focal: float = ASSUMED_FOCAL) -> np.ndarray:
     """(H W) x 3 float32 points, row by row: x to the right, y up, z towards the viewer, the camera at 0 looking along -z.
 
-    disparity: H x W in (0, 1). depth_range: smallest and largest depth of the model (METHOD section 2). focal: focal length in
+    disparity: H x W in (0, 1). depth_range: smallest and largest depth of the model (docs/method.md#depth-network). focal: focal length in
     picture widths. Raises InputError when it is not above 0.
     """
     if not focal > 0:

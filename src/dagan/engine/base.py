@@ -27,6 +27,16 @@ class EncodedSource:
     content: Any
 
 
+def finite_source(engine: Engine, picture: np.ndarray, places: np.ndarray | None = None) -> EncodedSource:
+    """`engine.encode`. Raises InputError where keypoints come out that are no numbers: nothing could be drawn from them."""
+    source = engine.encode(picture, places)
+    if not (torch.isfinite(source.keypoints.value).all() and torch.isfinite(source.keypoints.jacobian).all()):
+        raise InputError(
+            f"model {engine.name!r} finds no finite keypoints in the source picture: its weights are damaged, or need --precision float32"
+        )
+    return source
+
+
 class Engine(ABC):
     """A model behind plain arrays.
 

@@ -1,4 +1,4 @@
-"""Identity embeddings: a face recognition network in ONNX, given by path (none is bundled). AED and CSIM of METHOD section 9.
+"""Identity embeddings: a face recognition network in ONNX, given by path (none is bundled), for AED and CSIM (docs/method.md#evaluation).
 
 Faces for measuring: every picture on its own, because a face that is lost in one must be counted there.
 

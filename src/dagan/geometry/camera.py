@@ -1,4 +1,4 @@
-"""Pinhole camera and rigid motion, in float32 (METHOD section 2, "Learning it from video alone").
+"""Pinhole camera and rigid motion, in float32 (docs/method.md#stage-1).
 
 Legend: B batch, H W image. Cameras look along +z, x to the right, y down. Pixel coordinates count pixel centres from 0 to W - 1.
 A camera is kept normalised, as fractions of the image's (width, height), so that one camera serves every size of an image:

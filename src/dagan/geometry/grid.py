@@ -1,9 +1,9 @@
-"""Coordinate grids, sampling, Gaussian heatmaps and 2x2 matrices (METHOD section 1).
+"""Coordinate grids, sampling, Gaussian heatmaps and 2x2 matrices (docs/method.md#notation).
 
 Legend: B batch, K keypoints, H W image, h w output grid. Coordinates are (x, y) in [-1, 1], x to the right, y down;
 the first pixel centre is -1, the last +1.
 
-Random affine + thin-plate-spline transforms (METHOD section 7). Legend: B batch, N points, P control points.
+Random affine + thin-plate-spline transforms (docs/method.md#thin-plate-transforms). Legend: B batch, N points, P control points.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 Input: B x 3 x H x W in [0, 1]; output: the feature maps of the named layers, finest first.
 
-Perceptual loss: L1 between frozen features on an image pyramid (METHOD section 7).
+Perceptual loss: L1 between frozen features on an image pyramid (docs/method.md#losses).
 
-Least-squares GAN losses and feature matching (METHOD section 7).
+Least-squares GAN losses and feature matching (docs/method.md#losses).
 
 A loss on mouth and eyes, cut out and enlarged: they are what people look at, and some 2 % of the picture.
 

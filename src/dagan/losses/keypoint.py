@@ -1,4 +1,4 @@
-"""Losses on keypoints: equivariance of positions and Jacobians, and a distance hinge (METHOD sections 7 and 10).
+"""Losses on keypoints: equivariance of positions and Jacobians, and a distance hinge (docs/method.md#losses).
 
 Legend: B batch, K keypoints.
 """
@@ -48,7 +48,7 @@ def _mean_distance(value: Tensor, points: Tensor) -> Tensor:
 def keypoint_distance(value: Tensor, alpha: float = 0.2) -> Tensor:
     """Mean of max(0, alpha - |p_i - p_j|) over pairs i != j of B x K x 2 positions.
 
-    A hinge on the distance itself: the sign-based form has no gradient (METHOD section 10).
+    A hinge on the distance itself: the sign-based form has no gradient (docs/method.md#faults-that-are-not-repeated).
     """
     count = value.shape[1]
     first, second = torch.triu_indices(count, count, offset=1, device=value.device)

@@ -1,4 +1,4 @@
-"""Photometric losses of training stage 1: how well warped neighbours explain a frame (METHOD section 2).
+"""Photometric losses of training stage 1: how well warped neighbours explain a frame (docs/method.md#photometric-loss).
 
 Legend: B batch, S source frames, H W image. Images are float32 in [0, 1]; error maps are B x 1 x H x W.
 """

@@ -1,4 +1,4 @@
-"""Building blocks shared by the networks (METHOD section 1). Legend: B batch, C channels, H W size."""
+"""Building blocks shared by the networks (docs/method.md#building-blocks). Legend: B batch, C channels, H W size."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Hourglass(nn.Module):
 
 
 class BandLimitedDown(nn.Module):
-    """Gaussian blur, then every `factor`-th pixel from the first (METHOD section 3); the kernel is not learnt."""
+    """Gaussian blur, then every `factor`-th pixel from the first (docs/method.md#building-blocks); the kernel is not learnt."""
 
     weight: Tensor
 
@@ -108,7 +108,7 @@ class BandLimitedDown(nn.Module):
 
 
 class SpadeNorm(nn.Module):
-    """Instance norm without affine, then x (1 + gamma) + beta, both from the guidance map (METHOD section 5, decoder B)."""
+    """Instance norm without affine, then x (1 + gamma) + beta, both from the guidance map (docs/method.md#spade-decoder)."""
 
     def __init__(self, channels: int, guidance: int, hidden: int = 128) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The whole model (METHOD sections 2-5): depth network, keypoint detector, dense motion and generator.
+"""The whole model (docs/method.md#overview): depth network, keypoint detector, dense motion and generator.
 
 Legend: B batch, K keypoints, H W image, h w motion size.
 """

@@ -1,4 +1,4 @@
-"""Face depth network (METHOD section 2): ResNet encoder, decoder with skips, disparities at four scales.
+"""Face depth network (docs/method.md#depth-network): ResNet encoder, decoder with skips, disparities at four scales.
 
 Legend: B batch, H W image. Disparity is in (0, 1), near = large; disparity_0 is what the system calls the depth map.
 """
@@ -16,7 +16,7 @@ from dagan.geometry import resize
 
 
 def disparity_to_depth(disparity: Tensor, minimum: float = 0.1, maximum: float = 100.0) -> Tensor:
-    """Depth in [minimum, maximum] from disparity in (0, 1), any shape (METHOD section 2)."""
+    """Depth in [minimum, maximum] from disparity in (0, 1), any shape (docs/method.md#depth-network)."""
     return 1 / (1 / maximum + (1 / minimum - 1 / maximum) * disparity)
 
 

@@ -1,4 +1,4 @@
-"""Egomotion network: how the head moved between two frames, and which camera saw it (METHOD section 2).
+"""Egomotion network: how the head moved between two frames, and which camera saw it (docs/method.md#egomotion).
 
 Only training stage 1 needs it. Legend: B batch of frame pairs, H W image. The camera is normalised as in `geometry.camera`.
 """
@@ -31,7 +31,7 @@ class EgomotionConfig(Checked):
     size: side the frames are resized to first; None keeps their own.
     rotation_scale, translation_scale: factors on the motion numbers, so that training starts near "no motion". Turning a head
         about itself moves its pixels about ten times less than shifting it by the same number: with one factor for both (0.01 in
-        METHOD) the network takes small turns and makes up for them with too much relief.
+        the paper) the network takes small turns and makes up for them with too much relief.
     learn_camera: predict focal lengths and principal point; else every camera is `focal`, centred.
     focal: focal length in image widths (and heights) at the start of training, or fixed.
     principal_range: farthest the principal point may lie from the middle, in image widths.

@@ -1,10 +1,8 @@
-"""Cross-modal attention between depth and appearance (METHOD section 5). Legend: B batch, C channels, N = h w places.
-
-Warping generator (METHOD section 5): appearance and depth encoders, warping, attention, and three decoders.
+"""Warping generator (docs/method.md#generator): appearance and depth encoders, warping, attention between depth and appearance
+(docs/method.md#cross-modal-attention), and three decoders; and the patch discriminator of its pictures, conditioned on the driving
+keypoints (docs/method.md#discriminator).
 
 Legend: B batch, C channels, H W image, h w motion size. Scale i has 1/2^i of the image's size and min(max, width 2^i) channels.
-
-Patch discriminator conditioned on the driving keypoints (METHOD section 6).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Keypoints found on RGB plus depth (METHOD section 3). Legend: B batch, K keypoints, H W image, h w heatmap."""
+"""Keypoints found on RGB plus depth (docs/method.md#keypoints). Legend: B batch, K keypoints, H W image, h w heatmap."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dense motion from keypoints (METHOD section 4). Legend: B batch, K keypoints, h w motion size."""
+"""Dense motion from keypoints (docs/method.md#dense-motion). Legend: B batch, K keypoints, h w motion size."""
 
 from __future__ import annotations
 

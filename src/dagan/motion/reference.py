@@ -1,4 +1,4 @@
-"""Which driving frame to take as the source's pose (METHOD section 8, "best frame").
+"""Which driving frame to take as the source's pose (docs/method.md#reference-frame).
 
 Relative motion adds to the source what the driving face did since a reference frame: the result is right only when source and
 reference agree in head pose and expression. With the face landmarker these are compared as such; without it, the layouts of the

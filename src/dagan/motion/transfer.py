@@ -8,7 +8,7 @@ comes before or after.
 
 Legend: B frames, K keypoints.
 
-Motion transfer: the driving keypoints brought to the source's face (METHOD section 8).
+Motion transfer: the driving keypoints brought to the source's face (docs/method.md#motion-transfer).
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ class DepthLossConfig(Checked):
 
     scales: how many of the four disparities are trained, full size first.
     levels: at how many picture sizes each is judged: full, half, quarter. A warped frame that is off by some pixels shows in
-        which direction only where pictures are that coarse. METHOD has the full size alone.
+        which direction only where pictures are that coarse. The paper has the full size alone.
     smoothness: weight at scale 0; halved with every further scale.
     automask: ignore pixels that the unwarped frames explain as well.
     pivot: turn the head about the point in the middle of the frame at the head's own distance (`alignment.head_level`), and measure
@@ -107,7 +107,7 @@ class DepthLossConfig(Checked):
         as well as a face, and depth and turns wait for each other. A share of 0 leaves the start out.
     aligned_share: share of training in which the photometric error uses the motion found by aligning the frames directly on
         the depth (`train.depth.alignment`), which needs no learning, rather than the egomotion network's. After some 8 000
-        samples the network still knew too little (measured): depth settled on one ridge for all faces. 0 is METHOD's way.
+        samples the network still knew too little (measured): depth settled on one ridge for all faces. 0 is the paper's way.
     imitation: weight of the egomotion network's distance from the aligned motion, in the start and in the aligned share.
     """
 
@@ -164,7 +164,7 @@ class ViewsConfig(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class GanLossConfig(Checked):
-    """Weights of METHOD section 7 (defaults) and choices. A weight of 0 switches a loss off.
+    """Weights of docs/method.md#losses (defaults) and choices. A weight of 0 switches a loss off.
 
     perceptual_scales: levels of the image pyramid; perceptual_relative: see PerceptualLoss; l1, warped: L1 of the result and
     of the warped source image, extras for small models; adversarial_start: step of the first adversarial update.
@@ -210,7 +210,7 @@ class GanLossConfig(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class DepthRecipe(Recipe):
-    """Stage 1: the face depth network from plain videos (METHOD section 2), at last from what many frames agree on (`views`)."""
+    """Stage 1: the face depth network from plain videos (docs/method.md#stage-1), at last from what many frames agree on (`views`)."""
 
     model: DepthConfig = field(default_factory=DepthConfig)
     egomotion: EgomotionConfig = field(default_factory=EgomotionConfig)
@@ -225,7 +225,7 @@ class DepthRecipe(Recipe):
 
 @dataclass(frozen=True, kw_only=True)
 class GanRecipe(Recipe):
-    """Stage 2: keypoints, motion and generator (METHOD section 7).
+    """Stage 2: keypoints, motion and generator (docs/method.md#stage-2).
 
     depth_weights: the depth network of stage 1 (or a whole model's); with init_from it takes the place of that one's.
     discriminator_optimiser: None is the same as `optimiser`.

@@ -17,7 +17,7 @@ from dagan.weights.released import Decoder, Part
 # Blocks per stage and convolutions per block -> encoder.
 _RESNETS: dict[tuple[tuple[int, ...], int], str] = {((2, 2, 2, 2), 2): "resnet18", ((3, 4, 6, 3), 3): "resnet50"}
 _REMEDY = "give a checkpoint of the released layout"
-# Side of the blur kernel -> how much smaller keypoints and motion are computed (METHOD section 3).
+# Side of the blur kernel -> how much smaller keypoints and motion are computed (docs/method.md#building-blocks).
 _FACTORS = {2 * round(2 * (factor - 1)) + 1: factor for factor in (1, 2, 4, 8)}
 
 

@@ -1,8 +1,7 @@
-"""Reading checkpoints that others saved with `torch.save`, without executing anything from them.
+"""The released layout: how the keys of the authors' published state dicts map to ours, both ways
+(docs/method.md#released-weights); and reading such checkpoints, saved with `torch.save`, without executing anything from them.
 
 Torch's own `weights_only` reader does the work; this file says in one sentence what is wrong where it cannot.
-
-The released layout: how the keys of the authors' published state dicts map to ours, both ways (METHOD page, parity).
 
 Only names differ; every tensor is stored as it is. What the networks here have no use for (`aside`: the blur kernels, which
 are constants here, and the depth encoder's classifier) has no name of ours.

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from dagan.data.clips import Clip, find_clips
-from dagan.engine.base import Engine
+from dagan.engine.base import Engine, finite_source
 from dagan.engine.sessions import TORCH
 from dagan.errors import InputError
 from dagan.evaluate.animation.pairs import Image, Pair, Plan, count_frames, numbered
@@ -133,7 +133,7 @@ class _ModelRenderer:
         picture = to_square(job.source, engine.size)
         face = self._face(picture)
         self.landmarker = self.landmarker if face is not None else None  # as in `Animator`: of a source without a face none drive
-        self.source = engine.encode(picture, engine.face.places(face, engine.size) if self.landmarker is not None else None)
+        self.source = finite_source(engine, picture, engine.face.places(face, engine.size) if self.landmarker is not None else None)
         self.reference = None if job.reference is None else self._keypoints([to_square(job.reference, engine.size)])
 
     def render(self, numbers: Sequence[int], driving: Sequence[Image]) -> list[Image | None]:

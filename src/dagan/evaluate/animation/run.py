@@ -18,7 +18,6 @@ import multiprocessing.connection
 import os
 import signal
 import threading
-import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -29,6 +28,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dagan.checks import read_arrays
 from dagan.errors import InputError
 from dagan.evaluate.animation.distances import Features, Moments, frechet_distance
 from dagan.evaluate.animation.measure import Measured, MeasuredPair, measure_pair
@@ -61,10 +61,10 @@ class Cache:
             strip = self.strip(key).read_bytes() if scores.frames else None
             features = None
             if with_features and scores.frames:
-                with np.load(self._features(key), allow_pickle=False) as arrays:
-                    features = (arrays["results"], arrays["driving"])
+                arrays = read_arrays(self._features(key), "it is measured anew", ("results", "driving"))
+                features = (arrays["results"], arrays["driving"])
             return Measured(scores, strip, features, tuple(entry["notices"]))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
     def save(self, key: str, measured: Measured) -> None:

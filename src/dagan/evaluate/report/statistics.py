@@ -29,7 +29,7 @@ SEED = 0
 FEWEST = 6
 LEGACY = "_range2"  # ends the keys of metrics with the data range of old figures
 ROTATION_EDGES = (0.0, 5.0, 10.0, 15.0, 20.0, 30.0, 45.0, 180.0)  # degrees
-METHOD = (
+PROCEDURE = (
     f"Pairs weigh alike. {100 * LEVEL:.0f} % intervals: BCa bootstrap over driving clips, {RESAMPLES} resamples, seed {SEED}. "
     f"p: two-sided sign-flip permutation test of the mean paired difference over driving clips (all 2^n flips where n is small, otherwise "
     f"{RESAMPLES} random ones), adjusted by Holm over all comparisons shown. Below {FEWEST} clips neither is given: too few; nor is there "
@@ -113,7 +113,7 @@ class Statistics:
     summaries: tuple[Summary, ...]
     comparisons: tuple[Comparison, ...]
     rotation: Mapping[str, Mapping[str, tuple[Bin, ...]]]
-    method: str = METHOD
+    method: str = PROCEDURE
 
     @property
     def tested(self) -> int:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dagan.checks import read_arrays
 from dagan.data.batches import generator_for, jitter_colours, reframe
 from dagan.data.config import AugmentConfig
 from dagan.data.sampling import ClipChooser
@@ -61,8 +62,8 @@ class LabelFiles:
         path = self._path(round_)
         if not path.is_file():
             return None
-        with np.load(path) as file:
-            return Labels(file["numbers"], torch.from_numpy(file["inverse"])) if str(file["stamp"]) == self.stamp else None
+        found = read_arrays(path, "remove it, and the round finds its labels again", ("stamp", "numbers", "inverse"))
+        return Labels(found["numbers"], torch.from_numpy(found["inverse"])) if str(found["stamp"]) == self.stamp else None
 
     def _path(self, round_: int) -> Path:
         return self.folder / f"labels-{round_}-{self.rank}.npz"

@@ -1,4 +1,4 @@
-"""The objective of training stage 1: depth, motion and camera from three frames of one video (METHOD section 2).
+"""The objective of training stage 1: depth, motion and camera from three frames of one video (docs/method.md#stage-1).
 
 One module, one forward per step, so that it can be wrapped for data-parallel training as a whole.
 Legend: B batch, H W image. Geometry and losses run in float32 whatever autocast says.

@@ -1,4 +1,4 @@
-"""Objectives of training stage 2: one module per loss, one forward per step (METHOD sections 7 and 10).
+"""Objectives of training stage 2: one module per loss, one forward per step (docs/method.md#stage-2).
 
 Legend: B batch, H W image.
 """
@@ -145,7 +145,7 @@ class DiscriminatorObjective(nn.Module):
         self.discriminator = discriminator
 
     def forward(self, driving: Tensor, generated: Tensor, keypoints: Tensor) -> Tensor:
-        # Real and generated in one pass: a wrapped module is called once a step (METHOD section 10).
+        # Real and generated in one pass: a wrapped module is called once a step (docs/method.md#training-loop).
         images = torch.cat([driving, generated.to(driving.dtype)]).detach()
         _, prediction = self.discriminator(images, torch.cat([keypoints, keypoints]).detach())
         real, fake = prediction.chunk(2)
