@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from dagan.evaluate.faces import KEPT, expression_metrics, expression_totals
+from dagan.evaluate.face_metrics import KEPT, expression_metrics, expression_totals
 from dagan.evaluate.records import PairScores
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from dagan.evaluate import faces as fm
+from dagan.evaluate import face_metrics as fm
 from dagan.evaluate import metrics
 
 POINTS = np.random.default_rng(0).normal(size=(14, 3)) * [40, 50, 20] + [128, 120, 0]

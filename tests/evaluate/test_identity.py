@@ -9,8 +9,8 @@ from PIL import Image
 from skimage.data import astronaut
 
 from dagan.errors import InputError
-from dagan.evaluate import faces as fm
-from dagan.evaluate.faces import IdentityNetwork, Landmarks, Watcher
+from dagan.evaluate import face_metrics as fm
+from dagan.evaluate.face_metrics import IdentityNetwork, Landmarks, Watcher
 from onnx_networks import onnx_flattening, onnx_scaling
 
 

@@ -16,7 +16,7 @@ from dagan.engine.sessions import open_session
 from dagan.engine.torch import TorchEngine
 from dagan.errors import InputError
 from dagan.export import job
-from dagan.export.graphs import GENERATOR, check_inputs, example_inputs, graphs_of
+from dagan.export.graph_modules import GENERATOR, check_inputs, example_inputs, graphs_of
 from dagan.export.job import ExportOptions, export_model, write_onnx
 from dagan.weights import fold
 from running_samples import TINY, tiny_model

@@ -12,7 +12,7 @@ from dagan.engine.note import read_note
 from dagan.engine.open import open_engine
 from dagan.errors import InputError
 from dagan.export import job
-from dagan.export.graphs import GENERATOR, graphs_of
+from dagan.export.graph_modules import GENERATOR, graphs_of
 from dagan.export.int8 import FRAMES_A_CLIP, MOST_CLIPS, choose_clips, driving_sample
 from dagan.export.job import ExportOptions, export_model
 from dagan.weights import fold

@@ -13,7 +13,7 @@ from dagan.errors import InputError
 from dagan.media.video import open_video
 from dagan.synthetic import clip as job
 from dagan.synthetic.clip import synthesise
-from dagan.synthetic.render import Renderer
+from dagan.synthetic.render import HeadRenderer
 from dagan.synthetic.scene import draw_scene
 
 SIZE, FRAMES = 48, 5
@@ -30,7 +30,7 @@ def test_files_hold_what_was_rendered(heads: Path) -> None:
     video = heads / "head_7_00001.mp4"
     truth = read_truth(truth_of(video))  # type: ignore[arg-type]
     scene = draw_scene(7, 1, SIZE, FRAMES, 25.0)
-    renderer = Renderer(scene)
+    renderer = HeadRenderer(scene)
     with open_video(video) as frames:
         images = [frame.image for frame in frames]
         assert frames.rate == 25

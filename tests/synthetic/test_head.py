@@ -9,7 +9,7 @@ from dagan.geometry import sample
 from dagan.geometry.camera import back_project, intrinsics, invert_intrinsics, project
 from dagan.synthetic.anatomy import COLUMNS, EYE_ROW, build_skull, draw_identity
 from dagan.synthetic.face_mesh import Expression, build_face_mesh, deform
-from dagan.synthetic.render import Renderer, find_landmarks, locate
+from dagan.synthetic.render import HeadRenderer, find_landmarks, locate
 from dagan.synthetic.scene import HeadMotion, Scene, draw_motion, draw_scene, pose_at
 
 SIZE = 96
@@ -81,7 +81,7 @@ def test_lids_lie_on_the_eyeball() -> None:
 
 def test_depth_camera_and_pose_carry_one_frame_onto_the_other(scene: Scene) -> None:
     """With light that does not depend on direction, warping by the truth explains the picture of the head."""
-    renderer = Renderer(scene)
+    renderer = HeadRenderer(scene)
     first, second = renderer.frame(0), renderer.frame(1)
     camera = scene.camera
     focal = torch.full((1, 2), camera.focal / SIZE)
@@ -101,7 +101,7 @@ def test_depth_camera_and_pose_carry_one_frame_onto_the_other(scene: Scene) -> N
 
 
 def test_landmarks_are_where_they_are_named(scene: Scene) -> None:
-    view = Renderer(scene).frame(0)
+    view = HeadRenderer(scene).frame(0)
     marks = find_landmarks(scene)
     seen = locate(marks, scene, view)
     at = dict(zip(marks.names, seen.pixels, strict=True))
@@ -119,16 +119,16 @@ def test_landmarks_are_where_they_are_named(scene: Scene) -> None:
     assert view.label[row - 1, column] == Label.FACE
     # Turned far to the side, half the face hides.
     away = replace(scene, motion=replace(scene.motion, turns=np.radians([[0.0, 70, 0], [0, 70, 0]])))
-    hidden = locate(marks, away, Renderer(away).frame(0)).visible
+    hidden = locate(marks, away, HeadRenderer(away).frame(0)).visible
     assert hidden[marks.names.index("left_eye_outer")] != hidden[marks.names.index("right_eye_outer")]
 
 
 def test_same_seed_same_picture_whatever_comes_with_it() -> None:
-    first, again = (Renderer(draw_scene(5, 2, 48, 3, 25.0)).frame(1) for _ in range(2))
+    first, again = (HeadRenderer(draw_scene(5, 2, 48, 3, 25.0)).frame(1) for _ in range(2))
     np.testing.assert_array_equal(first.image, again.image)
     np.testing.assert_array_equal(first.depth, again.depth)
-    assert np.abs(first.image.astype(int) - Renderer(draw_scene(5, 3, 48, 3, 25.0)).frame(1).image).mean() > 5
-    assert np.abs(first.image.astype(int) - Renderer(draw_scene(6, 2, 48, 3, 25.0)).frame(1).image).mean() > 5
+    assert np.abs(first.image.astype(int) - HeadRenderer(draw_scene(5, 3, 48, 3, 25.0)).frame(1).image).mean() > 5
+    assert np.abs(first.image.astype(int) - HeadRenderer(draw_scene(6, 2, 48, 3, 25.0)).frame(1).image).mean() > 5
 
 
 def test_people_talk_blink_and_turn_smoothly() -> None:

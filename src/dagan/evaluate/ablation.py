@@ -154,7 +154,7 @@ class AblateOptions:
     overwrite: bool = False
 
 
-class Recipe(Protocol):
+class PlannedRun(Protocol):
     """What is looked at of a training recipe."""
 
     seed: int
@@ -229,7 +229,7 @@ def read_table(path: Path) -> AblationTable:
 
 def _planned(
     read: AblationTable, overrides: list[str], options: AblateOptions, training: Training
-) -> Iterator[tuple[Variant, int, Recipe, tuple[str, ...]]]:
+) -> Iterator[tuple[Variant, int, PlannedRun, tuple[str, ...]]]:
     """Every run, its recipe checked before the first one starts."""
     for variant in read.variants:
         if options.only and variant.name not in options.only:
@@ -240,7 +240,7 @@ def _planned(
             yield variant, seed, training.read(read.recipe, [*settings, output]), settings
 
 
-def _run(variant: Variant, recipe: Recipe, settings: tuple[str, ...], options: AblateOptions, training: Training) -> RunFigures:
+def _run(variant: Variant, recipe: PlannedRun, settings: tuple[str, ...], options: AblateOptions, training: Training) -> RunFigures:
     began = time.monotonic()
     result = training.run(recipe, options.overwrite)
     minutes = (time.monotonic() - began) / 60

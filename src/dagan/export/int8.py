@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from dagan.errors import InputError
-from dagan.export.graphs import ENCODER, GENERATOR, KEYPOINTS, Graph
+from dagan.export.graph_modules import ENCODER, GENERATOR, KEYPOINTS, Graph
 from dagan.media.framing import to_square
 from dagan.media.video import open_video
 from dagan.progress import Progress

@@ -18,7 +18,7 @@ from torch import Tensor
 from dagan.engine.note import NOTE_FILE, SUFFIXES, ExportNote, Format, GraphNote, file_digest, is_exported, write_note
 from dagan.engine.sessions import open_session, require
 from dagan.errors import InputError
-from dagan.export.graphs import Graph, check_inputs, example_inputs, graphs_of
+from dagan.export.graph_modules import Graph, check_inputs, example_inputs, graphs_of
 from dagan.export.int8 import BITS, LARGEST_MEAN, QUANTISED, SAFE_BITS, choose_clips, driving_sample, quantise, samples_of
 from dagan.media.output import atomic_folder
 from dagan.models.dagan import DaGAN

@@ -28,7 +28,7 @@ _FASTEST_RATE = 240  # above this a header's frame rate is a placeholder (browse
 
 
 @dataclass(frozen=True)
-class Turn:
+class QuarterTurn:
     """How stored pixels are turned for display: transpose first, then mirror left-right, then upside down."""
 
     transpose: bool = False
@@ -128,16 +128,16 @@ def frame_time(frame: VideoFrame, stream: VideoStream) -> Fraction | None:
     return frame.pts * Fraction(frame.time_base or stream.time_base or Fraction(1, 25))
 
 
-def frame_turn(frame: VideoFrame) -> Turn:
+def frame_turn(frame: VideoFrame) -> QuarterTurn:
     """The turn that the display matrix of a frame asks for; angles between quarter turns go to the nearest."""
     side_data: Any = frame.side_data.get(_DISPLAY_MATRIX)
     if side_data is None:
-        return Turn()
+        return QuarterTurn()
     a, b, _, c, d = (int(v) for v in np.frombuffer(bytes(side_data), dtype=np.int32)[:5])
     # A pixel (x, y) is shown at (a x + c y, b x + d y).
     if abs(b) + abs(c) > abs(a) + abs(d):
-        return Turn(transpose=True, mirror=c < 0, flip=b < 0)
-    return Turn(mirror=a < 0, flip=d < 0)
+        return QuarterTurn(transpose=True, mirror=c < 0, flip=b < 0)
+    return QuarterTurn(mirror=a < 0, flip=d < 0)
 
 
 def frame_rate(stream: VideoStream, path: Path) -> Fraction:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from dagan.media.colour import to_rgb
-from dagan.media.container import Turn, frame_turn
+from dagan.media.container import QuarterTurn, frame_turn
 
 if TYPE_CHECKING:
     from av.filter import Graph
@@ -111,7 +111,7 @@ class Screen:
         self._graph: Graph | None = None
         self._graph_shape: tuple[int, int, str] | None = None
         self._aspect_varies = False
-        self._turns: dict[int, Turn] = {}
+        self._turns: dict[int, QuarterTurn] = {}
         self.degrees = self._turn(first).degrees
         self.width, self.height = self._seen_size(first, self._declared)
 
@@ -143,7 +143,7 @@ class Screen:
         stored = max(1, round(frame.width * aspect)), frame.height
         return stored[::-1] if self._turn(frame).transpose else stored
 
-    def _turn(self, frame: VideoFrame) -> Turn:
+    def _turn(self, frame: VideoFrame) -> QuarterTurn:
         """The frame's turn, read once for each angle: PyAV's side data make frames wait for the garbage collector."""
         if frame.rotation not in self._turns:
             self._turns[frame.rotation] = frame_turn(frame)

@@ -17,7 +17,7 @@ from dagan.data.truth import ClipTruth, recipe_of, write_truth
 from dagan.errors import InputError
 from dagan.media.video import VideoWriter
 from dagan.progress import Progress, silent
-from dagan.synthetic.render import Renderer, find_landmarks, locate
+from dagan.synthetic.render import HeadRenderer, find_landmarks, locate
 from dagan.synthetic.scene import draw_scene
 
 RATE = 25
@@ -79,7 +79,7 @@ def synthesise(
 def write_clip(path: Path, recipe: ClipRecipe) -> None:
     """Renders one clip and writes its three files, the description last."""
     scene = draw_scene(recipe.seed, recipe.clip, recipe.size, recipe.frames, RATE)
-    renderer, marks = Renderer(scene), find_landmarks(scene)
+    renderer, marks = HeadRenderer(scene), find_landmarks(scene)
     depth, label, poses, seen = [], [], [], []
     path.with_suffix(".json").unlink(missing_ok=True)
     with VideoWriter(path, recipe.size, recipe.size, rate=RATE, crf=_QUALITY, overwrite=True) as video:

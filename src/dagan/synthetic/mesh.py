@@ -21,7 +21,7 @@ Array = NDArray[np.float64]
 Ints = NDArray[np.int32]
 
 
-class Carrier(IntEnum):
+class MovesWith(IntEnum):
     """What a piece moves with."""
 
     HEAD = 0
@@ -41,7 +41,7 @@ class Piece:
     faces: Ints
     uv: Array
     tile: str
-    carrier: Carrier
+    carrier: MovesWith
     label: NDArray[np.uint8]
     shine: float = 0.0
 
@@ -59,7 +59,7 @@ def grid_uv(rows: int, columns: int) -> Array:
     return np.stack([u.ravel(), v.ravel()], 1)
 
 
-def grid_piece(points: Array, tile: str, carrier: Carrier, label: Label, shine: float = 0.0) -> Piece:
+def grid_piece(points: Array, tile: str, carrier: MovesWith, label: Label, shine: float = 0.0) -> Piece:
     """A piece from a grid of points, R x C x 3."""
     rows, columns = points.shape[:2]
     faces = grid_faces(rows, columns)

@@ -13,7 +13,7 @@ from scipy.ndimage import gaussian_filter
 from dagan.data.truth import Label
 from dagan.synthetic.anatomy import COLUMNS, EYEBALL, MOUTH_ROW, ROWS, Identity, Skull, smoothstep
 from dagan.synthetic.face_mesh import FaceMesh
-from dagan.synthetic.mesh import Array, Carrier, Ints, Piece, grid_faces, grid_piece, turn
+from dagan.synthetic.mesh import Array, Ints, MovesWith, Piece, grid_faces, grid_piece, turn
 
 LINING_ROWS = 9
 
@@ -53,8 +53,8 @@ def _sphere(radii: tuple[float, float, float], rows: int, columns: int) -> Array
 
 def _eyes(skull: Skull) -> list[Piece]:
     """Balls with their texture's middle at the pupil, and a dark body behind them for what gapes at the corners of the eyes."""
-    behind = grid_piece(_sphere((60, 34, 48), 9, 13) + np.array([0, skull.eye, -18]), "lining", Carrier.HEAD, Label.HEAD)
-    carriers = zip(skull.eyeballs, (Carrier.RIGHT_EYE, Carrier.LEFT_EYE), strict=True)
+    behind = grid_piece(_sphere((60, 34, 48), 9, 13) + np.array([0, skull.eye, -18]), "lining", MovesWith.HEAD, Label.HEAD)
+    carriers = zip(skull.eyeballs, (MovesWith.RIGHT_EYE, MovesWith.LEFT_EYE), strict=True)
     return [behind, *(grid_piece(_sphere((EYEBALL,) * 3, 25, 33) + ball, "eye", carrier, Label.FACE, 1.0) for ball, carrier in carriers)]
 
 
@@ -62,7 +62,7 @@ def _teeth(mouth: Array, person: Identity) -> list[Piece]:
     """Two arcs behind the lips."""
     x = np.linspace(-22, 22, 25)
     pieces = []
-    for carrier, tile, top, bottom, back in ((Carrier.HEAD, "teeth", -9.0, 1.0, 8.5), (Carrier.JAW, "teeth", 2.6, 11.0, 10.5)):
+    for carrier, tile, top, bottom, back in ((MovesWith.HEAD, "teeth", -9.0, 1.0, 8.5), (MovesWith.JAW, "teeth", 2.6, 11.0, 10.5)):
         y = np.linspace(top, bottom, 4)
         points = np.stack(np.broadcast_arrays(x[None], mouth[1] + y[:, None], mouth[2] + back + (x**2)[None] / 24), -1)
         pieces.append(grid_piece(points * [person.mouth_width / 24.5, 1, 1], tile, carrier, Label.HEAD, 0.6))
@@ -70,7 +70,7 @@ def _teeth(mouth: Array, person: Identity) -> list[Piece]:
 
 
 def _tongue(mouth: Array) -> Piece:
-    return grid_piece(_sphere((16, 8, 18), 9, 15) + mouth + [0, 9.5, 31], "tongue", Carrier.JAW, Label.HEAD, 0.3)
+    return grid_piece(_sphere((16, 8, 18), 9, 15) + mouth + [0, 9.5, 31], "tongue", MovesWith.JAW, Label.HEAD, 0.3)
 
 
 def _ear(side: float, skull: Skull, person: Identity) -> Piece:
@@ -95,7 +95,7 @@ def _ear(side: float, skull: Skull, person: Identity) -> Piece:
     at = skull.position[row, column]
     points = (points + np.array([0.5, 0, 12.0])) * [side, 1, 1] + np.array([side * abs(at[0]), skull.eye + 13, at[2]])
     # Rings run outwards, angles clockwise on the right side only.
-    return grid_piece(points[:, ::-1] if side > 0 else points, "ear", Carrier.HEAD, Label.HEAD, 0.25)
+    return grid_piece(points[:, ::-1] if side > 0 else points, "ear", MovesWith.HEAD, Label.HEAD, 0.25)
 
 
 def hairline(angle: Array, person: Identity) -> Array:
@@ -122,7 +122,7 @@ def _hair_cap(skull: Skull, person: Identity, rng: np.random.Generator) -> Piece
     sway = 1 + (0.25 * np.sign(base[..., 0]) * smoothstep(0, 40, np.abs(base[..., 0])) if side else 0)
     out = inside * thick * (top * sway * (1 + 0.16 * lumps)) - 4.5 * (1 - smoothstep(-1.0, 3.5, edge - base[..., 1]))
     points = base + out[..., None] * _outward(base)
-    piece = grid_piece(points, "hair", Carrier.HEAD, Label.HEAD, 0.35)
+    piece = grid_piece(points, "hair", MovesWith.HEAD, Label.HEAD, 0.35)
     # Below the hairline the shell ends: sockets and an open jaw would bare it.
     kept = ((edge - base[..., 1]).ravel()[piece.faces] > -7).any(1)
     return replace(piece, faces=piece.faces[kept], label=piece.label[kept])
@@ -154,7 +154,7 @@ def _long_hair(skull: Skull, person: Identity, rng: np.random.Generator) -> Piec
     inner = outer * [0.88, 1, 0.9] + [0, 2, 2]
     # The columns go on round the edge and back along the inside, which shows beside the neck.
     points = np.concatenate([outer, inner[:, ::-1], outer[:, :1]], axis=1)
-    return grid_piece(points, "hair", Carrier.NECK, Label.HEAD, 0.35)
+    return grid_piece(points, "hair", MovesWith.NECK, Label.HEAD, 0.35)
 
 
 def _shoulders(skull: Skull, person: Identity) -> Piece:
@@ -169,4 +169,4 @@ def _shoulders(skull: Skull, person: Identity) -> Piece:
     z = rows[:, 2:3] - rows[:, 1:2] * np.cos(angle)
     front = (1 + np.cos(angle)) / 2
     y = rows[:, 3:4] + (rows[:, 4:5] - rows[:, 3:4]) * front
-    return grid_piece(np.stack(np.broadcast_arrays(x, y, z), -1), "cloth", Carrier.BODY, Label.BODY)
+    return grid_piece(np.stack(np.broadcast_arrays(x, y, z), -1), "cloth", MovesWith.BODY, Label.BODY)

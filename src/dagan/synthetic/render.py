@@ -29,7 +29,7 @@ _SCATTER = np.array([0.22, 0.12, 0.10], np.float32)
 
 
 @dataclass(frozen=True)
-class View:
+class RenderedView:
     """One frame. image: S x S x 3 uint8. depth: S x S metres along z. label: S x S of Label. points: V x 3 vertices in camera
     coordinates."""
 
@@ -40,14 +40,14 @@ class View:
     pose: Pose
 
 
-class Renderer:
+class HeadRenderer:
     """Draws frames of one scene."""
 
     def __init__(self, scene: Scene) -> None:
         self.scene = scene
         self._sums = normal_sums(scene.faces, len(scene.uv))
 
-    def frame(self, index: int) -> View:
+    def frame(self, index: int) -> RenderedView:
         """The picture and the truth of frame `index`; the same whenever it is asked for."""
         scene = self.scene
         points = points_at(scene, index)
@@ -58,7 +58,7 @@ class Renderer:
         depth[centres.sample], label[centres.sample] = centres.depth, scene.label[centres.face]
         shape = (scene.size, scene.size)
         image = self._develop(self._shade(points, fine), index)
-        return View(image, depth.reshape(shape), label.reshape(shape), points, pose_at(scene, index))
+        return RenderedView(image, depth.reshape(shape), label.reshape(shape), points, pose_at(scene, index))
 
     def _shade(self, points: Floats, hits: Hits) -> Floats:
         """(SAMPLES S)^2 x 3 linear colours."""
@@ -136,7 +136,7 @@ TOLERANCE = 0.006
 
 
 @dataclass(frozen=True)
-class Landmarks:
+class NamedLandmarks:
     """names: L. vertices: L vertex numbers of the scene's mesh."""
 
     names: tuple[str, ...]
@@ -144,7 +144,7 @@ class Landmarks:
 
 
 @dataclass(frozen=True)
-class Seen:
+class SeenLandmarks:
     """pixels: L x 2 (x, y), pixel centres are whole numbers. depth: L, metres along z. visible: L."""
 
     pixels: NDArray[np.float32]
@@ -152,7 +152,7 @@ class Seen:
     visible: NDArray[np.bool_]
 
 
-def find_landmarks(scene: Scene) -> Landmarks:
+def find_landmarks(scene: Scene) -> NamedLandmarks:
     """Vertices nearest to each named place on the face in rest."""
     person, skull, skin = scene.person, scene.skull, scene.skin
     eye, mouth, nose = skull.eye, skull.mouth, skull.nose
@@ -183,10 +183,10 @@ def find_landmarks(scene: Scene) -> Landmarks:
         found[f"{side}_upper_lid"] = above
         found[f"{side}_lower_lid"] = _lower_copy(scene, above, below)
     names = tuple(sorted(found))
-    return Landmarks(names, np.array([found[name] for name in names], np.int32))
+    return NamedLandmarks(names, np.array([found[name] for name in names], np.int32))
 
 
-def locate(landmarks: Landmarks, scene: Scene, view: View) -> Seen:
+def locate(landmarks: NamedLandmarks, scene: Scene, view: RenderedView) -> SeenLandmarks:
     """Where the landmarks are in a frame, and which of them show."""
     points = view.points[landmarks.vertices]
     camera = scene.camera
@@ -195,7 +195,7 @@ def locate(landmarks: Landmarks, scene: Scene, view: View) -> Seen:
     inside = (column >= 0) & (column < scene.size) & (row >= 0) & (row < scene.size)
     drawn = view.depth[row.clip(0, scene.size - 1), column.clip(0, scene.size - 1)]
     visible = inside & (points[:, 2] < drawn + TOLERANCE)
-    return Seen(pixels.astype(np.float32), points[:, 2].astype(np.float32), visible)
+    return SeenLandmarks(pixels.astype(np.float32), points[:, 2].astype(np.float32), visible)
 
 
 def _lower_copy(scene: Scene, above: int, below: int) -> int:

@@ -19,7 +19,7 @@ from scipy.ndimage import gaussian_filter1d
 from dagan.data.truth import Label
 from dagan.synthetic.anatomy import Identity, Skull, build_skull, draw_identity
 from dagan.synthetic.face_mesh import Expression, FaceMesh, build_face_mesh, deform, swing_jaw
-from dagan.synthetic.mesh import Array, Carrier, Ints, Piece, grid_uv, turn
+from dagan.synthetic.mesh import Array, Ints, MovesWith, Piece, grid_uv, turn
 from dagan.synthetic.parts import LINING_ROWS, build_parts, lining, lining_faces
 from dagan.synthetic.texture import Texture, paint_tiles, paint_wall
 
@@ -231,10 +231,10 @@ def points_at(scene: Scene, frame: int) -> NDArray[np.float32]:
     pose = pose_at(scene, frame)
     body_shift = (scene.place + scene.motion.sway[frame]) / 1000
     placed = []
-    carriers = [None, Carrier.HEAD, *(piece.carrier for piece in scene.pieces)]
+    carriers = [None, MovesWith.HEAD, *(piece.carrier for piece in scene.pieces)]
     for points, carrier in zip(rest, carriers, strict=True):
         with_head = points @ (pose.rotation.T / 1000) + pose.translation
-        if carrier in (None, Carrier.BODY, Carrier.NECK):
+        if carrier in (None, MovesWith.BODY, MovesWith.NECK):
             with_body = points @ (scene.stance.T / 1000) + body_shift
             weight = scene.skin.head if carrier is None else _follow(points, carrier)
             with_head = with_body + weight[:, None] * (with_head - with_body)
@@ -247,18 +247,18 @@ def skin_count(scene: Scene) -> int:
     return len(scene.skin.rest)
 
 
-def _follow(points: Array, carrier: Carrier) -> Array:
+def _follow(points: Array, carrier: MovesWith) -> Array:
     """Share of the head's movement: none for the body; long hair hangs loose below the chin."""
-    if carrier == Carrier.BODY:
+    if carrier == MovesWith.BODY:
         return np.zeros(len(points))
     return 1 - 0.8 * np.clip((points[:, 1] - 60) / 130, 0, 1)
 
 
 def _carried(piece: Piece, look: Expression, eyeballs: Array) -> Array:
-    if piece.carrier == Carrier.JAW:
+    if piece.carrier == MovesWith.JAW:
         return swing_jaw(piece.points, 1.0, look.jaw)
-    if piece.carrier in (Carrier.RIGHT_EYE, Carrier.LEFT_EYE):
-        ball = eyeballs[0 if piece.carrier == Carrier.RIGHT_EYE else 1]
+    if piece.carrier in (MovesWith.RIGHT_EYE, MovesWith.LEFT_EYE):
+        ball = eyeballs[0 if piece.carrier == MovesWith.RIGHT_EYE else 1]
         return (piece.points - ball) @ (turn(1, -look.gaze[0]) @ turn(0, look.gaze[1])).T + ball
     return piece.points
 

@@ -13,7 +13,7 @@ from dagan.checks import dump
 from dagan.cli import app
 from dagan.data.truth import ClipTruth, read_truth
 from dagan.errors import InputError
-from dagan.evaluate.depth.measure import EvaluateDepthOptions, Shown, measure_depth, measure_folder, rotation_between
+from dagan.evaluate.depth.measure import EvaluateDepthOptions, ShownFrame, measure_depth, measure_folder, rotation_between
 from dagan.evaluate.depth.networks import CameraMotion, open_networks
 from dagan.evaluate.depth.report import ROWS, picture
 from dagan.models.dagan import DaGAN
@@ -182,5 +182,5 @@ def test_values_out_of_range_are_named(heads: Path, change: dict[str, float], me
 
 def test_shown_frame_without_a_face_still_makes_a_row() -> None:
     image = np.zeros((8, 8, 3), np.uint8)
-    shown = Shown(image, np.ones((8, 8)), np.ones((8, 8)), (8.0, 8.0), (3.5, 3.5), np.ones((8, 8)), np.zeros((8, 8), bool))
+    shown = ShownFrame(image, np.ones((8, 8)), np.ones((8, 8)), (8.0, 8.0), (3.5, 3.5), np.ones((8, 8)), np.zeros((8, 8), bool))
     assert picture(SimpleNamespace(shown=[shown])).shape == (8, 48, 3)  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ from dagan.evaluate import metrics
 from dagan.evaluate.animation.methods import Job, Method, Renderer
 from dagan.evaluate.animation.pairs import Image, Pair, Plan, count_frames, evenly, make_plan, numbered, read_source
 from dagan.evaluate.animation.rulers import Rulers, Settings, Tally
-from dagan.evaluate.faces import Seen
+from dagan.evaluate.face_metrics import Seen
 from dagan.evaluate.records import PairScores
 from dagan.media.framing import to_square
 from dagan.media.video import VideoReader, open_video

@@ -132,7 +132,7 @@ def _run(
 def _report(folder: Path, evaluation: Evaluation, overwrite: bool, warn: Warn) -> list[Path]:
     """The files written: all of them, or the values alone where the page's template engine is not installed."""
     try:
-        from dagan.evaluate.report.report import write_report
+        from dagan.evaluate.report.pages import write_report
     except ImportError as error:
         warn(f"the report's page and table are left out ({error}): install dagan[evaluate]")
         save(folder / REPORT[0], evaluation, overwrite)

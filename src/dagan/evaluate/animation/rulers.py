@@ -16,11 +16,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dagan.evaluate import faces as face_metrics
-from dagan.evaluate import metrics
+from dagan.evaluate import face_metrics, metrics
 from dagan.evaluate.animation.distances import LPIPS, Extractor, LpipsNetwork, onnx_features, squeezenet_features
 from dagan.evaluate.animation.pairs import FLICKER_PAIRS, Image
-from dagan.evaluate.faces import ACTIVE, CLOSED, FEWEST_FRAMES, KEPT, MOVES, IdentityNetwork, Landmarks, Seen, Watcher, expression_metrics
+from dagan.evaluate.face_metrics import (
+    ACTIVE,
+    CLOSED,
+    FEWEST_FRAMES,
+    KEPT,
+    MOVES,
+    IdentityNetwork,
+    Landmarks,
+    Seen,
+    Watcher,
+    expression_metrics,
+)
 from dagan.evaluate.metrics import FLOW_SIDE, MS_SSIM_SMALLEST
 from dagan.evaluate.records import Metric, PairScores, Value
 from dagan.losses.features import SQUEEZENET, FaceCrops

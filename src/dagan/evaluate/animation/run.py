@@ -35,7 +35,7 @@ from dagan.evaluate.animation.measure import Measured, MeasuredPair, measure_pai
 from dagan.evaluate.animation.methods import Method, Spec, stamp_of
 from dagan.evaluate.animation.pairs import Pair
 from dagan.evaluate.animation.rulers import RulerFiles, Rulers, Settings, catalogue
-from dagan.evaluate.faces import expression_totals
+from dagan.evaluate.face_metrics import expression_totals
 from dagan.evaluate.records import Evaluation, PairScores, finite, scores_from
 from dagan.media.output import atomic_output
 from dagan.progress import Progress, Warn, silent

@@ -24,7 +24,7 @@ from dagan.data.clips import clips_for
 from dagan.data.truth import read_truth, truth_of
 from dagan.errors import InputError
 from dagan.evaluate.depth.networks import DepthNetworks, open_networks
-from dagan.evaluate.faces import Landmarker, Landmarks
+from dagan.evaluate.face_metrics import Landmarker, Landmarks
 from dagan.evaluate.metrics import depth_rank_correlation
 from dagan.media.video import open_video
 from dagan.progress import Progress, silent
@@ -156,7 +156,7 @@ class GroundTruth(Protocol):
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownFrame:
     """One frame for the pictures. truth, face: None on real clips. focal, principal: pixels, true or assumed."""
 
     image: Image
@@ -178,7 +178,7 @@ class ClipDepth:
     frames: int = 0
     missing_faces: int = 0
     figures: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
-    shown: list[Shown] = field(default_factory=list)
+    shown: list[ShownFrame] = field(default_factory=list)
 
     def add(self, name: str, value: float, baseline: float = NAN) -> None:
         """One more frame's figure."""
@@ -275,16 +275,16 @@ def _square(image: Image) -> Image:
     return np.ascontiguousarray(image[top : top + side, left : left + side])
 
 
-def _shown(image: Image, disparity: NDArray[np.float32], networks: DepthNetworks, truth: GroundTruth | None, index: int) -> Shown:
+def _shown(image: Image, disparity: NDArray[np.float32], networks: DepthNetworks, truth: GroundTruth | None, index: int) -> ShownFrame:
     depth = networks.metric(disparity)
     if truth is not None:
-        return Shown(image, disparity, depth, truth.focal, truth.principal, truth.depth[index], truth.face[index])
+        return ShownFrame(image, disparity, depth, truth.focal, truth.principal, truth.depth[index], truth.face[index])
     # Of a real camera nothing is known: the focal length training starts from.
     side = image.shape[1]
-    return Shown(image, disparity, depth, (1.5 * side, 1.5 * side), ((side - 1) / 2, (side - 1) / 2))
+    return ShownFrame(image, disparity, depth, (1.5 * side, 1.5 * side), ((side - 1) / 2, (side - 1) / 2))
 
 
-def _against_truth(found: ClipDepth, shown: Shown) -> None:
+def _against_truth(found: ClipDepth, shown: ShownFrame) -> None:
     assert shown.truth is not None
     assert shown.face is not None
     if shown.face.sum() < SMALLEST_FACE:
@@ -295,7 +295,7 @@ def _against_truth(found: ClipDepth, shown: Shown) -> None:
         found.add(name, value, flat[name])
 
 
-def _against_landmarks(found: ClipDepth, shown: Shown, landmarks: Landmarker | None) -> None:
+def _against_landmarks(found: ClipDepth, shown: ShownFrame, landmarks: Landmarker | None) -> None:
     if landmarks is None:
         return
     points = landmarks(shown.image)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dagan.evaluate.depth import measure as metrics
-from dagan.evaluate.depth.measure import ClipDepth, DepthSummary, Shown
+from dagan.evaluate.depth.measure import ClipDepth, DepthSummary, ShownFrame
 from dagan.media.colour_maps import colour_table, colourise, robust_range
 from dagan.media.images import write_image
 from dagan.media.output import atomic_output
@@ -88,7 +88,7 @@ def picture(clip: ClipDepth) -> Image:
     return np.concatenate([np.concatenate(_columns(shown), axis=1) for shown in clip.shown])
 
 
-def _columns(shown: Shown) -> list[Image]:
+def _columns(shown: ShownFrame) -> list[Image]:
     colours = colour_table()
     if shown.truth is None or shown.face is None:
         depth = colourise(shown.disparity, *robust_range(shown.disparity), colours)
@@ -107,13 +107,13 @@ def _columns(shown: Shown) -> list[Image]:
     ]  # fmt: skip
 
 
-def _normals(depth: NDArray[np.floating], shown: Shown) -> Image:
+def _normals(depth: NDArray[np.floating], shown: ShownFrame) -> Image:
     """Right is red, up is green, towards the camera is blue."""
     normal = metrics.surface_normals(depth, shown.focal, shown.principal) * [1, -1, -1]
     return np.clip(127.5 + 127.5 * normal, 0, 255).astype(np.uint8)
 
 
-def _inside(image: Image, shown: Shown) -> Image:
+def _inside(image: Image, shown: ShownFrame) -> Image:
     assert shown.face is not None
     return np.where(shown.face[..., None], image, _GREY)
 

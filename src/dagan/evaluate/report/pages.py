@@ -207,7 +207,7 @@ def _curves(curves: Mapping[str, Sequence[Bin]], places: int) -> str:
 
 def _render(template: str, page: Mapping[str, Any]) -> str:
     environment = Environment(
-        loader=PackageLoader("dagan.evaluate.report.report"), autoescape=template.endswith(".html.j2"), undefined=StrictUndefined,
+        loader=PackageLoader("dagan.evaluate.report.pages"), autoescape=template.endswith(".html.j2"), undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
     environment.filters["cell"] = _cell
