@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.table import Table
 from skimage.data import astronaut
 
+from dagan.cli.options import open_chosen
 from dagan.engine.base import Engine
-from dagan.engine.open import open_engine
 from dagan.engine.sessions import available
 from dagan.errors import InputError
 from dagan.media.framing import Framing, crop
@@ -61,7 +61,7 @@ def open_all(model: str, folders: list[Path], batch: int) -> list[tuple[str, Eng
     wanted += [(str(folder), runtime, "auto") for folder in folders for runtime in available()[1:]]
     for where, runtime, precision in wanted:
         try:
-            engine = open_engine(where, runtime, batch, "cpu", precision)
+            engine = open_chosen(where, runtime, batch, "cpu", precision)
             engines.append((f"{runtime}, {engine.precision}", engine))
         except InputError as error:
             print(f"left out: {error}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -94,3 +95,19 @@ def test_the_house_has_few_files_and_they_are_short():
     assert len(FILES) <= MOST_FILES
     lengths = {module: len(path.read_text(encoding="utf-8").splitlines()) for module, path in FILES.items()}
     assert {module: length for module, length in lengths.items() if length > MOST_LINES} == {}
+
+
+def test_the_walks_are_short_and_their_files_are_there():
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    walks = re.split(r"^### ", page[page.index("## Three walks") : page.index("## Glossary")], flags=re.MULTILINE)[1:]
+    assert len(walks) == 3
+    for walk in walks:
+        steps = re.findall(r"^\d+\. `([\w/]+\.py)`", walk, flags=re.MULTILINE)
+        assert len(set(steps)) == len(steps) <= 14
+        assert [step for step in steps if not (PACKAGE / step).is_file()] == []
+
+
+def test_the_page_shows_every_room():
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    tree = page[page.index("## The tree") : page.index("## The arrows")]
+    assert {room(module) for module in INSIDE} <= set(re.findall(r"(\w+)(?:/|\.py)", tree))

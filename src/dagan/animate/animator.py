@@ -52,7 +52,7 @@ class Animator:
     frames computed at once; None chooses for the device. face_finder: finds faces; None opens one when needed. on_missing: what a
     driving frame without a face gives: hold (the latest frame with one drives on), rest (the source's own pose) or error
     (InputError). Before the first face the source rests. Frames are judged only where the source picture shows a face itself.
-    limit_motion: damp motion that goes farther from the source than a model can draw (see `dagan.motion.transfer`). keypoints: what
+    limit_motion: damp motion that goes farther from the source than a model can draw (see `motion.transfer.limit`). keypoints: what
     drives: landmarks (found in every frame, in place of the keypoints that stand on them), learnt (the model's own keypoints alone), or
     auto: landmarks where the model's keypoints stand on some. Where the source shows no face, landmarks are left out.
 

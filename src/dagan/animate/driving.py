@@ -1,11 +1,9 @@
-"""Driving frames without a face: which they are, and the motion that takes their place.
+"""What drives: a video, a folder of images, or a motion file; and the motion in a video's frames.
 
-A black leader, a title, an empty chair or half a face at the border says nothing about a face; its keypoints would only tear the
-result apart.
+Frames without a face (a black leader, a title, an empty chair, half a face at the border) say nothing about a face, and their keypoints
+would only tear the result apart. They are found, and other motion takes their place.
 
-What drives: a video, a folder of images, or a motion file; and the motion in a video's frames.
-
-Legend: S side of the model's pictures.
+Legend: N frames, S side of the model's pictures.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""What a run did and what it took, for the terminal and for `--json`.
-
-The animation job: a source picture and something that drives it in, a video out.
+"""The animation job: a source picture and something that drives it in, a video out, with a report of what the run did and took.
 
 Three streams, one after the other; none holds more than a batch of pictures:
 1. look: the driving video's faces give one steady framing (skipped without cropping);

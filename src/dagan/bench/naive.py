@@ -1,12 +1,9 @@
-"""What the benchmark measures: models by name, with weights or fresh.
+"""The naive way to animate, which speed is compared with, in a process of its own; and models by name, with weights or fresh.
 
-The naive way to animate, which speed is compared with: what the released demo does.
-
-float32, nothing folded, one frame at a time; the generator's source side is computed again for every frame, attention goes through
-the full N x N map, and whole videos lie in memory: all frames are read before the first is computed, all computed before the first
-is written. What the source's depth and keypoints are is found once, as there.
-
-The naive way in a process of its own: with the memory of a plain program, not the one that a command has arranged for itself.
+It is what the released demo does: float32, nothing folded, one frame at a time; the generator's source side is computed again for every
+frame, attention goes through the full N x N map, and whole videos lie in memory: all frames are read before the first is computed, all
+computed before the first is written. What the source's depth and keypoints are is found once, as there. The process of its own has the
+memory of a plain program, not the one that a command has arranged for itself.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""Clocks: one call timed often, and the fastest matrix product there is, as a yardstick.
+"""What a measurement of speed is made of: clocks, a yardstick, the scene that is animated, and the figures that come out.
 
-What a measurement gives, as it goes to `--json`. Milliseconds and frames are of single pictures unless a batch is named.
-
-What speed is measured on: a portrait that sways, made from the astronaut that comes with scikit-image.
+The yardstick is the fastest matrix product there is; the scene a portrait that sways, made from the astronaut that comes with
+scikit-image. Milliseconds and frames are of single pictures unless a batch is named.
 """
 
 from __future__ import annotations

@@ -114,7 +114,7 @@ def reconstruction(
         lpips_vgg=lpips_vgg, lpips_alex=lpips_alex, identity=identity,
         legacy_range=legacy_range, fid=fid, fid_network=fid_network, workers=workers, folder=output, summary=summary, overwrite=overwrite,
     )  # fmt: skip
-    specs = _models(model, no_model, runtime, device, precision, keypoints)
+    specs = specs_of(model, no_model, runtime, device, precision, keypoints)
     _evaluate(evaluate_reconstruction, clips, specs, options)
 
 
@@ -159,11 +159,11 @@ def cross_identity(
         lpips=lpips, identity=identity, fid=fid, fid_network=fid_network, workers=workers, folder=output,
         summary=summary, overwrite=overwrite,
     )  # fmt: skip
-    specs = _models(model, no_model, runtime, device, precision, keypoints)
+    specs = specs_of(model, no_model, runtime, device, precision, keypoints)
     _evaluate(evaluate_cross_identity, clips, specs, options)
 
 
-def _models(
+def specs_of(
     names: list[str] | None, none: bool, runtime: str | None, device: str, precision: str, keypoints: str
 ) -> list[ModelSpec]:
     """What is to be measured of models, each with a way to open its engine, here or in another process. Raises InputError."""
@@ -199,7 +199,7 @@ def _evaluate(job: Callable[..., Run], clips: Path, models: list[ModelSpec], opt
     with progress_bar() as progress:
         run = job(clips, models, options, progress, warn)
     _warn_of_problems(run.evaluation.scores)
-    _print(run.evaluation)
+    print_table(run.evaluation)
     if run.report:
         print(f"report: {', '.join(str(path) for path in run.report)}")
     if options.folder is None and options.summary is None:
@@ -216,7 +216,7 @@ def _warn_of_problems(scores: Sequence[PairScores]) -> None:
         warn(f"... and {len(problems) - _MOST_PROBLEMS} more problems; the report lists all")
 
 
-def _print(evaluation: Evaluation) -> None:
+def print_table(evaluation: Evaluation) -> None:
     from rich.console import Console
     from rich.table import Table
 

@@ -1,10 +1,9 @@
-"""Random colour, mirroring and framing, one draw per sample for all its frames. Legend: n samples, k frames, H W image.
+"""Batches of training samples as pure functions of the step: what was drawn before does not matter, so a resumed run sees the same.
 
-Frames are float n x k x 3 x H x W in [0, 1]. Numbers are drawn on the CPU, so every device gets the same pictures.
+Colour, mirroring and framing are random, one draw per sample for all its frames. Frames are float n x k x 3 x H x W in [0, 1]. Numbers
+are drawn on the CPU, so every device gets the same pictures.
 
-Batches as pure functions of the step: what was drawn before does not matter, so a resumed run sees the same pictures.
-
-Legend: n samples, k frames, S side.
+Legend: n samples, k frames, H W or S S image.
 """
 
 from __future__ import annotations

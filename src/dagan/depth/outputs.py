@@ -1,9 +1,8 @@
-"""Disparity maps of a whole video in one .npz file, written without holding them in memory.
+"""Depth as files: the maps of a whole video in one .npz file, and one map as a coloured point cloud.
 
-A disparity map as a coloured point cloud, in a binary PLY file that every 3-D viewer opens.
-
-One picture does not tell its camera. `ASSUMED_FOCAL` is what stage 1 of training starts from; a wrong one stretches the cloud
-along the line of sight and leaves its frontal view as it is. Distances are in the depth network's own unit, not in metres.
+The .npz file is written without holding the maps in memory. A point cloud is a binary PLY file, which every 3-D viewer opens. One
+picture does not tell its camera: `ASSUMED_FOCAL` is what stage 1 of training starts from; a wrong one stretches the cloud along the line
+of sight and leaves its frontal view as it is. Distances are in the depth network's own unit, not in metres.
 
 Legend: H W map.
 """

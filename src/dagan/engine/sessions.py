@@ -1,7 +1,6 @@
 """One graph in one runtime: named arrays in, named arrays out. Runtimes are imported here alone, when they are asked for.
 
-bfloat16 where it does no harm: convolutions, and what lies between them, of an OpenVINO graph; coordinates stay in float32.
-
+In OpenVINO bfloat16 is used where it does no harm: for convolutions, and for what lies between them; coordinates stay in float32.
 OpenVINO's own bfloat16 mode takes the whole graph, look-up positions included, which bfloat16 resolves to 1/256 of the image: faces
 jitter by half a pixel. Here the types are written into the graph instead, along the same line as `DaGAN.compute_dtype` draws.
 """

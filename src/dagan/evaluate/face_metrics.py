@@ -1,14 +1,12 @@
-"""Identity embeddings: a face recognition network in ONNX, given by path (none is bundled), for AED and CSIM (docs/method.md#evaluation).
+"""Faces in measured pictures, and metrics between them: identity, head pose, expression, gaze.
 
-Faces for measuring: every picture on its own, because a face that is lost in one must be counted there.
+Faces are found in every picture on its own, because a face that is lost in one must be counted there. Landmarks are those of the
+478-point mesh, x and y in pixels, z in their scale. Identity (AED and CSIM, docs/method.md#evaluation) is an embedding by a face
+recognition network in ONNX, which is given by path; none is bundled.
 
-Metrics between faces: head pose, expression, gaze. Landmarks are those of the 478-point mesh, x and y in pixels, z in their scale.
-
-Whether a result speaks, blinks, looks and smiles as far as the driving face does, over all frames of a run.
-
-Slope: by how much the result's expression differs from the source's where the driving frame's differs by one (least squares through
-zero); 1 is as far as driven. Correlation: of the two differences. Strongest: the slope over the tenth of the frames in which
-the driving face differs most.
+Whether a result speaks, blinks, looks and smiles as far as the driving face does is measured over all frames of a run. Slope: by how much
+the result's expression differs from the source's where the driving frame's differs by one (least squares through zero); 1 is as far as
+driven. Correlation: of the two differences. Strongest: the slope over the tenth of the frames in which the driving face differs most.
 """
 
 from __future__ import annotations

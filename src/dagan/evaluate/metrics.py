@@ -1,10 +1,8 @@
-"""Metrics between images, landmarks, depth maps. Images are in [0, 1], so every data range is 1 unless a caller repeats old figures.
+"""Metrics between images, landmarks and depth maps, and over time: flicker between consecutive frames, steadiness of the background.
+
+Images are in [0, 1], so every data range is 1 unless a caller repeats old figures. Metrics over time take pictures, uint8 H x W x 3.
 
 Legend: B batch, H W image, N landmarks.
-
-Metrics over time: flicker between consecutive frames, and how still the background stays.
-
-Legend: H W picture. Pictures are uint8 H x W x 3.
 """
 
 from __future__ import annotations

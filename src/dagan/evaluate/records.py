@@ -1,11 +1,9 @@
-"""What an evaluation run knows: which metrics, which pairs, and one value per metric and measured frame.
+"""What an evaluation run knows: which metrics, which pairs, and one value per metric and measured frame; and that as a JSON file.
 
 Protocols fill these, the cache keeps them, statistics and the report read them. Nothing here measures or draws.
 
-An evaluation run as a JSON file and back, with nothing lost.
-
-Numbers are written as Python's shortest exact decimals. JSON has no infinities: numbers that are not finite are written as null
-and read as missing. Fields that this version does not know, such as a report's statistics, are left aside.
+In the file numbers are Python's shortest exact decimals, and nothing is lost. JSON has no infinities: numbers that are not finite are
+written as null and read as missing. Fields that this version does not know, such as a report's statistics, are left aside.
 """
 
 from __future__ import annotations

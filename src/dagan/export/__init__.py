@@ -1,1 +1,1 @@
-"""Models as graphs for other runtimes: written (`job`), described (`note`), and run behind the engines' interface (`runtimes`)."""
+"""Models written as graphs for other runtimes. `engine` runs them, and knows how their folders are described (`engine.note`)."""

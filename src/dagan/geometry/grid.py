@@ -1,9 +1,9 @@
-"""Coordinate grids, sampling, Gaussian heatmaps and 2x2 matrices (docs/method.md#notation).
+"""Coordinate grids, sampling, Gaussian heatmaps and 2x2 matrices (docs/method.md#notation), and random affine and thin-plate-spline
+transforms (docs/method.md#thin-plate-transforms).
 
-Legend: B batch, K keypoints, H W image, h w output grid. Coordinates are (x, y) in [-1, 1], x to the right, y down;
-the first pixel centre is -1, the last +1.
+Coordinates are (x, y) in [-1, 1], x to the right, y down; the first pixel centre is -1, the last +1.
 
-Random affine + thin-plate-spline transforms (docs/method.md#thin-plate-transforms). Legend: B batch, N points, P control points.
+Legend: B batch, K keypoints, N points, P control points, H W image, h w output grid.
 """
 
 from __future__ import annotations

@@ -1,12 +1,9 @@
-"""Frozen feature networks of the perceptual loss and of LPIPS: VGG-19, VGG-16, AlexNet and SqueezeNet 1.1, with torchvision's key names.
+"""Losses that compare features: perceptual, of crops of mouth and eyes, and adversarial (docs/method.md#losses).
 
-Input: B x 3 x H x W in [0, 1]; output: the feature maps of the named layers, finest first.
-
-Perceptual loss: L1 between frozen features on an image pyramid (docs/method.md#losses).
-
-Least-squares GAN losses and feature matching (docs/method.md#losses).
-
-A loss on mouth and eyes, cut out and enlarged: they are what people look at, and some 2 % of the picture.
+Frozen networks give the features of the first two, and of LPIPS: VGG-19, VGG-16, AlexNet and SqueezeNet 1.1, with torchvision's key
+names. They take B x 3 x H x W in [0, 1] and give the feature maps of the named layers, finest first. The perceptual loss is L1
+between them on an image pyramid. Mouth and eyes are cut out and enlarged, because they are what people look at, and some 2 % of the
+picture. The adversarial losses are of least squares, with feature matching.
 
 Legend: B batch, P landmarks, H W image.
 """

@@ -1,6 +1,7 @@
-"""Animated pictures (GIF, WebP, PNG) as outputs: what their formats hold, the pace they allow, and the colours of a GIF.
+"""Animated pictures (GIF, PNG, WebP, AVIF), read as videos and written.
 
-An animated GIF, PNG, WebP or AVIF as a video: its frames by the rules for photos, at their own times.
+They are read frame by frame by the rules for photos, at their own times. For writing, this file knows what the formats hold, the pace
+they allow, and the colours of a GIF.
 """
 
 from __future__ import annotations

@@ -1,13 +1,12 @@
-"""Wide-gamut and high-dynamic-range colours, brought to what the networks were trained on: BT.709 primaries, standard range.
+"""Between the YUV frames of video files and RGB: one place decides matrix and range, so that no colour shifts on the way.
 
-Each kind of colour (a transfer curve and primaries) becomes one cube of output colours, right within half a level of 255 on average,
-which FFmpeg's `lut3d` filter looks colours up in. White of the standard range is taken as 100 cd/m2, as when a standard picture is
-mastered in HDR. Brighter light is rolled off by a Moebius curve on the largest of the three channels, so that hues stay.
+Files written here are BT.709, limited range, and say so. Files read keep what their tags say; untagged ones are taken as players take
+them: BT.709 from 720 lines up, BT.601 below. Wide-gamut and high-dynamic-range colours are brought to what the networks were trained on:
+BT.709 primaries, standard range.
 
-Between the YUV frames of video files and RGB: one place decides matrix and range, so that no colour shifts on the way.
-
-Files written here are BT.709, limited range, and say so. Files read keep what their tags say; untagged ones are taken as
-players take them: BT.709 from 720 lines up, BT.601 below. HDR and wide-gamut frames are brought to BT.709 (`dagan.media.colour`).
+Each kind of such colours (a transfer curve and primaries) becomes one cube of output colours, right within half a level of 255 on
+average, which FFmpeg's `lut3d` filter looks colours up in. White of the standard range is taken as 100 cd/m2, as when a standard picture
+is mastered in HDR. Brighter light is rolled off by a Moebius curve on the largest of the three channels, so that hues stay.
 """
 
 from __future__ import annotations

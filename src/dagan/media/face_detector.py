@@ -1,12 +1,10 @@
-"""TensorFlow Lite networks through ai-edge-litert: arrays in, named arrays out.
+"""Rough face boxes from the short-range detector of the Face Landmarker bundle (BlazeFace, 128 x 128 pixels in).
 
-Squares on an image, upright or turned, that are cut out for a network and whose results are put back.
+The network answers for 896 anchors: two per cell of a 16 x 16 grid, then six per cell of an 8 x 8 grid. `Network` runs it, as any other
+TensorFlow Lite network, through ai-edge-litert. `Roi` is a square on an image, upright or turned, that is cut out for a network and
+whose results are put back.
 
 Image positions are continuous: the first pixel spans 0 to 1 and its centre is 0.5. Angles are in radians, clockwise as seen.
-
-Rough face boxes from the short-range detector of the Face Landmarker bundle (BlazeFace, 128 x 128 pixels in).
-
-The network answers for 896 anchors: two per cell of a 16 x 16 grid, then six per cell of an 8 x 8 grid.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
-"""Pictures turned such that a face in them stands upright.
+"""Faces for framing: boxes from hairline to chin, which is what the face mesh spans, and how pictures are turned to make them upright.
 
 Angles are in radians, clockwise as seen: the angle of a face is by how much it leans. Positions are x, y in pixels.
-
-Faces for framing: boxes from hairline to chin, which is what the face mesh spans.
 """
 
 from __future__ import annotations

@@ -1,13 +1,12 @@
-"""Numbers that belong to the face mesh of the MediaPipe Face Landmarker (Apache-2.0): points by meaning, blendshape names.
-
-"Right" and "left" are the person's. The mesh has 478 points: 468 of the face, then five for each iris.
-
-Faces with 478 landmarks: the networks of MediaPipe's Face Landmarker bundle, run as its makers run them.
+"""Faces with 478 landmarks: the networks of MediaPipe's Face Landmarker bundle (Apache-2.0), run as its makers run them.
 
 A detector finds rough boxes; a mesh network looks at each in a turned crop, and says how sure it is that a face is there.
 The detector sees faces that lean up to about 45 degrees, so regions are turned by quarters where it finds none upright.
 From frame to frame the crop comes from the last landmarks, and the detector rests. Landmarks are x, y in image pixels (the
 first pixel spans 0 to 1) and z in the same scale, negative towards the camera, with 0 near the middle of the head.
+
+Numbers that belong to the mesh (points by meaning, names of blendshapes) stand here too. "Right" and "left" are the person's. The mesh
+has 468 points of the face, then five for each iris.
 """
 
 from __future__ import annotations

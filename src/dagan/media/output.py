@@ -1,6 +1,6 @@
 """Outputs that appear whole or not at all: written beside their final name, then renamed.
 
-Outputs checked before any work: an hour of computing must not end in "exists already".
+They are checked before any work, because an hour of computing must not end in "exists already".
 """
 
 from __future__ import annotations

@@ -2,9 +2,8 @@
 
 Orientation, bit depth, palette, colour profile, HDR and wide gamut, transparency: in this order.
 
-TIFF kinds that Pillow does not know or reads wrongly: more than 8 bits a channel, floats, grey with alpha and so on.
-
-The tifffile library reads their numbers; here they become an 8-bit Pillow image, so that the rules for all images go on from there.
+TIFF kinds that Pillow does not know or reads wrongly (more than 8 bits a channel, floats, grey with alpha and so on) are read by the
+tifffile library and become an 8-bit Pillow image here, so that the rules for all images go on from there.
 """
 
 from __future__ import annotations

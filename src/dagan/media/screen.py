@@ -1,9 +1,8 @@
-"""Interlaced frames, which show two moments in alternate lines, made whole by FFmpeg's bwdif filter; others pass untouched.
-
-One size for all pictures of a video whose frames may differ in size, shape of pixels and turn.
+"""One size for all pictures of a video whose frames may differ in size, shape of pixels and turn; and interlaced frames made whole.
 
 The first frame sets the size. A frame that is shown in another one is scaled to fit and laid on black in the middle, as players do,
-so that nothing is stretched and nothing is lost.
+so that nothing is stretched and nothing is lost. Interlaced frames, which show two moments in alternate lines, go through FFmpeg's bwdif
+filter; others pass untouched.
 """
 
 from __future__ import annotations

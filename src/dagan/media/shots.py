@@ -1,12 +1,10 @@
-"""Hard cuts in a video, found while it streams by.
-
-At a cut the picture changes at once and stays changed. A flash changes back, a fade changes little at a time, and in quick
-motion the neighbouring frames change as much: none of these counts.
-
-The shots of a video, with the face that is followed in each.
+"""The shots of a video, with the face that is followed in each.
 
 A shot begins at a hard cut, and where the face is suddenly elsewhere although no cut was seen (between two pictures that look
 alike as a whole, or across a dissolve).
+
+Cuts are found while the video streams by. At a cut the picture changes at once and stays changed. A flash changes back, a fade changes
+little at a time, and in quick motion the neighbouring frames change as much: none of these counts.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
-"""A steady framing for each shot of a driving video, from a first pass that keeps outlines of the face only.
+"""Which square of a picture or video the model looks at: the face, as in training, or the middle.
 
-A fixed square round everywhere the face goes is best: background and shoulders stand still. Only where the head moves so
-far that the face would become small in it, or that it would reach far beyond the picture, the square follows the head,
-slowly and with constant side. Nothing is averaged or followed from one shot to the next.
-
-Which square of a picture or video the model looks at: the face, as in training, or the middle.
+A video gets a steady framing for each of its shots, from a first pass that keeps outlines of the face only. A fixed square round
+everywhere the face goes is best: background and shoulders stand still. Only where the head moves so far that the face would become small
+in it, or that it would reach far beyond the picture, the square follows the head, slowly and with constant side. Nothing is averaged or
+followed from one shot to the next.
 """
 
 from __future__ import annotations

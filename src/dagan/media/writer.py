@@ -1,8 +1,7 @@
-"""Video encoders of graphics cards and processors, where one truly opens: a driver or card that is missing shows only then.
+"""Writing a video file frame by frame: exact times, the driving video's sound, colours as they were, all or nothing.
 
-They spare the processor, and take more bytes for the same quality than libx264 does: so they are used when asked for.
-
-Writing a video file frame by frame: exact times, the driving video's sound, colours as they were, all or nothing.
+Encoders of graphics cards and processors are used where they are asked for and one truly opens: a driver or card that is missing shows
+only then. They spare the processor, and take more bytes for the same quality than libx264 does.
 """
 
 from __future__ import annotations

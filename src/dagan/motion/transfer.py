@@ -1,14 +1,12 @@
-"""Motion beyond what the model holds is damped, so that a face is never drawn broken.
+"""Motion transfer: the driving keypoints brought to the source's face (docs/method.md#motion-transfer), never so far that it breaks.
 
-The way from the source's keypoints to those that drive it is taken apart into a shift, a turn in the picture's plane, a change of
-size, and what is left: head turns and expression, which change the layout of the keypoints and their Jacobians. Models draw the
-first three well far out; of the rest they hold a limited amount. Each part passes unchanged below its knee, and nears its ceiling
-above (figures: docs/lite-256.md). A frame that no knee touches stays as it is, bit by bit. Every frame is limited by itself, whatever
-comes before or after.
+Motion beyond what the model holds is damped. The way from the source's keypoints to those that drive it is taken apart into a shift, a
+turn in the picture's plane, a change of size, and what is left: head turns and expression, which change the layout of the keypoints and
+their Jacobians. Models draw the first three well far out; of the rest they hold a limited amount. Each part passes unchanged below its
+knee, and nears its ceiling above (figures: docs/lite-256.md). A frame that no knee touches stays as it is, bit by bit. Every frame is
+limited by itself, whatever comes before or after.
 
 Legend: B frames, K keypoints.
-
-Motion transfer: the driving keypoints brought to the source's face (docs/method.md#motion-transfer).
 """
 
 from __future__ import annotations
@@ -130,7 +128,7 @@ def transfer(
 
     relative: value = p_S + s (p_D - p_0), Jacobian = J_D J_0^-1 J_S, where `initial` (batch 1) is the reference driving
     frame; otherwise the driving keypoints as they are. adapt_scale: s = sqrt(hull area of source / of initial), else 1.
-    limit_motion: damp what goes farther from the source than a model can draw (see `dagan.motion.transfer`). face: which keypoints
+    limit_motion: damp what goes farther from the source than a model can draw (see `limit`). face: which keypoints
     stand on landmarks, whose openings are carried (see `dagan.motion.openings`); None takes them like any others.
     """
     moved = driving

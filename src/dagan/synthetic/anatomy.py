@@ -1,10 +1,11 @@
-"""Who a synthetic head is: measures of skull, face, hair and colours, drawn from ranges round those of adult heads.
+"""Who a synthetic head is, and its surface in rest.
 
-The head's surface in rest: a loft through profiles of skull, jaw and neck, with the features of a face raised on it.
+Measures of skull, face, hair and colours are drawn from ranges round those of adult heads. The surface is a loft through profiles of
+skull, jaw and neck, with the features of a face raised on it. It is a grid: row r runs round the head (towards the neck with growing r),
+column c from the back over the person's right (c = 0), the face (middle) and the left to the back again. Eyes and mouth are closed here;
+the mesh is slit along them (`head_mesh`).
 
-The surface is a grid: row r runs round the head (towards the neck with growing r), column c from the back over the person's
-right (c = 0), the face (middle) and the left to the back again. Eyes and mouth are closed here; the mesh is slit along
-them (`head_mesh`). Legend: R rows, C columns. Lengths in mm.
+Legend: R rows, C columns. Lengths in mm.
 """
 
 from __future__ import annotations

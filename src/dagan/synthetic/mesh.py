@@ -1,9 +1,9 @@
-"""Meshes: pieces with texture coordinates, grids turned into triangles, normals. Lengths in mm while modelling.
+"""Meshes (pieces with texture coordinates, grids turned into triangles, normals), and the z-buffer that draws them.
 
-A vectorised z-buffer: which triangle each sample of the image sees, at which depth and where in the triangle.
+The z-buffer is vectorised and tells which triangle each sample of the image sees, at which depth and where in the triangle. It is a plain
+one because every platform has numpy, while the ray tracers and OpenGL wrappers on the package index lack wheels or a display on some.
 
-A plain z-buffer because every platform has numpy, while the ray tracers and OpenGL wrappers on the package index lack wheels or
-a display on some. Legend: V vertices, F triangles, n samples that hit something, H W image.
+Legend: V vertices, F triangles, n samples that hit something, H W image. Lengths in mm while modelling.
 """
 
 from __future__ import annotations

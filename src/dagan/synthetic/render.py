@@ -1,9 +1,9 @@
-"""Pictures and ground truth of a scene's frames.
+"""Pictures and ground truth of a scene's frames, named points of the face included.
 
-The picture is shaded at SAMPLES x SAMPLES samples a pixel and averaged; depth and labels are those at the pixels' centres, exact.
+The picture is shaded at SAMPLES x SAMPLES samples a pixel and averaged; depth and labels are those at the pixels' centres, exact. Named
+points are found once on the skin's mesh and followed through a clip; "right" and "left" are the person's.
+
 Legend: S side of the image, V vertices, n samples.
-
-Named points of a face, found once on the skin's mesh and followed through a clip. "right" and "left" are the person's.
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
-"""What a synthetic head does: it turns and nods, speaks in phrases, blinks, looks about. One value per frame.
+"""One clip's scene, drawn from a seed: who, where the camera is, which light, and what the head does.
 
-Legend: N frames, at `rate` frames a second.
+The head turns and nods, speaks in phrases, blinks and looks about, with one value per frame.
 
-One clip's scene, drawn from a seed: who, where the camera is, which light, and what happens.
-
-Legend: V vertices, F triangles, N frames. Modelled in mm, handed out in metres in the camera's coordinates.
+Legend: V vertices, F triangles, N frames, at `rate` frames a second. Modelled in mm, handed out in metres in the camera's coordinates.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
-"""Released checkpoints into models of this package, tensor for tensor; `restore` is the way back.
+"""Released checkpoints into models of this package, tensor for tensor, and back.
 
 A released model is one `.pth.tar` file (keypoint detector, generator, often a discriminator) and, unless it is RGB-only, a folder
 with `encoder.pth` and `depth.pth`. Everything in them that is no optimiser state is kept, so that the way back is exact.
-
-Models of this package back into the released layout.
 """
 
 from __future__ import annotations

@@ -1,12 +1,10 @@
-"""Telling weights apart by what they are.
-
-Model files: one safetensors file that carries its configuration, read without executing anything from it.
+"""Model files: one safetensors file that carries its configuration, found by name, read without executing anything from it.
 
 The metadata entry "dagan" is JSON: {"format": 1, "config": {...}, "card": {...}}; the card is free text about the training.
 Tensors under a prefix in `BESIDE` belong to no part of the model: a discriminator for fine-tuning, and what a released
 checkpoint holds that the networks have no use for.
 
-Finding a model by name: bundled ones, files, and hub repositories.
+A name stands for a bundled model, a file, or a repository on the hub. `weights_digest` tells weights apart by what they are.
 """
 
 from __future__ import annotations

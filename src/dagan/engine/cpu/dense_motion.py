@@ -1,11 +1,12 @@
-"""Looking up feature maps on a CPU: whole pixels, with all their channels, in place of one channel after the other.
+"""Dense motion and its look-ups on a processor.
 
-A bilinear look-up takes four pixels by their numbers and adds them up with four weights: an embedding bag. It reads each pixel as it
-lies in channels last, and works in the map's own precision: 25 times as fast as `grid_sample`, which wants float32, plane by plane.
+A look-up takes whole pixels, with all their channels, in place of one channel after the other. Bilinear, it takes four pixels by their
+numbers and adds them up with four weights: an embedding bag. It reads each pixel as it lies in channels last, and works in the map's own
+precision: 25 times as fast as `grid_sample`, which wants float32, plane by plane.
+
+The pictures of `FastMotion` lie plane by plane until the hourglass takes them, and its two heads are one convolution.
 
 Legend: B pictures, C channels, H W the map, h w the deformation.
-
-Dense motion on a CPU: its pictures lie plane by plane until the hourglass takes them, its heads are one convolution.
 """
 
 from __future__ import annotations

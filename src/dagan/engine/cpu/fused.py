@@ -1,13 +1,12 @@
-"""Convolutions on CPUs whose weights are packed once, and that take the sum and the ReLU after them into the same pass.
+"""Blocks of the networks made ready to compute fast on a processor. They give the same results but for rounding, for inference alone.
 
 `F.conv2d` packs weights for oneDNN anew at each call, which for small maps takes longer than the multiplications; and every sum and ReLU
-on its own reads and writes the map once more. The operators used here are those that compiled models call.
+on its own reads and writes the map once more. Here weights are packed once, and a convolution takes the sum and the ReLU after it into
+the same pass. The operators are those that compiled models call.
 
-`SpadeBlock` made ready to compute fast; the same result but for rounding. For inference alone.
-
-The block's two or three SPADE norms see the same guidance, and two of them the same input: resized and normalised once. The shortcut
-has no activation, so its 1 x 1 convolution goes into the convolution that makes beta, which then has the output's channels only. On a
-CPU maps are computed band by band, so that gamma, beta and what they come from stay in the cache.
+The two or three SPADE norms of a `SpadeBlock` see the same guidance, and two of them the same input: resized and normalised once. The
+shortcut has no activation, so its 1 x 1 convolution goes into the convolution that makes beta, which then has the output's channels
+only. Maps are computed band by band, so that gamma, beta and what they come from stay in the cache.
 
 Legend: B batch, C channels, G guidance channels, H W map, h rows of a band.
 """

@@ -1,10 +1,9 @@
-"""Up blocks that never form the doubled picture of their input.
+"""The lite decoder on a processor.
 
-Legend: B batch, C channels, h w the small picture.
+Its up blocks never form the doubled picture of their input; joined maps are written where they are needed; and whole pixels are moved,
+not single channels.
 
-The lite decoder on a CPU: joined maps are written where they are needed, and whole pixels are moved, not single channels.
-
-Legend: B batch, S side of the image.
+Legend: B batch, C channels, h w the small picture of an up block, S side of the image.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""LPIPS (Zhang et al., CVPR 2018, version 0.1) on SqueezeNet, VGG-16 or AlexNet features, with the linear weights that torchmetrics ships.
+"""Distances in features of networks: LPIPS between two pictures, Fréchet between two sets.
 
+LPIPS (Zhang et al., CVPR 2018, version 0.1) uses SqueezeNet, VGG-16 or AlexNet features with the linear weights that torchmetrics ships.
 torchmetrics' own class needs torchvision for the feature network; ours reads the same weights from a file instead.
 
-The Fréchet distance between two sets of feature vectors (Heusel et al. 2017), with the features of whichever network is given.
+The Fréchet distance (Heusel et al. 2017) uses the features of whichever network is given. Its figures are comparable only between runs
+with the same network and the same number of frames: they are not Inception's.
 
-Figures are comparable only between runs with the same network and the same number of frames: they are not Inception's.
 Legend: N pictures, D features.
 """
 

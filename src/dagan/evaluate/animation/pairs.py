@@ -1,10 +1,10 @@
-"""Which source is driven by which clip: drawn by seed, or from a list in a CSV file.
+"""Which source is driven by which clip, and which frames of it are measured.
 
-A list has the columns source, driving and (0 when left out) frame, the number of the source's frame; columns beyond these, such as
-the `distance` of published lists, are left aside. Clips are named by their path below the clip folder, by their file name, or
-by that without its suffix.
+Pairs are drawn by seed, or come from a list in a CSV file. A list has the columns source, driving and (0 when left out) frame, the number
+of the source's frame; columns beyond these, such as the `distance` of published lists, are left aside. Clips are named by their path
+below the clip folder, by their file name, or by that without its suffix.
 
-Which frames of a driving video are measured, and frames by their numbers. Legend: H W picture.
+Legend: H W picture.
 """
 
 from __future__ import annotations

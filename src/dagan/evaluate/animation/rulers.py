@@ -1,6 +1,6 @@
-"""The tools that measure, and the table of metrics that they give: each with its range, unit and tool.
+"""The tools that measure, the table of metrics that they give, and the values of one method on one pair, gathered frame by frame.
 
-One method's values on one pair, gathered frame by frame.
+Each metric stands in the table with its range, unit and tool.
 
 Legend: S side of the pictures measured. Pictures are uint8 S x S x 3.
 """

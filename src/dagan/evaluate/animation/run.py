@@ -1,12 +1,11 @@
-"""What was measured before, kept in the run's folder: one entry for each method on each pair.
-
-An entry's name is a digest of everything that its figures depend on, so a changed clip, model, result, tool, setting or version finds
-nothing and is measured anew, and entries of other settings can stay. Entries appear whole or not at all: a run that is stopped,
-however rudely, goes on where it was. Strips lie in the same way beside them, in a folder of their own.
-
-An evaluation run: every method on every pair, in parallel, taking up what a former run in the same folder has measured.
+"""An evaluation run: every method on every pair, in parallel, taking up what a former run in the same folder has measured.
 
 Figures do not depend on the number of workers, nor on what was taken up.
+
+What was measured is kept in the run's folder, one entry for each method on each pair. An entry's name is a digest of everything that its
+figures depend on, so a changed clip, model, result, tool, setting or version finds nothing and is measured anew, and entries of other
+settings can stay. Entries appear whole or not at all: a run that is stopped, however rudely, goes on where it was. Strips lie in the same
+way beside them, in a folder of their own.
 """
 
 from __future__ import annotations

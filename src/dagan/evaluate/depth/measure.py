@@ -1,11 +1,10 @@
-"""Depth against ground truth, inside a face. Legend: H W image, n pixels of the face. Depth is in metres along the camera's z.
+"""Depth measured on clips: against exact ground truth on synthetic heads, against the landmarker's z on real ones.
 
 Depth learnt from video is known up to scale, and a network's disparity up to an affine map, so it is aligned before it is measured:
 least squares on inverse depth inside the face, with a slope that may not be negative (a hollow face must not pass for a face).
+Figures are means over frames, then over clips: clips weigh alike, whatever their length.
 
-Depth on clips: against exact ground truth on synthetic heads, against the landmarker's z on real ones.
-
-Legend: N frames, S side, H W image. Figures are means over frames, then over clips: clips weigh alike, whatever their length.
+Legend: N frames, S side, H W image, n pixels of the face. True depth is in metres along the camera's z.
 """
 
 from __future__ import annotations

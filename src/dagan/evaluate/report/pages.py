@@ -1,8 +1,7 @@
-"""Strips of the report: which pairs are shown, and their pictures as part of the page.
+"""The report of an evaluation run: evaluation.json, report.md and report.html, a page of one file that opens without a network.
 
-The report of an evaluation run: evaluation.json, report.md and report.html, a page of one file that opens without a network.
-
-The same tables stand in all three; the page adds plots and strips, the JSON every value.
+The same tables stand in all three; the page adds plots and strips, the JSON every value. Strips are rows of pictures of those pairs that
+are chosen to be shown.
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
-"""What an evaluation's values say: means with intervals, paired comparisons, error over head rotation.
+"""What an evaluation's values say: means with intervals, paired comparisons, error over head rotation; and means alone, for the terminal.
 
 Within a pair all frames weigh alike, and all pairs weigh alike in a mean. Pairs with the same driving clip are not independent, so clips,
 not pairs, are drawn again in the bootstrap and change sign in the test. Values that are None (no face) or not finite are missing:
 they are left out of means and counted.
-
-Means of a run, for the terminal and for --json. Pairs weigh alike, whatever their length.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
-"""Direct alignment of two frames by Gauss-Newton steps: a first idea of how a head moved, before any network knows.
+"""Direct alignment of frames by Gauss-Newton steps, before any network knows how a head moves.
 
-Learning motion from the photometric error alone starts slowly: the error's slope reaches only a few pixels, and auto-masking
-drops just the pixels that would say the motion is wrong. Six numbers per pair are few enough to be solved for, given a depth.
-Legend: P pairs, S side of the reduced frames, N = 3 S S residuals.
+`align` finds the motion between two frames. Learning it from the photometric error alone starts slowly: the error's slope reaches only a
+few pixels, and auto-masking drops just the pixels that would say the motion is wrong. Six numbers per pair are few enough to be solved
+for, given a depth.
 
-How a face stands, from many views at once: motion and tilt solved for together (a small bundle adjustment).
+`settle_tilt` solves for the motions of many views and for how the face stands, together (a small bundle adjustment). Motion alone adapts
+to any tilt, and tilt alone to any motion; in turns one after the other they hardly move. Together, over views that turn far, they are
+decided: with the six numbers of each view eliminated, two numbers per frame are left.
 
-Motion alone adapts to any tilt, and tilt alone to any motion; in turns one after the other they hardly move. Together, over views that
-turn far, they are decided: with the six numbers of each view eliminated, two numbers per frame are left.
-Legend: F frames, S views of each, R = F S, H W image, N = 3 H W residuals.
+Legend: P pairs; F frames, S views of each, R = F S; H W image or S side of the reduced frames; N residuals, one for each of its values.
 """
 
 from __future__ import annotations

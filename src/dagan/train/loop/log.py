@@ -1,6 +1,6 @@
-"""Where a run's figures go: TensorBoard, a JSON-lines file, pictures, and the terminal.
+"""Where a run's figures and pictures go: TensorBoard, a JSON-lines file, image files, and the terminal.
 
-Pictures of a training run: depth in colours, keypoints as dots, rows and columns. Legend: n samples, K keypoints, H W image.
+Pictures show depth in colours and keypoints as dots, in rows and columns. Legend: n samples, K keypoints, H W image.
 """
 
 from __future__ import annotations

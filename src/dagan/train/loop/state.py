@@ -1,6 +1,6 @@
-"""Checkpoints of a run: written beside and renamed, readable without executing code, with the one before kept.
+"""What a run keeps: checkpoints, and the moving average of weights and buffers.
 
-Moving average of a module's weights and buffers.
+Checkpoints are written beside and renamed, can be read without executing code, and the one before is kept.
 """
 
 from __future__ import annotations
