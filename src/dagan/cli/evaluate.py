@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dagan.cli.options import HoldOutOption, KeypointsOption, RunDeviceOption, RuntimeOption, open_chosen
+from dagan.cli.options import HoldOutOption, KeypointsOption, OverwriteOption, RunDeviceOption, RuntimeOption, open_chosen
 from dagan.errors import require_extra
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ FolderOption = Annotated[
     ),
 ]
 SummaryOption = Annotated[Path | None, typer.Option("--json", help="Write the means too, to this file (.json).", show_default=False)]
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace reports that exist already.")]
+ReplaceReportsOption = Annotated[bool, typer.Option("--overwrite", help="Replace reports that exist already.")]
 
 
 
@@ -103,7 +103,7 @@ def reconstruction(
     workers: WorkersOption = 1,
     output: FolderOption = None,
     summary: SummaryOption = None,
-    overwrite: OverwriteOption = False,
+    overwrite: ReplaceReportsOption = False,
 ) -> None:
     """Rebuild clips from their first frame, beside the baseline that copies it."""
     require_extra("evaluate", "measuring")
@@ -147,7 +147,7 @@ def cross_identity(
     workers: WorkersOption = 1,
     output: FolderOption = None,
     summary: SummaryOption = None,
-    overwrite: OverwriteOption = False,
+    overwrite: ReplaceReportsOption = False,
 ) -> None:
     """Animate a picture of one person with a clip of another."""
     require_extra("evaluate", "measuring")
