@@ -11,7 +11,11 @@ from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
 
 import pytest
+import typer
 import yaml
+
+import dagan
+from dagan.cli import app
 
 ROOT = Path(__file__).parents[1]
 MARKDOWN = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -99,8 +103,6 @@ def test_pages_fetch_from_nowhere_else(pages: dict[Path, Anchors], site: Path) -
 
 
 def test_every_public_name_is_described(pages: dict[Path, Anchors]) -> None:
-    import dagan
-
     page = next(anchors for file, anchors in pages.items() if file.name == "api.html")
     assert {f"dagan.{name}" for name in dagan.__all__} <= page.places
 
@@ -110,6 +112,15 @@ def test_names_stand_for_what_python_gives(site: Path) -> None:
     text = re.sub(r"<[^>]+>", "", (site / "api.html").read_text(encoding="utf-8"))
     assert "name_or_path" in text
     assert ":::" not in text
+
+
+def test_every_option_of_animate_is_explained() -> None:
+    command = typer.main.get_command(app).commands["animate"]
+    text = (ROOT / "docs" / "animate.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"(?<![\w-])--?[\w-]+", text))
+    options = {parameter.name: {*parameter.opts, *parameter.secondary_opts} for parameter in command.params if parameter.opts[0][0] == "-"}
+    assert len(options) > 20
+    assert not {name for name, spellings in options.items() if not spellings & named and name != "help"}
 
 
 def test_every_page_is_in_the_navigation() -> None:
