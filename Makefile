@@ -25,6 +25,7 @@ test: setup
 	$(BIN)/pytest -n logical --dist loadfile --durations 15
 
 # The documentation site, in out/site. A link that leads nowhere is an error.
+docs: export NO_MKDOCS_2_WARNING = 1  # the theme would print a notice about its own future
 docs: setup
 	$(BIN)/mkdocs build --strict
 
