@@ -114,6 +114,15 @@ def test_names_stand_for_what_python_gives(site: Path) -> None:
     assert ":::" not in text
 
 
+def test_no_markup_is_left_over_as_text(pages: dict[Path, Anchors]) -> None:
+    """Lists and tables that a code host understands but the site does not show their marks at the start of a line."""
+    left = []
+    for page in pages:
+        text = re.sub(r"<pre.*?</pre>|<table.*?</table>|<(script|style).*?</\1>", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+        left += [f"{page.name}: {line}" for line in re.findall(r"^\s*(?:\||- \S|```|\*\*).*", re.sub(r"<[^>]+>", "", text), re.MULTILINE)]
+    assert not left
+
+
 def test_every_option_of_animate_is_explained() -> None:
     command = typer.main.get_command(app).commands["animate"]
     text = (ROOT / "docs" / "animate.md").read_text(encoding="utf-8")
