@@ -1,9 +1,10 @@
-# `make demo` animates the bundled portrait; `make test` runs lint, types and tests. Both set everything up first.
+# `make demo` animates the bundled portrait; `make test` runs lint, types and tests; `make docs` builds the documentation
+# site. All set everything up first.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 
-.PHONY: setup demo test lock clean
+.PHONY: setup demo test docs lock clean
 
 setup: $(VENV)/.ready
 
@@ -22,6 +23,11 @@ test: setup
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/pytest -n logical --dist loadfile --durations 15
+
+# The documentation site, in out/site. A link that leads nowhere is an error.
+docs: export NO_MKDOCS_2_WARNING = 1  # the theme would print a notice about its own future
+docs: setup
+	$(BIN)/mkdocs build --strict
 
 # Writes the installed versions down. torch without its local build tag, so that every platform finds its own build.
 lock:

@@ -95,6 +95,9 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, write_clip: Callable[[Pa
     photo.save(folder / "me.jpg")
     swinging = [np.asarray(photo.rotate(2 * np.sin(i / 2), translate=(i % 3, 0))) for i in range(10)]
     write_clip(folder / "driving.mp4", swinging[:4])
+    (folder / "frames").mkdir()
+    for i, frame in enumerate(swinging[:4]):
+        Image.fromarray(frame).save(folder / "frames" / f"{i}.png")
     for name in ("path/to/clips", "CLIPS", "MIX", "path/to/results/of/another/program", "peer-a", "peer-b"):
         (folder / name).mkdir(parents=True)
         for i in range(3):

@@ -36,7 +36,7 @@ def test_paths_that_are_named_exist(page: str) -> None:
 
 def test_names_of_the_code_in_contributing_exist() -> None:
     sources = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "src").rglob("*.py"))
-    prose = re.sub(r"`[\w.-]+\.(?:md|toml|lock)`", "", text("CONTRIBUTING.md"))
+    prose = re.sub(r"`[\w.-]+\.(?:md|toml|lock|yml)`", "", text("CONTRIBUTING.md"))
     named = set(re.findall(r"`(\w+)(?:\.[a-z]+|\([^`]*\))?`", prose))
     defined = {name for name in named if re.search(rf"\b(?:class|def) {name}\b|^\s*{name}\b\s*[:=]", sources, re.MULTILINE)}
     assert named == defined
