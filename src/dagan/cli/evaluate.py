@@ -170,6 +170,7 @@ def specs_of(
     from functools import partial
 
     from dagan.engine.open import describe
+    from dagan.engine.sessions import TORCH
     from dagan.evaluate.animation.methods import ModelSpec
 
     found = []
@@ -177,6 +178,8 @@ def specs_of(
         path = Path(model)
         # Said as what they are: a run may go on, from its cache, on a machine where "auto" is something else.
         known = describe(model, runtime, device, precision)
+        if known.runtime != TORCH:  # graphs that are missing are exported here, not by several processes at once
+            open_chosen(model, known.runtime, None, known.device, known.precision)
         found.append(
             ModelSpec(
                 name=path.stem if path.suffix == ".safetensors" else path.name,

@@ -51,10 +51,10 @@ def describe(model: str, runtime: str | None = None, device: str = "auto", preci
             chosen = str(choose_precision(precision, target)).removeprefix("torch.")
             return Description(TORCH, str(target), chosen, digest, size)
         assert runtime is not None
-        require(runtime)
     else:
         digest, size = file_digest(folder / NOTE_FILE), read_note(folder).image_size
         runtime = _reader(folder, runtime)
+    require(runtime)
     _check_device(runtime, device)
     return Description(runtime, "cpu", choose_graph_precision(precision, runtime), digest, size)
 
