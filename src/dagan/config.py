@@ -182,9 +182,16 @@ _SPADE = replace(_PAPER, name="paper-spade-256", generator=GeneratorConfig(decod
 _LITE = ModelConfig(
     name="lite-256",
     depth=DepthConfig(encoder="lite", encoder_widths=(32, 32, 64, 128, 192), decoder_widths=(16, 24, 32, 64, 96), size=128),
-    keypoints=KeypointConfig(hourglass=HourglassConfig(width=16, max_width=256), kernel=3),
-    motion=MotionConfig(hourglass=HourglassConfig(width=24, max_width=192), kernel=3),
-    generator=GeneratorConfig(decoder="pyramid", width=16, max_width=128, downs=3, blocks=3, align_depth=True),
+    # Corners of the mouth, inner lips, lids, irises, outer lips, brows and chin; seven keypoints are free.
+    keypoints=KeypointConfig(
+        count=22, landmarks=(61, 291, 13, 14, 159, 145, 386, 374, 468, 473, 0, 17, 105, 334, 152),
+        hourglass=HourglassConfig(width=16, max_width=256), kernel=3,
+    ),
+    # Narrow heatmaps tell upper from lower lid, and tell the decoder where to draw what warping cannot make.
+    motion=MotionConfig(hourglass=HourglassConfig(width=24, max_width=192), kernel=3, landmark_variance=0.001),
+    generator=GeneratorConfig(
+        decoder="pyramid", width=16, max_width=128, downs=3, blocks=3, align_depth=True, landmark_variance=0.0005
+    ),
 )
 PRESETS: dict[str, ModelConfig] = {c.name: c for base in (_PAPER, _SPADE, _LITE) for c in (base, base.rgb_only())}
 
