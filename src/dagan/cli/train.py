@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from dagan.cli.options import OverwriteOption
-from dagan.errors import require_extra
+from dagan.cli.options import HoldOutOption, OverwriteOption
+from dagan.errors import InputError, require_extra
 
 if TYPE_CHECKING:
     from dagan.train.loop.training import Result
@@ -87,6 +87,38 @@ def train_gan(
     """Stage 2: learn keypoints, motion and generator, on a trained depth network."""
     require_extra("train", "training")
     train_stage("gan", recipe, overrides or [], output, device, _start(resume))
+
+
+@app.command("gains")
+def train_gains(
+    model: Annotated[str, typer.Argument(help="The trained model is a model file or a bundled one's name.", show_default=False)],
+    clips: Annotated[Path, typer.Argument(help="Pairs of frames come from this folder of training clips.", show_default=False)],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Write the model with its gains to this file (.safetensors).")],
+    pairs: Annotated[int, typer.Option(help="So many pairs of frames are drawn.")] = 240,
+    hold_out: HoldOutOption = 0.1,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Last of all: measure by how much mouths, eyes and gaze are to be exaggerated, and keep that with the weights."""
+    from dagan.cli.console import progress_bar
+    from dagan.data.config import DataConfig
+    from dagan.data.store import open_dataset
+    from dagan.engine.open import open_engine
+    from dagan.train.gan.calibrate import calibrate, with_gains
+    from dagan.weights.files import find
+
+    if output.exists() and not overwrite:
+        raise InputError(f"{output} exists already: choose another name, or replace it with --overwrite")
+    if pairs < 1:
+        raise InputError(f"--pairs is {pairs}: must be at least 1")
+    engine = open_engine(model, precision="float32")
+    data = DataConfig(train=clips, size=engine.size, hold_out=hold_out, storage="disk")
+    with progress_bar() as progress:
+        found = calibrate(engine, open_dataset(data), pairs, progress)
+    with_gains(find(model), output, found.gains)
+    for movement, (plain, exaggerated) in found.slopes.items():
+        gain = getattr(found.gains, movement)
+        print(f"{movement}: gain {gain:g}; results move by {plain:.2f} of what drives them without it, by {exaggerated:.2f} with it")
+    print(f"{output}: gains from {found.pairs} pairs of frames")
 
 
 def _start(resume: bool | None) -> str:

@@ -6,7 +6,8 @@ each movement that gain is taken whose results come nearest to the driving frame
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from dagan.media.landmarks import Face, FaceLandmarker
 from dagan.motion.openings import FaceKeypoints
 from dagan.motion.transfer import transfer
 from dagan.progress import Progress, silent
+from dagan.weights.files import read_file, write_file
 
 LADDER = (1.0, 1.15, 1.3, 1.5, 1.75, 2.0, 2.4)
 STAGE = "ladders of gains"  # for progress
@@ -40,7 +42,7 @@ class Calibration:
 def calibrate(
     engine: Engine, dataset: ClipDataset, pairs: int = 240, progress: Progress = silent
 ) -> Calibration:
-    """Gains for the engine's model, from so many pairs of the dataset's training clips. 
+    """Gains for the engine's model, from so many pairs of the dataset's training clips.
 
     Raises InputError for a model whose keypoints stand on no landmarks, and where no pair shows a face in both frames.
     """
@@ -66,6 +68,12 @@ def calibrate(
     if not driven:
         raise InputError("no pair of frames shows a face before and after it is drawn: give clips with visible faces")
     return _chosen(np.stack(driven), [np.stack(rung) for rung in drawn])
+
+
+def with_gains(model: Path, output: Path, gains: Gains) -> None:
+    """Writes the model file `model` again as `output`, with these gains in its configuration; its weights stay bit by bit."""
+    config, card, tensors = read_file(model)
+    write_file(output, replace(config, keypoints=replace(config.keypoints, gains=gains)), tensors, card)
 
 
 def _drawn(
