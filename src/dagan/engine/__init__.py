@@ -1,1 +1,4 @@
-"""A trained model behind plain arrays: pictures in, keypoints, disparity maps or pictures out, in whichever runtime computes."""
+"""An engine is a trained model behind plain arrays: it takes pictures and gives keypoints, disparity maps or pictures.
+
+Every engine does this alike, whichever runtime computes.
+"""

@@ -1,4 +1,4 @@
-"""What every engine offers to the jobs, whichever runtime computes: PyTorch (`engine.torch`), or exported graphs (`export`).
+"""What every engine offers to jobs, whether PyTorch computes (`engine.torch`) or exported graphs do (`engine.graphs`).
 
 Legend: N pictures, S side of the model's images, K keypoints. Pictures are uint8 S x S x 3 RGB.
 """
@@ -21,14 +21,16 @@ from dagan.motion.openings import FaceKeypoints
 
 @dataclass(frozen=True)
 class EncodedSource:
-    """A source picture made ready. keypoints: of that picture, batch 1, float32, on the CPU. content: the engine's own affair."""
+    """A source picture made ready for `Engine.render`."""
 
     keypoints: Keypoints
+    """The keypoints of the source picture, as a batch of one, in float32, on the CPU."""
     content: Any
+    """Whatever else the engine needs for drawing; only the engine that made it can read it."""
 
 
 def finite_source(engine: Engine, picture: np.ndarray, places: np.ndarray | None = None) -> EncodedSource:
-    """`engine.encode`. Raises InputError where keypoints come out that are no numbers: nothing could be drawn from them."""
+    """Does what `engine.encode` does, and raises InputError where a keypoint is infinite or NaN, because nothing could be drawn from it."""
     source = engine.encode(picture, places)
     if not (torch.isfinite(source.keypoints.value).all() and torch.isfinite(source.keypoints.jacobian).all()):
         raise InputError(
@@ -38,51 +40,59 @@ def finite_source(engine: Engine, picture: np.ndarray, places: np.ndarray | None
 
 
 class Engine(ABC):
-    """A model behind plain arrays.
-
-    name: of the model. size: side S of its pictures. keypoint_count: K. face: which keypoints stand on landmarks. has_depth:
-    whether `disparity` works. depth_range: nearest and farthest depth. batch_size: how many pictures to hand over at once.
-    workers: how many threads may compute at once with gain (see `on_workers`). device, precision: where and how it computes, in
-    words.
-    """
+    """A model behind plain arrays."""
 
     name: str
+    """The model's name."""
     size: int
+    """The side S of the pictures that the model takes and gives."""
     keypoint_count: int
+    """The number K of the model's keypoints."""
     face: FaceKeypoints
+    """Says which keypoints stand on landmarks of the face."""
     has_depth: bool
+    """Whether the model has a depth network, so that `disparity` works."""
     depth_range: tuple[float, float]
+    """The nearest and the farthest depth that disparities stand for."""
     batch_size: int
+    """How many pictures should be handed over in one call."""
     workers: int = 1
+    """How many threads may compute at the same time with a gain (see `stream.on_workers`)."""
     device: str
+    """Where the engine computes, in words."""
     precision: str
+    """The type of numbers in which the engine computes, in words."""
 
     @property
     @abstractmethod
     def detector_digest(self) -> str:
-        """SHA-256 of what finds keypoints (keypoint detector and depth network): equal digests find equal keypoints."""
+        """The SHA-256 of the weights that find keypoints. Engines with equal digests find equal keypoints.
+
+        These are the weights of the keypoint detector and of the depth network.
+        """
 
     @abstractmethod
     def encode(self, picture: np.ndarray, places: np.ndarray | None = None) -> EncodedSource:
-        """What `render` needs of a source picture, computed once.
+        """Computes once what `render` needs of a source picture.
 
-        places: L x 2 landmarks of that picture (see `FaceKeypoints.places`), which take the place of its first keypoints.
+        places: L x 2 landmarks of that picture (see `FaceKeypoints.places`). Where they are given, they replace the places of the
+        model's first L keypoints, which are the explicit ones.
         """
 
     @abstractmethod
     def keypoints(self, pictures: Sequence[np.ndarray]) -> Keypoints:
-        """Keypoints of N pictures, float32, on the CPU."""
+        """Finds the keypoints of N pictures; they are float32 and on the CPU."""
 
     @abstractmethod
     def render(self, source: EncodedSource, keypoints: Keypoints) -> np.ndarray:
-        """N x S x S x 3 uint8: the source in the pose of each of N keypoint sets."""
+        """Draws the source in the pose of each of N sets of keypoints. The result is N x S x S x 3 uint8."""
 
     @abstractmethod
     def disparity(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
-        """N x S x S float32 in (0, 1), near = large. Raises InputError for a model without a depth network."""
+        """Estimates N x S x S float32 disparities in (0, 1); near is large. Raises InputError for a model without a depth network."""
 
     def stacked(self, pictures: Sequence[np.ndarray]) -> Tensor:
-        """N x S x S x 3 uint8, on the CPU. Raises InputError for pictures of another size or type."""
+        """Stacks pictures to N x S x S x 3 uint8 on the CPU. Raises InputError for pictures of another size or type."""
         for picture in pictures:
             if picture.shape != (self.size, self.size, 3) or picture.dtype != np.uint8:
                 raise InputError(
@@ -92,16 +102,19 @@ class Engine(ABC):
 
 
 def check_batch_size(batch_size: int | None) -> None:
-    """Raises InputError for a batch size below 1; None leaves the choice to the engine."""
+    """Raises InputError for a batch size below 1. None is allowed: it leaves the choice to the engine."""
     if batch_size is not None and batch_size < 1:
         raise InputError(f"batch size is {batch_size}: must be at least 1")
 
 
 def to_images(batch: Tensor) -> Tensor:
-    """N x 3 x S x S float32 in [0, 1], channels last, from N x S x S x 3 uint8, on the same device."""
+    """Turns N x S x S x 3 uint8 into N x 3 x S x S float32 in [0, 1], in channels last, on the same device."""
     return batch.permute(0, 3, 1, 2).float() / 255
 
 
 def to_bytes(images: Tensor) -> Tensor:
-    """N x S x S x 3 uint8 from N x 3 x S x S in [0, 1], rounded on the images' device: a quarter of the bytes to bring back."""
+    """Turns N x 3 x S x S in [0, 1] into N x S x S x 3 uint8.
+
+    Numbers are rounded on the images' device, so that only a quarter of the bytes has to be copied back.
+    """
     return torch.add(0.5, images, alpha=255).clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()

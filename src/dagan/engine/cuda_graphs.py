@@ -1,6 +1,6 @@
-"""Functions of tensors that are recorded once on a CUDA device and replayed: one launch in place of hundreds.
+"""Records functions of tensors once on a CUDA device and replays them: one launch takes the place of hundreds.
 
-At small batches a GPU finishes a layer sooner than Python asks for the next; a CUDA graph removes the asking.
+At small batches a GPU finishes a layer before Python has asked for the next one. A CUDA graph removes the asking.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 Tensors = tuple[Tensor, ...]
-# Calls of one shape that run as they are before it is recorded: a shape that does not come back is not worth it.
+# A function runs this many times on inputs of one shape before it is recorded, because a shape that never comes back is not worth it.
 _CALLS_BEFORE = 2
-_WARM_UP = 2  # runs on the recording stream, in which libraries choose their algorithms and workspaces
+_WARM_UP = 2  # The function runs so often on the recording stream first, while libraries choose algorithms and workspaces.
 
 
 class Record(Protocol):
-    """Records a function for inputs of one shape; the result computes it for other inputs of that shape."""
+    """Records a function for inputs of one shape. The result computes the function for other inputs of that shape."""
 
     def __call__(self, function: Callable[..., Tensors], inputs: Tensors) -> Callable[..., Tensors]: ...
 
@@ -26,8 +26,8 @@ class Record(Protocol):
 class Replayed:
     """`function`, recorded for each shape of its inputs that comes back, and replayed from then on.
 
-    Where recording fails (too little memory, an operation that cannot be recorded) that shape stays as it was. Not to be called by
-    several threads at once.
+    Where recording fails (for want of memory, or because an operation cannot be recorded) `function` goes on being called for that
+    shape. Several threads must not call it at once.
     """
 
     def __init__(self, function: Callable[..., Tensors], record: Record | None = None) -> None:
@@ -42,13 +42,13 @@ class Replayed:
         if calls == _CALLS_BEFORE + 1:
             try:
                 self._recorded[shape] = self._record(self._function, inputs)
-            except RuntimeError:  # out of memory is one too
+            except RuntimeError:  # This includes running out of memory.
                 self._recorded[shape] = self._function
         return self._recorded.get(shape, self._function)(*inputs)
 
 
 def record_graph(function: Callable[..., Tensors], inputs: Tensors) -> Callable[..., Tensors]:
-    """The function as a CUDA graph. Raises RuntimeError where it cannot be recorded."""
+    """Returns the function as a CUDA graph. Raises RuntimeError where it cannot be recorded."""
     held = tuple(tensor.clone() for tensor in inputs)
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
@@ -57,7 +57,7 @@ def record_graph(function: Callable[..., Tensors], inputs: Tensors) -> Callable[
             function(*held)
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    # Only this thread's calls are recorded: others may use the device meanwhile (depth for --side-by-side).
+    # Only calls of this thread are recorded, because others may use the device meanwhile (depth does for --side-by-side).
     with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         outputs = function(*held)
 
@@ -65,6 +65,6 @@ def record_graph(function: Callable[..., Tensors], inputs: Tensors) -> Callable[
         for target, tensor in zip(held, given, strict=True):
             target.copy_(tensor)
         graph.replay()
-        return tuple(output.clone() for output in outputs)  # the next replay writes over them
+        return tuple(output.clone() for output in outputs)  # The next replay overwrites `outputs`.
 
     return replay

@@ -1,4 +1,4 @@
-"""Exported graphs behind the engines' interface, in ONNX Runtime or OpenVINO.
+"""An engine that runs exported graphs in ONNX Runtime or OpenVINO.
 
 Legend: N pictures, S side of the model's images, K keypoints. Pictures are uint8 S x S x 3 RGB.
 """
@@ -18,14 +18,14 @@ from dagan.errors import InputError
 from dagan.models.keypoints import Keypoints, on_landmarks
 from dagan.motion.openings import FaceKeypoints
 
-# On a CPU larger batches cost memory and gain nothing.
+# Larger batches cost memory on a CPU and gain nothing.
 _BATCH_SIZE = 4
 
 
 class GraphEngine(Engine):
     """Runs the graphs of an exported folder on the CPU.
 
-    Graphs are read when first needed. Raises InputError for damaged files, and for a precision that the runtime does not have.
+    Each graph is read when it is first needed. Raises InputError for damaged files, and for a precision that the runtime does not have.
     """
 
     def __init__(self, folder: Path, note: ExportNote, runtime: str, precision: str = "auto", batch_size: int | None = None) -> None:
@@ -87,7 +87,7 @@ class GraphEngine(Engine):
 
 
 def choose_graph_precision(name: str, runtime: str) -> str:
-    """What convolutions compute in, where they are not quantised."""
+    """Returns the precision in which those convolutions compute that are not quantised. Raises InputError for an unknown one."""
     if name == "auto":
         return "bfloat16" if runtime == "openvino" and cpu_multiplies_bfloat16() else "float32"
     known = ("float32", "bfloat16") if runtime == "openvino" else ("float32",)

@@ -1,4 +1,4 @@
-"""`export.json`, what an exported folder says of itself: enough to run its graphs without the model, here or in another program."""
+"""`export.json` is a note in an exported folder. It says enough to run the graphs without the model, here or in another program."""
 
 from __future__ import annotations
 
@@ -14,45 +14,61 @@ from dagan.errors import InputError
 
 NOTE_FILE = "export.json"
 FORMAT = 1
-ENCODER, KEYPOINTS, DEPTH, GENERATOR = "encoder", "keypoints", "depth", "generator"  # names of the graphs
+ENCODER, KEYPOINTS, DEPTH, GENERATOR = "encoder", "keypoints", "depth", "generator"  # These are the names of the graphs.
 Format = Literal["onnx", "openvino"]
 SUFFIXES: dict[str, tuple[str, ...]] = {"onnx": (".onnx",), "openvino": (".xml", ".bin")}
 
 
 @dataclass(frozen=True, kw_only=True)
 class GraphNote(Checked):
-    """One graph. files: name -> SHA-256, the graph itself first. inputs, outputs: name -> shape, "batch" where it is free.
-    difference, mean_difference: largest and mean absolute difference of an output to PyTorch's in float32, on check pictures."""
+    """What the note says about one graph."""
 
     files: dict[str, str]
+    """The SHA-256 of each file by its name. The graph itself comes first, then files with its weights."""
     inputs: dict[str, list[int | str]]
+    """The shape of each input by its name. A free dimension is called "batch"."""
     outputs: dict[str, list[int | str]]
+    """The shape of each output by its name, likewise."""
     difference: float
+    """The largest absolute difference between an output and PyTorch's in float32, measured on check pictures."""
     mean_difference: float
+    """The mean absolute difference, measured likewise."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportNote(Checked):
-    """A folder of graphs. kind: the graphs' format. name, image_size, keypoints, has_depth, depth_range: what the model is.
-    detector: see `Engine.detector_digest`. weights: digest of all weights. precision: float32, or int8 where convolutions
-    were quantised. quantised: names of the graphs whose convolutions were; weight_bits: of those, None where the note does not say (8
-    where anything was quantised). config: the model's."""
+    """What the note says about a folder of graphs."""
 
     format: int = FORMAT
+    """The version of this note's format."""
     kind: Format
+    """The format of the graphs."""
     name: str
+    """The model's name."""
     image_size: Side
+    """The side of the images that the model takes."""
     keypoints: Few
+    """The number of the model's keypoints."""
     has_depth: bool
+    """Whether the model has a depth network."""
     depth_range: tuple[Positive, Positive]
+    """The nearest and the farthest depth."""
     detector: str
+    """The digest of the weights that find keypoints; see `Engine.detector_digest`."""
     weights: str
+    """The digest of all weights of the model."""
     opset: int
+    """The version of ONNX's set of operators that the graphs use."""
     precision: Literal["float32", "int8"] = "float32"
+    """This is int8 where convolutions were quantised."""
     quantised: list[str] = field(default_factory=list)
+    """The names of the graphs whose convolutions were quantised."""
     weight_bits: int | None = None
+    """The bits of quantised weights. Notes that do not say so have None; they mean 8 where anything was quantised."""
     graphs: dict[str, GraphNote]
+    """What is to be said about each graph, by its name."""
     config: ModelConfig
+    """The model's configuration."""
 
 
 def write_note(folder: Path, note: ExportNote) -> None:
@@ -61,12 +77,12 @@ def write_note(folder: Path, note: ExportNote) -> None:
 
 
 def is_exported(path: Path) -> bool:
-    """Whether `path` is a folder that `dagan export` wrote."""
+    """Says whether `path` is a folder that `dagan export` wrote."""
     return (path / NOTE_FILE).is_file()
 
 
 def read_note(folder: Path) -> ExportNote:
-    """The note in `folder`. Raises InputError when it is missing, damaged or of another version."""
+    """Reads the note in `folder`. Raises InputError when it is missing, damaged or of another version."""
     path = folder / NOTE_FILE
     if not path.is_file():
         kind = "is not a folder that dagan export wrote: it has no" if folder.is_dir() else "does not exist: there is no"
@@ -82,7 +98,7 @@ def read_note(folder: Path) -> ExportNote:
 
 
 def check_files(folder: Path, graph: GraphNote) -> Path:
-    """The graph's file, after comparing its bytes with the note. Raises InputError for a missing or changed file."""
+    """Compares the bytes of a graph's files with the note and returns the graph's path. Raises InputError for a missing or changed file."""
     for name, digest in graph.files.items():
         path = folder / name
         if Path(name).name != name or not path.is_file():
@@ -93,6 +109,6 @@ def check_files(folder: Path, graph: GraphNote) -> Path:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
+    """Returns the SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

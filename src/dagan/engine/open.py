@@ -1,4 +1,4 @@
-"""The only door to an engine: a model's name, file or exported folder, and a runtime's name, become an engine that computes.
+"""The only door to an engine: it turns a model's name, file or exported folder, and a runtime's name, into an engine that computes.
 
 Interfaces open engines here and hand them to jobs, so that every job runs in every runtime.
 """
@@ -23,23 +23,28 @@ from dagan.models.dagan import DaGAN
 from dagan.progress import Warn, to_stderr
 from dagan.weights.files import find, load, read_config, weights_digest
 
-# Writes a model's graphs into a folder: the export job, which an interface hands over.
+# A function that writes a model's graphs into a folder. It is the export job, which an interface hands over.
 Export = Callable[[DaGAN, Path], object]
 
 
 @dataclass(frozen=True)
 class Description:
-    """What a model would be computed with, nothing left to "auto"; the SHA-256 of its file; and the side of its pictures."""
+    """What `open_engine` would open, with no choice left to "auto"."""
 
     runtime: str
+    """The runtime's name."""
     device: str
+    """The device that it computes on."""
     precision: str
+    """The precision that it computes in."""
     digest: str
+    """The SHA-256 of the model's file, or of an exported folder's note."""
     size: int
+    """The side of the model's pictures."""
 
 
 def describe(model: str, runtime: str | None = None, device: str = "auto", precision: str = "auto") -> Description:
-    """What `open_engine` would open, read without loading any weights. Raises InputError as that does."""
+    """Describes what `open_engine` would open, without loading weights. Raises InputError as that does."""
     folder = Path(model) if is_exported(Path(model)) else None
     if folder is None:
         file = find(model)
@@ -68,13 +73,13 @@ def open_engine(
     warn: Warn = to_stderr,
     export: Export | None = None,
 ) -> Engine:
-    """An engine that computes `model` in `runtime`.
+    """Opens an engine that computes `model` in `runtime`.
 
-    model: a model, what `dagan.load` takes, or a folder that `dagan export` wrote. runtime: torch, onnxruntime or openvino; None is
-    torch, for an exported folder a runtime that reads it. Where a runtime needs graphs and `model` is no folder of them, they are
-    exported once by `export` (the engine does not know how) into the user's cache, which `warn` hears. precision: auto, float32,
-    bfloat16 (torch and openvino), or int8 (torch).
-    Raises InputError when there is no such model or runtime, or when they do not go together.
+    `model` is a model, anything that `dagan.load` takes, or a folder that `dagan export` wrote. `runtime` is torch, onnxruntime or
+    openvino; None means torch, or for an exported folder an installed runtime that reads it. `precision` is auto, float32, bfloat16
+    (torch and openvino) or int8 (torch).
+    Where a runtime needs graphs and `model` is no folder of them, `export` writes them once into the user's cache, and `warn` is told.
+    Raises InputError when there is no such model or runtime, or when the two do not go together.
     """
     folder = None if isinstance(model, DaGAN) or not is_exported(Path(model)) else Path(model)
     if folder is None and runtime in (None, TORCH):
@@ -84,7 +89,7 @@ def open_engine(
         assert runtime is not None
         require(runtime)
         _check_device(runtime, device)
-        choose_graph_precision(precision, runtime)  # refused before the model is exported
+        choose_graph_precision(precision, runtime)  # A wrong precision is refused before the model is exported.
         folder = cached_export(model if isinstance(model, DaGAN) else load(model, "cpu", "float32"), export, warn)
     runtime = _reader(folder, runtime)
     _check_device(runtime, device)
@@ -92,7 +97,7 @@ def open_engine(
 
 
 def cache_folder() -> Path:
-    """The user's folder for files that can be made again, as the platform has it."""
+    """Returns the user's folder for files that can be made again, at the place that is usual on the platform."""
     if sys.platform == "win32":
         base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
         return Path(base) / "dagan" / "Cache"
@@ -102,11 +107,14 @@ def cache_folder() -> Path:
 
 
 def cached_export(model: DaGAN, export: Export | None, warn: Warn = to_stderr) -> Path:
-    """The folder of the model's ONNX graphs in the user's cache, exported on first use. Raises InputError where nothing exports."""
+    """Returns the folder of the model's ONNX graphs in the user's cache. They are exported into it on first use.
+
+    Raises InputError when they are not there and no `export` is given.
+    """
     folder = cache_folder() / "export" / f"{model.config.name}-{weights_digest(model)[:16]}-{FORMAT}"
     try:
         read_note(folder)
-    except InputError:  # not there yet, or not whole
+    except InputError:  # The folder is not there yet, or incomplete.
         if export is None:
             name = model.config.name
             raise InputError(f"there are no graphs of {name!r} yet: write them with dagan export, and open their folder") from None
@@ -116,7 +124,10 @@ def cached_export(model: DaGAN, export: Export | None, warn: Warn = to_stderr) -
 
 
 def _reader(folder: Path, runtime: str | None) -> str:
-    """The runtime for an exported folder's graphs: the asked one, or the first that is installed. Raises InputError."""
+    """Chooses the runtime for an exported folder's graphs: the one that was asked for, or one that is installed.
+
+    Raises InputError when the runtime cannot run such graphs.
+    """
     kind = read_note(folder).kind
     if runtime is None:
         return next((name for name in READERS[kind] if find_spec(name) is not None), READERS[kind][0])

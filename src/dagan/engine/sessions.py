@@ -1,8 +1,9 @@
-"""One graph in one runtime: named arrays in, named arrays out. Runtimes are imported here alone, when they are asked for.
+"""A session runs one graph in one runtime: it takes named arrays and gives named arrays. Runtimes are imported only here, on first use.
 
-In OpenVINO bfloat16 is used where it does no harm: for convolutions, and for what lies between them; coordinates stay in float32.
-OpenVINO's own bfloat16 mode takes the whole graph, look-up positions included, which bfloat16 resolves to 1/256 of the image: faces
-jitter by half a pixel. Here the types are written into the graph instead, along the same line as `DaGAN.compute_dtype` draws.
+OpenVINO's own bfloat16 mode rounds the whole graph, including the positions at which pixels are looked up. Bfloat16 resolves these to
+1/256 of the image, and faces jitter by half a pixel. Therefore the types are written into the graph here instead. Bfloat16 is used where
+it does no harm, for convolutions and for what lies between them, and coordinates stay in float32. `DaGAN.compute_dtype` separates the
+two in the same way.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ import torch
 from dagan.errors import InputError
 from dagan.names import text_path
 
-TORCH = "torch"  # which runs models as they are, without graphs
+TORCH = "torch"  # This runtime computes models as they are, without graphs.
 RUNTIMES = ("onnxruntime", "openvino")
-# Which runtimes read which format of graph.
+# The runtimes that read each format of graphs.
 READERS = {"onnx": ("onnxruntime", "openvino"), "openvino": ("openvino",)}
 Arrays = Mapping[str, np.ndarray]
 
@@ -30,16 +31,16 @@ class Session(Protocol):
     """A graph ready to run."""
 
     def run(self, inputs: Arrays) -> dict[str, np.ndarray]:
-        """Every output by its name, for float32 inputs by their names; inputs the graph does not have are passed over."""
+        """Returns every output by its name. Inputs are float32, by their names; those that the graph does not have are ignored."""
 
 
 def available() -> list[str]:
-    """The runtimes that are installed, PyTorch first."""
+    """Returns the names of the runtimes that are installed, PyTorch first."""
     return [TORCH, *(name for name in RUNTIMES if find_spec(name) is not None)]
 
 
 def require(runtime: str) -> None:
-    """Raises InputError, naming the extra, when `runtime` is unknown or not installed."""
+    """Raises InputError when `runtime` is unknown or not installed; the message names the extra to install."""
     if runtime not in RUNTIMES:
         raise InputError(f"runtime {runtime!r} is unknown: use torch, {' or '.join(RUNTIMES)} (others run what dagan export writes)")
     if find_spec(runtime) is None:
@@ -47,22 +48,22 @@ def require(runtime: str) -> None:
 
 
 def open_session(path: Path, runtime: str, precision: str = "float32") -> Session:
-    """The graph in `path`, compiled for this machine's CPU.
+    """Compiles the graph in `path` for this machine's CPU.
 
-    precision: float32, or bfloat16 (openvino alone) for convolutions and attention. It computes on as many threads as PyTorch has
-    (`OMP_NUM_THREADS`). Raises InputError when the runtime is not installed or cannot read the file.
+    With precision bfloat16, which only openvino has, convolutions and attention compute in it. The session computes on as many threads as
+    PyTorch does (`OMP_NUM_THREADS`). Raises InputError when the runtime is not installed or cannot read the file.
     """
     require(runtime)
     opener = _OnnxRuntime if runtime == "onnxruntime" else _OpenVino
     try:
         return opener(path, precision, torch.get_num_threads())
-    except Exception as error:  # each runtime has exceptions of its own, some of them bare
+    except Exception as error:  # Each runtime raises exceptions of its own, some of them plain Exception.
         reason = " ".join(str(error).split())[:160]
         raise InputError(f"{path} cannot be read by {runtime} ({reason}): export the model again") from error
 
 
 def cpu_multiplies_bfloat16() -> bool:
-    """Whether OpenVINO multiplies in bfloat16 on this CPU faster than in float32."""
+    """Says whether OpenVINO multiplies faster in bfloat16 than in float32 on this CPU."""
     import openvino as ov
 
     return "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -74,8 +75,8 @@ class _OnnxRuntime:
 
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
-        options.log_severity_level = 3  # errors: its warnings are about its own optimiser
-        # Idle threads that spin would take the cores from decoding, encoding, and the other graphs.
+        options.log_severity_level = 3  # Only errors are shown. The runtime's warnings are about its own optimiser.
+        # Idle threads that wait in a loop would take the cores from decoding, encoding and the other graphs.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         with text_path(path.parent) as folder:
             self._session = ort.InferenceSession(str(folder / path.name), options, providers=["CPUExecutionProvider"])
@@ -100,8 +101,8 @@ class _OpenVino:
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": threads,
-            "ENABLE_CPU_PINNING": False,  # the cores are shared with decoding and encoding
-            # Types as the graph has them. The runtime's own bfloat16 mode rounds coordinates too: half a pixel at 256.
+            "ENABLE_CPU_PINNING": False,  # The cores are shared with decoding and encoding.
+            # The types written in the graph are used. The runtime's own bfloat16 mode would round coordinates too, by half a pixel at 256.
             "INFERENCE_PRECISION_HINT": "f32",
         }
         compiled = core.compile_model(model, "CPU", settings)
@@ -113,20 +114,20 @@ class _OpenVino:
     def run(self, inputs: Arrays) -> dict[str, np.ndarray]:
         """See Session."""
         given = {name: np.ascontiguousarray(array) for name, array in inputs.items() if name in self._inputs}
-        with self._lock:  # a request computes one thing at a time; the results are copies
+        with self._lock:  # A request computes one thing at a time. The results are copies, so they may be used outside.
             results = self._request.infer(given, share_inputs=True)
         return {name: results[name] for name in self._outputs}
 
 
 _CONVOLUTIONS = frozenset({"Convolution", "GroupConvolution"})
-_DETECTOR = "keypoint_detector."  # in the names of its weights
+_DETECTOR = "keypoint_detector."  # The names of the keypoint detector's weights contain this.
 
 
 def lower(model: Any) -> int:
-    """Changes an `openvino.Model` in place; the number of operations that compute in bfloat16 now.
+    """Changes an `openvino.Model` in place to compute in bfloat16, and returns the number of operations that do so now.
 
-    Exact stay: what positions are looked up at (back from every sampling to the convolutions before it, which are exact too), what
-    leads to a result likewise, the keypoint detector, and what inputs go through before the first convolution or matrix product.
+    These operations stay in float32: those that compute the positions of a sampling, back to and including the convolutions before it;
+    likewise those that lead to a result; the keypoint detector; and those that inputs pass before the first convolution or matrix product.
     """
     import openvino as ov
     from openvino import opset13
@@ -138,7 +139,7 @@ def lower(model: Any) -> int:
     converted: dict[tuple[str, int, bool], Any] = {}
     for node in nodes:
         low = node.get_name() in lowered
-        # Further inputs of a resize are sizes and scales; constants and parameters have none.
+        # The further inputs of a resize are sizes and scales, which keep their types. Constants and parameters have no inputs.
         for i in range(1 if node.get_type_name() == "Interpolate" else node.get_input_size()):
             output = node.input_value(i)
             source = output.get_node().get_name()
@@ -153,7 +154,7 @@ def lower(model: Any) -> int:
 
 
 def _exact(nodes: list[Any]) -> set[str]:
-    """Names of the operations that stay in float32."""
+    """Returns the names of the operations that stay in float32."""
     samplings = [node.input_value(1).get_node() for node in nodes if node.get_type_name() == "GridSample"]
     ends = [source for node in nodes if node.get_type_name() == "Result" for source in _sources(node)]
     starts = [user for node in nodes if node.get_type_name() == "Parameter" for user in _users(node)]
@@ -163,7 +164,10 @@ def _exact(nodes: list[Any]) -> set[str]:
 
 
 def _ends_exactness(node: Any) -> bool:
-    """Whether what comes before may be rounded: a convolution, but none of the keypoint detector, whose rounding shows as jitter."""
+    """Says whether operations before this one may be rounded, because it is a convolution outside the keypoint detector.
+
+    Rounding in the keypoint detector would show as jitter.
+    """
     return node.get_type_name() in _CONVOLUTIONS and not any(_DETECTOR in source.get_friendly_name() for source in _sources(node))
 
 
@@ -177,7 +181,10 @@ def _walk(
     stop: Callable[[Any], bool] = _never,
     last: Callable[[Any], bool] = _never,
 ) -> set[str]:
-    """Names of what is reached from `starts`: not to operations at which to `stop`, and to those that are the `last` but no farther."""
+    """Returns the names of all operations that are reached from `starts`.
+
+    The walk does not enter an operation for which `stop` holds. It enters one for which `last` holds, but goes no farther.
+    """
     waiting, seen = list(starts), set[str]()
     while waiting:
         node = waiting.pop()

@@ -1,6 +1,4 @@
-"""A model behind plain arrays: pictures in, keypoints, disparity maps or pictures out, one batch at a time.
-
-Everything that animates or measures depth goes through a `Engine`; this is the one that computes with PyTorch.
+"""The engine that computes with PyTorch: pictures go in; keypoints, disparity maps or pictures come out, one batch at a time.
 
 Legend: N pictures, S side of the model's images, K keypoints. Pictures are uint8 S x S x 3 RGB.
 """
@@ -31,14 +29,14 @@ _PRECISION_NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.
 class TorchEngine(Engine):
     """Runs `model` on its own device, in its own precision.
 
-    batch_size and workers are chosen for the device and the model's widest maps where they are not given. The content of an
-    `EncodedSource` is a function that draws: (value, jacobian) on the device to N x S x S x 3 uint8 there.
+    `batch_size` is chosen for the device and for the size of the model's largest map where it is not given. The content of an
+    `EncodedSource` is a function that draws: it takes values and Jacobians on the device and gives N x S x S x 3 uint8 there.
     Raises InputError for a batch size below 1.
     """
 
     def __init__(self, model: DaGAN, batch_size: int | None = None) -> None:
         check_batch_size(batch_size)
-        self._original = model  # its keypoint detector tells motion files apart, folded or not
+        self._original = model  # Motion files are told apart by the digest of its keypoint detector, which folding would change.
         self._model = prepare(model)
         self._device = next(model.parameters()).device
         self.name = model.config.name
@@ -90,7 +88,7 @@ class TorchEngine(Engine):
     def _to_device(self, pictures: Sequence[np.ndarray]) -> Tensor:
         batch = self.stacked(pictures)
         if self._device.type == "cuda":
-            batch = batch.pin_memory()  # copied without the processor's help
+            batch = batch.pin_memory()  # Pinned memory is copied without the processor's help.
         return batch.to(self._device, non_blocking=True)
 
     def _replayed(self, function: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tuple[Tensor, ...]]:
@@ -110,8 +108,8 @@ def _to_host(pictures: Tensor) -> Tensor:
 
 
 def _widest_map(model: DaGAN) -> int:
-    """Bytes of the generator's largest map for one picture."""
+    """Returns the bytes that the generator's largest map takes for one picture."""
     config = model.config.generator
-    scale = 1 if config.decoder == "pyramid" else 0  # the pyramid's finest convolutions work at half size
+    scale = 1 if config.decoder == "pyramid" else 0  # The pyramid's finest convolutions work at half the size.
     width = min(config.max_width, config.width * 2**scale)
     return width * (model.config.image_size >> scale) ** 2 * model.compute_dtype.itemsize

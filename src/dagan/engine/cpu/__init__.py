@@ -1,1 +1,1 @@
-"""Parts of the networks that compute the same as those in `models`, faster on processors. Training does not need them."""
+"""Parts of the networks that compute the same as those in `models`, but faster on processors. Training does not need them."""

@@ -1,10 +1,11 @@
-"""Dense motion and its look-ups on a processor.
+"""The dense motion network and the warping of maps, made fast on a processor.
 
-A look-up takes whole pixels, with all their channels, in place of one channel after the other. Bilinear, it takes four pixels by their
-numbers and adds them up with four weights: an embedding bag. It reads each pixel as it lies in channels last, and works in the map's own
-precision: 25 times as fast as `grid_sample`, which wants float32, plane by plane.
+`grid_sample` wants float32 and looks up one channel after the other. `FastWarp` looks up whole pixels with all their channels, which
+lie together in channels last. A bilinear look-up takes four pixels by their numbers and adds them up with four weights; PyTorch calls
+that an embedding bag. It works in the map's own precision and is 25 times as fast as `grid_sample`.
 
-The pictures of `FastMotion` lie plane by plane until the hourglass takes them, and its two heads are one convolution.
+The pictures that `FastMotion` makes are stored one colour plane after the other until the hourglass takes them. Its two heads, for the
+masks and for the occlusion, are one convolution.
 
 Legend: B pictures, C channels, H W the map, h w the deformation.
 """
@@ -23,9 +24,9 @@ from dagan.models.blocks import BandLimitedDown, DownBlock
 from dagan.models.generator import Warp
 from dagan.models.motion import DenseMotion
 
-_LEAST_CHANNELS = 8  # with fewer, pixels are too short, and planes faster
-_BEFORE, _AFTER = 1, 2  # rows and columns of zeros around the map: what lies outside
-_FAR = 1e6  # pixels; beyond it, and where the deformation is no number, nothing is seen
+_LEAST_CHANNELS = 8  # With fewer channels a pixel is too short for this to pay, and `grid_sample` is faster.
+_BEFORE, _AFTER = 1, 2  # Rows and columns of zeros that are put before and after the map: what lies outside the map is zero.
+_FAR = 1e6  # A place this many pixels away is outside every map. Places that are not numbers are put there, so that they see nothing.
 
 
 class FastWarp(Warp):
@@ -47,7 +48,10 @@ class FastWarp(Warp):
         return found.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
     def _taps(self, deformation: Tensor, height: int, width: int, occlusion: Tensor | None) -> tuple[Tensor, Tensor]:
-        """B x H x W x 4: numbers of the framed map's pixels to add up, and their weights, all times the occlusion B x 1 x H x W."""
+        """Returns the numbers of the padded map's pixels to add up, and their weights, both B x H x W x 4.
+
+        The weights are multiplied by the occlusion, B x 1 x H x W, where it is given.
+        """
         size = torch.tensor([width, height], dtype=torch.float32).view(2, 1, 1)
         planes = deformation.permute(0, 3, 1, 2) + 1  # B 2 h w
         pixels = planes * ((size - 1) / 2) if self.align_corners else planes * (size / 2) - 0.5
@@ -58,29 +62,32 @@ class FastWarp(Warp):
         x, y = x.clamp_(0, width + _BEFORE), y.clamp_(0, height + _BEFORE)
         left, top = x.floor(), y.floor()
         x, y = x.sub_(left), y.sub_(top)
-        first = torch.add(left, top, alpha=width + _BEFORE + _AFTER).to(torch.int32)  # exact in float32: maps have fewer than 2^24 pixels
+        # Float32 holds these numbers exactly, because maps have fewer than 2^24 pixels.
+        first = torch.add(left, top, alpha=width + _BEFORE + _AFTER).to(torch.int32)
         below = first + (width + _BEFORE + _AFTER)
         seen = torch.ones_like(x) if occlusion is None else occlusion[:, 0]
-        x = seen * x  # the right column's share
+        x = seen * x  # This is the share of the right column.
         corner = x * y
         lower = seen * y - corner
         numbers = torch.stack([first, first + 1, below, below + 1], dim=-1)
         return numbers, torch.stack([seen - x - lower, x - corner, lower, corner], dim=-1)
 
 
-_BLOCK = 8  # rows of the small picture that are computed together
+_BLOCK = 8  # This many rows of the small picture are computed together.
 
 
 class FastDown(BandLimitedDown):
-    """`BandLimitedDown` as products with a matrix from either side: its kernel is one along lines times one along columns.
+    """`BandLimitedDown` computed as two products with a matrix, one from the left and one from the right.
 
-    The matrix is a band. From the left, where all columns are there still, blocks of it are multiplied with the rows that they reach.
+    This is possible because its kernel is a product of one kernel along rows and one along columns. Most of the matrix is zero: each
+    row of the small picture depends on few rows of the large one. In the product from the left, where the picture still has all its
+    columns, blocks of the matrix are therefore multiplied with only those rows that they need.
     """
 
     matrix: Tensor
 
     def __init__(self, down: BandLimitedDown, size: int) -> None:
-        """size: side of the pictures."""
+        """Makes the matrix for square pictures with sides of `size` pixels."""
         nn.Module.__init__(self)
         self.factor = down.factor
         line = down.weight[0].float().sum(1)[None]  # 1 1 k
@@ -97,7 +104,7 @@ class FastDown(BandLimitedDown):
 
 
 class FastMotion(DenseMotion):
-    """`DenseMotion` with a hourglass that takes all heatmaps first, then all reds, greens and blues."""
+    """`DenseMotion` whose hourglass takes all heatmaps first, then all red planes, then all green ones, then all blue ones."""
 
     def __init__(self, motion: DenseMotion) -> None:
         nn.Module.__init__(self)
@@ -114,11 +121,12 @@ class FastMotion(DenseMotion):
         self.heads.weight = nn.Parameter(torch.cat([weight[:, :skipped], weight[:, skipped:][:, by_plane]], dim=1), requires_grad=False)
 
     def join(self, heatmaps: Tensor, warped: Tensor) -> Tensor:
-        """See DenseMotion; in the order that this hourglass takes, in channels last."""
+        """See DenseMotion. The result has the channel order that this hourglass takes, and is in channels last."""
         planes = torch.cat([heatmaps, warped.flatten(1, 2)], dim=1).to(self.heads.weight.dtype).flatten(2)  # B C N
         pixels = torch.empty_like(planes.transpose(1, 2), memory_format=torch.contiguous_format)
-        for one, turned in zip(pixels, planes.transpose(1, 2), strict=True):  # one picture after the other: PyTorch turns matrices fast,
-            one.copy_(turned)  # stacks of them slowly
+        # PyTorch transposes a single matrix fast and a stack of matrices slowly, so pictures are transposed one after the other.
+        for one, turned in zip(pixels, planes.transpose(1, 2), strict=True):
+            one.copy_(turned)
         return pixels.transpose(1, 2).unflatten(2, warped.shape[-2:])
 
     def shares(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -128,9 +136,10 @@ class FastMotion(DenseMotion):
 
 
 def _joined(mask: nn.Conv2d, occlusion: nn.Conv2d) -> nn.Conv2d:
-    """One convolution for both: occlusion in place of the background's logit, which is taken off all others.
+    """Makes one convolution of both. Its first channel is the occlusion; it takes the place of the background's logit.
 
-    Shares depend on differences of logits alone. Convolutions count by sixteen channels: 16 + 1 would cost twice as much.
+    The shares of a softmax depend only on differences of logits, so the background's logit is subtracted from all others and is then
+    always 0. Without this there would be 17 channels; convolutions compute channels in groups of 16, so that 17 would cost twice as much.
     """
     heads = skip_init(nn.Conv2d, mask.in_channels, mask.out_channels, mask.kernel_size, padding=mask.padding)
     for name in ("weight", "bias"):

@@ -1,10 +1,11 @@
-"""A model made ready to compute fast on its device: weights in the precision and layout that the hardware multiplies in.
+"""Makes a model fast on its device: weights are put into the precision and the layout that the hardware multiplies in.
 
-Autocast converts inputs and weights anew at every layer, and its tensors lie channel by channel; here weights are converted once,
-tensors lie pixel by pixel (channels last) from end to end, and coordinates, softmaxes and the warped source stay in float32.
+PyTorch's autocast converts inputs and weights again at every layer, and its tensors are stored channel by channel. Here weights are
+converted once, and tensors are stored pixel by pixel (channels last) from end to end. Coordinates, softmaxes and the warped source stay
+in float32.
 
-So does the keypoint detector: a few per cent of the work, and five times less difference in the pictures. In bfloat16 it places
-keypoints 0.07 pixels off at 256 (0.5 at most), differently in each frame.
+The keypoint detector stays in float32 too. In bfloat16 it would put keypoints 0.07 pixels off at 256 pixels (0.5 at most), and
+differently in each frame. It is only a few per cent of the work, and in float32 the pictures differ five times less from the exact ones.
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ from dagan.models.dagan import DaGAN
 from dagan.models.generator import CrossModalAttention, PyramidDecoder, Warp
 from dagan.weights.fold import fold
 
-# Places whose attention is computed at once on a CPU: their map of weights stays in the cache, the N x N map never exists.
+# On a CPU attention is computed for this many places at once: their weights stay in the cache, and the whole N x N map is never stored.
 _PLACES_AT_ONCE = 256
 
 
 def prepare(model: DaGAN) -> DaGAN:
-    """A copy of `model`, folded, that computes the same in `model.compute_dtype`; `model` stays as it is.
+    """Returns a folded copy of `model` that computes the same in `model.compute_dtype`. `model` itself stays as it is.
 
-    The copy does its own conversions and needs no autocast. On devices other than CPUs and CUDA it is folded only. It can neither be
-    trained nor saved.
+    The copy converts its numbers itself and needs no autocast. It can be neither trained nor saved. On devices other than CPUs and
+    CUDA devices the copy is folded and nothing more.
     """
     device = next(model.parameters()).device.type
     folded = model.eval() if model.folded else fold(model)
@@ -56,7 +57,7 @@ def prepare(model: DaGAN) -> DaGAN:
     for module in list(fast.modules()):
         dtype = torch.float32 if module in exact else low
         if isinstance(module, Hourglass):
-            # Its last skip is its own input: converted once, not at the first convolution and again after the last.
+            # The last skip of an hourglass is its own input. Converting it here converts it once instead of twice.
             module.register_forward_pre_hook(_Convert(dtype))
         for name, child in list(module.named_children()):
             if isinstance(child, nn.Conv2d) and device == "cpu":
@@ -64,12 +65,12 @@ def prepare(model: DaGAN) -> DaGAN:
             elif isinstance(child, nn.Conv2d):
                 child.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
                 child.register_forward_pre_hook(_Convert(dtype))
-    fast.compute_dtype = torch.float32  # no autocast on top
+    fast.compute_dtype = torch.float32  # This keeps the model from using autocast on top.
     return fast.eval()
 
 
 def _rebuild(model: DaGAN) -> None:
-    """Puts in place of a folded model's parts those that compute the same faster on a CPU."""
+    """Replaces parts of a folded model by parts that compute the same faster on a CPU."""
     model.dense_motion = FastMotion(model.dense_motion)
     for name, child in list(model.named_modules()):
         if isinstance(child, Warp):
@@ -87,7 +88,7 @@ def _rebuild(model: DaGAN) -> None:
 
 
 class _Convert:
-    """Brings a module's input to a precision and to channels last; a tensor that is there already passes as it is."""
+    """Converts a module's input to a precision and to channels last. A tensor that has both already is passed on as it is."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         self._dtype = dtype
@@ -97,10 +98,10 @@ class _Convert:
 
 
 class ChunkedAttention(nn.Module):
-    """`CrossModalAttention` a few places at a time.
+    """`CrossModalAttention`, computed for a few places at a time.
 
-    PyTorch's own fused attention on CPUs wants values as wide as keys, which they are not (C against C/8): it would fall back to the
-    N x N map, half a gigabyte of it for a batch of four at 64 x 64.
+    PyTorch's own fused attention on CPUs wants values as wide as keys. Here keys have C / 8 channels and values have C, so PyTorch would
+    store the whole N x N map, which takes half a gigabyte for a batch of four at 64 x 64.
     """
 
     def __init__(self, attention: CrossModalAttention) -> None:
@@ -120,6 +121,6 @@ class ChunkedAttention(nn.Module):
         for start in range(0, attended.shape[1], _PLACES_AT_ONCE):
             places = slice(start, start + _PLACES_AT_ONCE)
             attended[:, places] = torch.softmax(queries[:, places] @ keys, dim=-1) @ values
-        # Pixel by pixel already: the shape of `features` in channels last, without a copy.
+        # The result is stored pixel by pixel already, so it gets the shape of `features` in channels last without a copy.
         moved = attended.transpose(1, 2).unflatten(2, features.shape[2:])
         return self.gamma.to(moved.dtype) * moved + features

@@ -1,12 +1,13 @@
-"""Blocks of the networks made ready to compute fast on a processor. They give the same results but for rounding, for inference alone.
+"""Blocks of the networks made fast on a processor. They are for inference only and give the same results but for rounding.
 
-`F.conv2d` packs weights for oneDNN anew at each call, which for small maps takes longer than the multiplications; and every sum and ReLU
-on its own reads and writes the map once more. Here weights are packed once, and a convolution takes the sum and the ReLU after it into
-the same pass. The operators are those that compiled models call.
+`F.conv2d` rearranges ("packs") the weights for the oneDNN library at every call; for small maps this takes longer than the
+multiplications. A sum or a ReLU on its own reads and writes the whole map once more. Here weights are packed once, and a convolution
+does the sum and the ReLU that follow it in the same pass. The operators are those that compiled PyTorch models call.
 
-The two or three SPADE norms of a `SpadeBlock` see the same guidance, and two of them the same input: resized and normalised once. The
-shortcut has no activation, so its 1 x 1 convolution goes into the convolution that makes beta, which then has the output's channels
-only. Maps are computed band by band, so that gamma, beta and what they come from stay in the cache.
+A `SpadeBlock` has two or three SPADE norms. All of them see the same guidance, which is therefore resized once. Where there are
+three, two have the same input, which is therefore normalised once. The shortcut has no activation, so its 1 x 1 convolution is multiplied into the
+convolution that makes beta, which then has only as many channels as the output. Maps are computed in bands of rows, so that gamma,
+beta and what they are computed from stay in the cache.
 
 Legend: B batch, C channels, G guidance channels, H W map, h rows of a band.
 """
@@ -25,12 +26,14 @@ from dagan.models.depth import BasicBlock
 
 
 class FusedConv(nn.Module):
-    """relu(conv(x) + add): `add` where it is given, the ReLU where `relu` is set. Brings inputs to the weights' precision and to
-    channels last."""
+    """Computes relu(conv(x) + add). The sum is left out where `add` is not given, and the ReLU where `relu` is not set.
+
+    Inputs are converted to the weights' precision and to channels last.
+    """
 
     def __init__(self, conv: nn.Conv2d, dtype: torch.dtype, relu: bool = False) -> None:
         super().__init__()
-        # Not a parameter: packed weights are no ordinary tensors.
+        # The weight is not registered as a parameter, because packed weights are no ordinary tensors.
         self.weight = conv.weight.detach().to(dtype=dtype, memory_format=torch.channels_last)
         self.bias = None if conv.bias is None else conv.bias.detach().to(dtype)
         self.stride, self.padding, self.dilation, self.groups = conv.stride, conv.padding, conv.dilation, conv.groups
@@ -38,15 +41,15 @@ class FusedConv(nn.Module):
         self._dtype, self._packs = dtype, _can_pack(dtype)
 
     def forward(self, x: Tensor, add: Tensor | None = None) -> Tensor:
-        """See the class: B x C x H x W and, of the result's shape, what to add."""
+        """Convolves x, B x C x H x W, and adds `add`, which has the shape of the result."""
         x = self._brought(x)
         geometry = (self.padding, self.stride, self.dilation, self.groups)
         if not self._packs:
             out = F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
             out = out if add is None else out.add_(add)
             return F.relu_(out) if self.relu else out
-        weight = self.weight  # read once: other threads may pack it meanwhile
-        if not weight.is_mkldnn:  # the first input's size tells how; others are computed with it as well
+        weight = self.weight  # It is read once, because another thread may pack it meanwhile.
+        if not weight.is_mkldnn:  # Packing depends on the size of the first input; it is right for inputs of other sizes too.
             weight = self.weight = torch.ops.mkldnn._reorder_convolution_weight(weight, *geometry, list(x.shape))
         relu = "relu" if self.relu else None
         if add is None:
@@ -59,7 +62,7 @@ class FusedConv(nn.Module):
 
 
 def _can_pack(dtype: torch.dtype) -> bool:
-    """Whether this PyTorch has the operators for this processor and precision."""
+    """Says whether this PyTorch can pack weights for this processor and this precision."""
     operators = torch.ops.mkldnn
     if not torch.backends.mkldnn.is_available() or not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
         return False
@@ -69,11 +72,11 @@ def _can_pack(dtype: torch.dtype) -> bool:
 
 
 class ReluConv(nn.Conv2d):
-    """relu(conv(x) + add): a convolution and what follows it, which `fast.prepare` computes in one pass (see `FusedConv`)."""
+    """Computes relu(conv(x) + add). `fast.prepare` makes a `FusedConv` of it, which does that in one pass."""
 
     @classmethod
     def of(cls, conv: nn.Conv2d) -> ReluConv:
-        """With the weights of a convolution."""
+        """Returns a ReluConv that shares the weights of `conv`."""
         c = conv
         twin = skip_init(cls, c.in_channels, c.out_channels, c.kernel_size, c.stride, c.padding, c.dilation, c.groups, c.bias is not None)
         twin.weight, twin.bias = c.weight, c.bias
@@ -86,7 +89,7 @@ class ReluConv(nn.Conv2d):
 
 
 class FusedSame(nn.Module):
-    """`SameBlock`, folded."""
+    """A folded `SameBlock`: its convolution does the ReLU."""
 
     def __init__(self, block: SameBlock) -> None:
         super().__init__()
@@ -98,7 +101,7 @@ class FusedSame(nn.Module):
 
 
 class FusedDown(FusedSame):
-    """`DownBlock`, folded."""
+    """A folded `DownBlock`: its convolution does the ReLU."""
 
     def forward(self, x: Tensor) -> Tensor:
         """See DownBlock."""
@@ -106,7 +109,7 @@ class FusedDown(FusedSame):
 
 
 class FusedResidual(nn.Module):
-    """`ResidualBlock`, folded."""
+    """A folded `ResidualBlock`: its convolutions do the second ReLU and the sum with the input."""
 
     def __init__(self, block: ResidualBlock) -> None:
         super().__init__()
@@ -118,7 +121,7 @@ class FusedResidual(nn.Module):
 
 
 class FusedBasic(nn.Module):
-    """The depth network's `BasicBlock`, folded."""
+    """A folded `BasicBlock` of the depth network: its convolutions do the ReLUs and the sum with the input."""
 
     def __init__(self, block: BasicBlock) -> None:
         super().__init__()
@@ -130,14 +133,17 @@ class FusedBasic(nn.Module):
 
 
 class FastElu(nn.Module):
-    """`nn.ELU` by exp(x) - 1, half the time of PyTorch's expm1. What it loses near 0 is below 1: 1e-7 in float32."""
+    """`nn.ELU` computed with exp(x) - 1, which takes half the time of PyTorch's expm1.
+
+    Near 0 this loses digits, but never more than 1e-7 in float32.
+    """
 
     def __init__(self, elu: nn.ELU) -> None:
         super().__init__()
         assert elu.alpha == 1
 
     def forward(self, x: Tensor) -> Tensor:
-        """See ELU: x where it is positive, else exp(x) - 1, which is never below x."""
+        """Computes x where x is positive, and exp(x) - 1 elsewhere. As exp(x) - 1 is never below x, a maximum chooses."""
         curve = x.clamp_max(0).exp_().sub_(1)
         return torch.maximum(x, curve, out=curve)
 
@@ -147,12 +153,12 @@ FUSED: dict[type[nn.Module], type[nn.Module]] = {
 }  # fmt: skip
 
 
-# Places of a band on a CPU: 4 MB of each map of 128 channels in bfloat16.
+# On a CPU a band has this many places: each map of 128 channels then takes 4 MB in bfloat16.
 _PLACES_AT_ONCE = 2**14
 
 
 class FastSpadeBlock(nn.Module):
-    """See SpadeBlock. Takes the block's convolutions, which serve no other block afterwards."""
+    """A `SpadeBlock` for inference. It takes over the block's convolutions and changes them, so the block cannot be used afterwards."""
 
     def __init__(self, block: SpadeBlock) -> None:
         super().__init__()
@@ -169,7 +175,7 @@ class FastSpadeBlock(nn.Module):
 
 
 class _Modulated(nn.Module):
-    """leaky(x (1 + gamma) + beta), both from the guidance."""
+    """Computes leaky(x (1 + gamma) + beta), where gamma and beta come from the guidance."""
 
     channels: int
 
@@ -177,31 +183,31 @@ class _Modulated(nn.Module):
         super().__init__()
         self.shared, self.gamma, self.beta = norm.shared, norm.gamma, norm.beta
         for conv in (self.shared, self.gamma, self.beta):
-            conv.padding = (0, 1)  # rows are there, or added at the map's ends
+            conv.padding = (0, 1)  # Rows above and below a band are handed over, or added where the map ends.
         self.channels = self.beta.out_channels
 
     def forward(self, normal: Tensor, guidance: Tensor) -> Tensor:
-        """B x C' x H x W from B x C x H x W, which is normalised, and B x G x H x W."""
+        """Returns B x C' x H x W for a normalised map, B x C x H x W, and the guidance, B x G x H x W."""
         batch, _, height, width = normal.shape
         out = torch.empty(
             (batch, self.channels, height, width), dtype=normal.dtype, device=normal.device, memory_format=torch.channels_last
         )
         framed = F.pad(guidance, (0, 0, 1, 1))
         for pictures, start, end in _bands(normal):
-            first, last = max(start - 1, 0), min(end + 1, height)  # a row more on either side, where there is one
+            first, last = max(start - 1, 0), min(end + 1, height)  # The 3 x 3 convolutions need one more row on either side.
             hidden = F.relu_(self.shared(framed[pictures, :, first : last + 2]))
             hidden = F.pad(hidden, (0, 0, first - start + 1, end + 1 - last))
             out[pictures, :, start:end] = self.combine(normal[pictures, :, start:end], hidden)
         return out
 
     def combine(self, normal: Tensor, hidden: Tensor) -> Tensor:
-        """B x C' x h x W from B x C x h x W and B x 128 x h+2 x W."""
-        # 1 + gamma is never formed: in bfloat16 it would lose gamma's last bits.
+        """Returns B x C' x h x W for a band, B x C x h x W, and the hidden map with a row more on either side, B x 128 x (h + 2) x W."""
+        # The sum 1 + gamma is never computed, because in bfloat16 it would lose the last bits of gamma.
         return F.leaky_relu_(self.beta(hidden).add_(normal).addcmul_(normal, self.gamma(hidden)), 0.2)
 
 
 class _Shortcut(_Modulated):
-    """conv(x (1 + gamma) + beta) with a 1 x 1 convolution, as conv(x + x gamma) + conv(beta)."""
+    """Computes conv(x (1 + gamma) + beta) with a 1 x 1 convolution, as conv(x + x gamma) + conv(beta)."""
 
     def __init__(self, norm: SpadeNorm, conv: nn.Conv2d) -> None:
         super().__init__(norm)
@@ -221,12 +227,15 @@ class _Shortcut(_Modulated):
 
 
 def _normalised(x: Tensor) -> Tensor:
-    """Instance norm that stays in channels last: group norm with a group for each channel is the same sum, 20 times faster there."""
+    """Applies instance norm in channels last. Group norm with one channel in each group is the same, and 20 times as fast there."""
     return F.group_norm(x, x.shape[1])
 
 
 def _bands(x: Tensor) -> Iterator[tuple[slice, int, int]]:
-    """(pictures, first row, row after the last) of the parts that are computed at once: all, or on a CPU bands of one picture."""
+    """Yields (pictures, first row, row after the last) of each part that is computed at once.
+
+    On a CPU a part is a band of one picture; on other devices there is a single part, which is everything.
+    """
     batch, _, height, width = x.shape
     if x.device.type != "cpu":
         yield slice(None), 0, height

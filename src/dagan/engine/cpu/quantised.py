@@ -1,10 +1,11 @@
-"""The lite decoder in int8: half the time of bfloat16 where the processor multiplies bytes.
+"""The decoder of the lite models in int8, which takes half the time of bfloat16 where the processor multiplies bytes.
 
-Ranges come from the source itself: when one is encoded it is drawn once, as it stands, in bfloat16, and the decoder's maps are watched.
-What a frame looks up is that source's features again, so its ranges are much the same; a margin covers the rest.
+Numbers can be bytes only when their range is known. Ranges come from the source itself: when a source is encoded, it is drawn once in
+its own pose in bfloat16, and the largest value of each of the decoder's maps is noted. A driven frame is made of the same features, so
+its ranges are much the same; a margin covers the rest.
 
-Weights have a scale for each output channel. Maps between convolutions are bytes; the first map, its residual sums, and the head with
-the warped picture stay as they are, as does everything that has to do with positions.
+Weights have one scale for each output channel. Maps between convolutions are bytes. The first map, its residual sums, and the head with
+the warped picture are not quantised, and neither is anything that has to do with positions.
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ from dagan.engine.cpu.fused import FusedResidual, FusedSame
 from dagan.engine.cpu.pyramid import FastPyramid, PhasedUp, spread
 from dagan.models.dagan import DaGAN, Source
 
-_MARGIN = 1.15  # above the ranges that were seen
-_SIGNED_ZERO = 128  # the byte that stands for 0 where a map has both signs
+_MARGIN = 1.15  # Ranges are taken this much wider than what was seen.
+_SIGNED_ZERO = 128  # This byte stands for 0 in a map with positive and negative numbers.
 
 
 class Int8Conv(nn.Module):
-    """relu(conv(x)) of bytes, to bytes, or without the ReLU to bfloat16."""
+    """Computes relu(conv(x)) from bytes to bytes. Without the ReLU it computes conv(x), and without `out_scale` it gives bfloat16."""
 
     def __init__(self, conv: nn.Conv2d, relu: bool, zero: int = 0) -> None:
-        """zero: the byte that stands for 0 in the inputs."""
+        """`zero` is the byte that stands for 0 in the inputs."""
         super().__init__()
         weight = conv.weight.detach().float()
         assert conv.bias is not None
@@ -43,7 +44,7 @@ class Int8Conv(nn.Module):
         self._packed: Tensor | None = None
 
     def forward(self, x: Tensor, scale: float, out_scale: float | None = None) -> Tensor:
-        """x: uint8, times `scale` what it stands for. The result: uint8 likewise, of `out_scale`; bfloat16 without one."""
+        """Convolves x, bytes that stand for `scale` times their value. The result is bytes of `out_scale`, or bfloat16 without one."""
         packed = self._packed
         if packed is None:
             packed = torch.ops.onednn.qconv_prepack(self._plain, self.scales, scale, self.zero, *self.geometry, list(x.shape))
@@ -56,7 +57,7 @@ class Int8Conv(nn.Module):
 
 
 class Int8Pyramid(nn.Module):
-    """`FastPyramid` whose convolutions, but for the head's, are in int8. Ranges are to be seen first: `watching`."""
+    """`FastPyramid` whose convolutions are in int8, except for the head's. Within `watching` a picture must be drawn first."""
 
     def __init__(self, decoder: FastPyramid) -> None:
         super().__init__()
@@ -71,7 +72,7 @@ class Int8Pyramid(nn.Module):
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Within, this thread's calls compute as `exact` does, and widen the ranges by what occurs on the way."""
+        """While this is open, calls of this thread compute exactly, as `exact` does, and widen the ranges to what they meet."""
         self._watchers.add(get_ident())
         try:
             yield
@@ -103,7 +104,7 @@ class Int8Pyramid(nn.Module):
         for block, convs in zip(cast(list[FusedResidual], self.exact.blocks), cast(list[nn.ModuleList], self.blocks), strict=True):
             scale, between = next(scales), next(scales)
             x = convs[1](convs[0](_to_bytes(F.relu_(block.norm1(x)), scale), scale, between), between).add_(x)
-        scale = 2 * next(scales)  # both signs
+        scale = 2 * next(scales)  # This map has both signs, so that a byte must cover twice the range.
         x = _to_bytes(x, scale, _SIGNED_ZERO)
         for i, (up, join, skip) in enumerate(zip(self.ups, self.joins, reversed(features[:-1]), strict=True)):
             between, after = next(scales), next(scales)
@@ -114,9 +115,9 @@ class Int8Pyramid(nn.Module):
 
 
 def watch_source(model: DaGAN, source: Source) -> None:
-    """Draws the source once, as it stands, where the model's decoder is in int8 and takes its ranges from that; else does nothing.
+    """Lets a decoder in int8 learn its ranges by drawing the source once in its own pose. Does nothing for other decoders.
 
-    Ranges are widened by each source, so that sources that were encoded before stay within them.
+    Each source widens the ranges further, so that sources that were encoded earlier stay within them.
     """
     decoder = model.generator.decoder
     if isinstance(decoder, Int8Pyramid):
@@ -125,12 +126,15 @@ def watch_source(model: DaGAN, source: Source) -> None:
 
 
 def _scale(most: float) -> float:
-    """What a byte's step stands for where 255 steps reach `most`: its inverse is a bfloat16, which `_to_bytes` multiplies with."""
+    """Returns the number that one step of a byte stands for, such that 255 steps reach `most`.
+
+    Its inverse is exactly a bfloat16 number, because `_to_bytes` multiplies with that.
+    """
     return 1 / float(torch.tensor(255 / max(most, 1e-6)).bfloat16())
 
 
 def _to_bytes(x: Tensor, scale: float, zero: int = 0) -> Tensor:
-    """uint8, channels last: x / scale + zero, rounded, what lies beyond cut off. scale: of `_scale`."""
-    # By way of signed bytes: PyTorch converts to those six times as fast. They differ in the highest bit.
+    """Returns x / scale + zero, rounded and cut off to bytes, in channels last. `scale` comes from `_scale`."""
+    # PyTorch converts to signed bytes six times as fast as to unsigned ones. The two differ only in the highest bit.
     signed = torch.add(zero - 128, x, alpha=1 / scale).round_().clamp_(-128, 127).to(torch.int8)
     return signed.view(torch.uint8).bitwise_xor_(128).contiguous(memory_format=torch.channels_last)
