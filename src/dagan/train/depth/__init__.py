@@ -1,1 +1,1 @@
-"""Stage 1 of training: the face depth network, from plain videos."""
+"""Stage 1 of training teaches the face depth network, from plain videos."""

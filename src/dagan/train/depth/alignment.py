@@ -1,12 +1,12 @@
-"""Direct alignment of frames by Gauss-Newton steps, before any network knows how a head moves.
+"""Finds how a head moves between frames with Gauss-Newton steps, before any network knows how heads move.
 
-`align` finds the motion between two frames. Learning it from the photometric error alone starts slowly: the error's slope reaches only a
-few pixels, and auto-masking drops just the pixels that would say the motion is wrong. Six numbers per pair are few enough to be solved
-for, given a depth.
+`align` finds the motion between two frames. A network that learns motion from the photometric error alone starts slowly: the error's
+slope reaches only a few pixels far, and auto-masking drops just those pixels that would show that the motion is wrong. But a motion
+is only six numbers per pair of frames, and when a depth is given these can be solved for.
 
-`settle_tilt` solves for the motions of many views and for how the face stands, together (a small bundle adjustment). Motion alone adapts
-to any tilt, and tilt alone to any motion; in turns one after the other they hardly move. Together, over views that turn far, they are
-decided: with the six numbers of each view eliminated, two numbers per frame are left.
+`settle_tilt` solves for the motions of many views and for the tilt of the face's depth together (a small bundle adjustment). For every
+tilt some motion fits, and for every motion some tilt, so solving for one and then the other hardly changes either. Solved for together,
+over views that turn far, both are determined. The six numbers of each view are eliminated first, which leaves two numbers per frame.
 
 Legend: P pairs; F frames, S views of each, R = F S; H W image or S side of the reduced frames; N residuals, one for each of its values.
 """
@@ -32,23 +32,26 @@ from dagan.geometry.camera import (
 from dagan.losses.photometric import warp
 from dagan.losses.relief import middle_window
 
-# Coarse to fine, (side, steps): a shift of a tenth of the image is two pixels at the first side. Measured on pairs of synthetic heads that
-# turn by 5 to 10 degrees, with the true depth: the turn is found to 0.7 degrees; 1.5 where the finest side is 64; 6.0 where the wall
-# behind the head takes part, because beside a head's outline a small turn would move the wall far.
+# `align` goes from coarse to fine. Each entry is a side and the number of steps at it: a shift by a tenth of the image is two pixels at
+# the first side. On pairs of synthetic heads that turn by 5 to 10 degrees, with the true depth, the turn is found to 0.7 degrees. It is
+# found to 1.5 degrees where the finest side is 64. It is found to 6.0 degrees where the wall behind the head takes part, because a small
+# turn about the head would move the wall far.
 SIDES = ((16, 4), (32, 4), (64, 4), (128, 2))
-# Standard deviations, in coordinates of [-1, 1], of the window in which frames are compared (neck, shoulders and loose hair move too, but
-# not as the head does), and of the one in which the head's distance is measured.
+# WINDOW is the standard deviation, in coordinates of [-1, 1], of the window in which frames are compared. Neck, shoulders and loose hair
+# lie outside it, because they move differently from the head. The head's distance is measured in the narrower FACE_WINDOW.
 WINDOW, FACE_WINDOW = 0.4, 0.3
-# Inverse depth over the head's own: below the first a place counts as behind the head, with the softness of the third; places behind
-# are put no farther away than the second.
+# These are shares of the head's own inverse depth. Places below NEAR count as behind the head, with a soft border as wide as SOFTNESS.
+# No place is taken to be farther away than FARTHEST.
 NEAR, FARTHEST, SOFTNESS = 0.85, 0.75, 0.03
-# The same bound, over the mean of the window, by which the head's own inverse depth is found; that mean is lower where a wall shows.
+# `head_level` separates the head from what is behind it by this share of the window's mean inverse depth. It is higher than NEAR because
+# that mean is lower than the head's inverse depth where a wall shows.
 NEAR_MEAN = 0.9
-# Colour differences: below the first a pixel counts as static; beyond the second it weighs little (mouths, hair, hidden parts).
+# These are colour differences. A pixel that differs less than STATIC counts as static. One that differs more than OUTLIER weighs little,
+# because it belongs to a mouth, to hair, or to a part that is hidden in one frame.
 STATIC, OUTLIER = 0.02, 0.05
-# Pull of the six numbers towards zero, per pixel: decides what images leave open, as in frames without texture.
+# The six numbers are pulled towards zero by this much per pixel. It decides what images leave open, such as frames without texture.
 DAMPING = 1e-4
-# Longest step in radians and in units of the head's distance.
+# No number may change more than this in one step; rotations are in radians, translations in units of the head's distance.
 LONGEST_STEP = 0.1
 
 
@@ -57,17 +60,18 @@ def align(
     first: Tensor, second: Tensor, disparity: Tensor, focal: Tensor, principal: Tensor,
     start: Tensor | None = None, sides: Sequence[tuple[int, int]] = SIDES,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Rigid motion of what moved from the first frame to the second.
+    """Finds the rigid motion, from the first frame to the second, of what moved between them.
 
     Args:
-        first, second: P x 3 x H x W in [0, 1].
-        disparity: 1 or P x 1 x H x W, inverse depth in the first frame, of any scale.
-        focal, principal: P x 2, the normalised camera of `geometry.camera`.
-        start: P x 6, rotation and translation to begin with; None begins at rest. sides: see SIDES.
+        first, second: These are the frames, P x 3 x H x W in [0, 1].
+        disparity: This is the inverse depth in the first frame, 1 or P x 1 x H x W, of any scale.
+        focal, principal: These describe the camera, P x 2 each, normalised as in `geometry.camera`.
+        start: This is the motion to begin with, P x 6, rotation and then translation. None begins at rest.
+        sides: See SIDES.
 
     Returns:
-        rotation (P x 3, axis-angle about the point in the middle of the frame at distance 1) and translation (P x 3, in units of
-        that distance, the head's: where `disparity` is at its `head_level`).
+        The rotation and the translation, both P x 3. The rotation is an axis times an angle, about the point in the middle of the frame
+        at distance 1. Distance 1 is the head's, where `disparity` equals its `head_level`; the translation is in this unit.
     """
     count = len(first)
     inverse = (disparity.float() / head_level(disparity)).clamp(min=FARTHEST)
@@ -81,9 +85,10 @@ def align(
 
 
 def head_level(disparity: Tensor) -> Tensor:
-    """B x 1 x 1 x 1: mean of inverse depth (B x 1 x H x W) over the near part of the middle of the frame, where the head is.
+    """Returns the head's inverse depth, B x 1 x 1 x 1, for maps of inverse depth, B x 1 x H x W.
 
-    A wall seen beside the head does not count: it would put the point about which the head is thought to turn behind the head.
+    It is the mean over the near part of the middle of the frame, where the head is. A wall beside the head is left out, because it would
+    put the point about which the head is thought to turn behind the head.
     """
     window = middle_window(disparity, FACE_WINDOW)
     level = (window * disparity).sum((2, 3), keepdim=True) / window.sum()
@@ -103,7 +108,7 @@ def _refine(pose: Tensor, first: Tensor, second: Tensor, inverse: Tensor, camera
         motion = rigid_motion(pose[:, :3], pose[:, 3:], pivot=pivot)
         seen = warp(second, project(points, camera, motion))
         residual = first - seen
-        # The mean of both images' slopes: second-order convergence, as in ESM tracking.
+        # The slopes of both images are averaged, as in ESM tracking, because that makes the steps converge to second order.
         slope_x, slope_y = ((a + b) / 2 for a, b in zip(slope, slopes(seen), strict=True))
         jacobian = slope_x[:, :, None] * flow_x[:, None] + slope_y[:, :, None] * flow_y[:, None]  # P 3 6 S S
         jacobian = jacobian.movedim(2, -1).reshape(count, -1, 6)
@@ -116,21 +121,21 @@ def _refine(pose: Tensor, first: Tensor, second: Tensor, inverse: Tensor, camera
 
 
 def moving_head(first: Tensor, second: Tensor, inverse: Tensor) -> Tensor:
-    """P x 1 x S x S weights: what changes between the frames, near the middle, and not behind the head."""
+    """Returns P x 1 x S x S weights. They are large for what changes between the frames, near the middle, and not behind the head."""
     still = (first - second).abs().mean(1, keepdim=True)
     return torch.sigmoid((still - STATIC) / (STATIC / 2)) * middle_window(first, WINDOW) * torch.sigmoid((inverse - NEAR) / SOFTNESS)
 
 
 def trust(residual: Tensor) -> Tensor:
-    """P x 1 x S x S from colour differences P x 3 x S x S: 1 where they agree, little where they are outliers."""
+    """Returns P x 1 x S x S weights for colour differences, P x 3 x S x S: 1 where frames agree, and little where a pixel is an outlier."""
     return 1 / (1 + (residual.abs().mean(1, keepdim=True) / OUTLIER).square())
 
 
 def flow_per_motion(points: Tensor, pivot: Tensor, camera: Tensor) -> tuple[Tensor, Tensor]:
-    """Pixels that each point (P 3 S S) moves per unit of the six motion numbers, in x and y: two P x 6 x S x S."""
+    """Returns how many pixels in x and y each point, P 3 S S, moves per unit of the six motion numbers, as two P x 6 x S x S."""
     arm_x, arm_y, arm_z = (points - pivot[:, :, None, None]).split(1, dim=1)
     zero, one = torch.zeros_like(arm_x), torch.ones_like(arm_x)
-    # Columns of d(point) = rotation x arm + translation.
+        # Each of these six columns is what one motion number adds to d(point) = rotation x arm + translation.
     dx = torch.cat([zero, arm_z, -arm_y, one, zero, zero], dim=1)
     dy = torch.cat([-arm_z, zero, arm_x, zero, one, zero], dim=1)
     dz = torch.cat([arm_y, -arm_x, zero, zero, zero, one], dim=1)
@@ -138,35 +143,42 @@ def flow_per_motion(points: Tensor, pivot: Tensor, camera: Tensor) -> tuple[Tens
 
 
 def image_flow(points: Tensor, dx: Tensor, dy: Tensor, dz: Tensor, camera: Tensor) -> tuple[Tensor, Tensor]:
-    """Pixels in x and y (two P x D x S x S) that points (P 3 S S) move in the image as they move by D small steps (each P x D x S x S)."""
+    """Returns how many pixels in x and y points, P 3 S S, move in the image as D small steps, each P x D x S x S, move them in space.
+
+    The result is two P x D x S x S.
+    """
     x, y, z = points.split(1, dim=1)
     focal_x, focal_y = camera[:, 0, 0, None, None, None], camera[:, 1, 1, None, None, None]
     return focal_x / z * (dx - x / z * dz), focal_y / z * (dy - y / z * dz)
 
 
 def slopes(image: Tensor) -> tuple[Tensor, Tensor]:
-    """Central differences in x and y, per pixel; the border repeats."""
+    """Returns central differences in x and in y, per pixel. The border is repeated."""
     padded = F.pad(image, (1, 1, 1, 1), mode="replicate")
     return (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) / 2, (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]) / 2
 
 
-# Side of the compared pictures, and steps.
+# `settle_tilt` compares pictures of this side, in this many steps.
 SIDE, STEPS = 128, 4
-# Pull of the two numbers towards zero, per pixel, and their longest step: slopes of relative inverse depth per half width.
+# The two tilt numbers say by which share inverse depth grows over half the image's width and height. PULL draws them towards zero, per
+# pixel; LONGEST_TILT is the most that they may change in one step.
 PULL, LONGEST_TILT = 0.012, 0.05
 
 
 def settle_tilt(
     frame: Tensor, views: Tensor, poses: Tensor, inverse: Tensor, focal: Tensor, principal: Tensor
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Tilts relative inverse depth so that the views agree with the frame.
+    """Tilts relative inverse depth such that the views agree with the frame.
 
     Args:
-        frame: F x 3 x H x W; views: F x S x 3 x H x W, in [0, 1]; poses: F x S x 6, motion to each view as `align` finds it.
-        inverse: F x 1 x H x W, relative inverse depth; focal, principal: F x 2.
+        frame: These are the frames, F x 3 x H x W in [0, 1].
+        views: These are the views of each frame, F x S x 3 x H x W in [0, 1].
+        poses: These are the motions to each view, F x S x 6, as `align` finds them.
+        inverse: This is relative inverse depth, F x 1 x H x W.
+        focal, principal: These describe the camera, F x 2 each.
 
     Returns:
-        poses and inverse, both improved, in the units they came in.
+        Better poses and inverse depths, in the units in which they were given.
     """
     count, used = poses.shape[:2]
     side = min(SIDE, *frame.shape[-2:])
@@ -184,7 +196,7 @@ def settle_tilt(
     for _ in range(STEPS):
         tilted = shape * (1 + (place * tilt[:, :, None, None]).sum(1, keepdim=True))
         points = (rays / tilted).repeat_interleave(used, 0)
-        # A point moves along its ray as its inverse depth grows by a share `place` of it.
+        # When its inverse depth grows by the share `place`, a point moves along its ray by this much.
         towards = (-rays * shape / tilted.square()).repeat_interleave(used, 0)
         grid = project(points, camera, rigid_motion(pose[:, :3], pose[:, 3:], pivot=pivot))
         residual = near - warp(far, grid)
@@ -206,7 +218,10 @@ def settle_tilt(
 def _flow(
     points: Tensor, towards: Tensor, pose: Tensor, pivot: Tensor, camera: Tensor, place: Tensor
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Pixels that each point (R 3 H W) moves in the view per unit of six motion and two tilt numbers, in x and y: two R x 8 x H x W."""
+    """Returns how many pixels in x and y each point, R 3 H W, moves in its view per unit of six motion and two tilt numbers.
+
+    The result is two R x 8 x H x W.
+    """
     turn = axis_angle_to_rotation(pose[:, :3])
     centre = pivot + pose[:, 3:]
     moved = torch.einsum("rij,rjhw->rihw", turn, points - pivot[:, :, None, None]) + centre[:, :, None, None]
@@ -222,7 +237,10 @@ def _flow(
 
 
 def _left_jacobian(axis_angle: Tensor) -> Tensor:
-    """R x 3 x 3: the turn, in the frame of the view, per change of the axis-angle numbers; to second order, for turns below a radian."""
+    """Returns R x 3 x 3: by how much the view turns, in its own axes, when the axis-angle numbers change.
+
+    It is exact to second order, which is enough for turns below a radian.
+    """
     cross = cross_matrix(axis_angle)
     return torch.eye(3, device=axis_angle.device) + cross / 2 + cross @ cross / 6
 
@@ -230,7 +248,10 @@ def _left_jacobian(axis_angle: Tensor) -> Tensor:
 def _solve(
     normal: Tensor, right: Tensor, tilt: Tensor, used: int, damping: Tensor, pull: Tensor
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Changes of tilts (F x 2) and motions (R x 6) from normal equations R x 8 x 8: the Schur complement of the motions."""
+    """Returns the changes of tilts, F x 2, and of motions, R x 6, that solve the normal equations, R x 8 x 8.
+
+    Motions are eliminated first (the Schur complement), so that two equations per frame are left for the tilts.
+    """
     mixed = normal[:, :6, 6:]
     solved = torch.linalg.solve(normal[:, :6, :6] + damping, torch.cat([right[:, :6], mixed], dim=2))
     alone, per_tilt = solved[:, :, :1], solved[:, :, 1:]

@@ -1,4 +1,4 @@
-"""Depth of training frames, found from many frames of their clips (`train.depth.views`), for the depth network to learn from.
+"""Depth labels of training frames, from which the depth network learns. `train.depth.views` finds them from many frames of a clip.
 
 Legend: N labelled frames, n samples, S side.
 """
@@ -25,40 +25,43 @@ from dagan.train.depth.objective import LabelledBatch
 from dagan.train.depth.views import depth_from_views
 from dagan.train.recipe import ViewsConfig
 
-# Frames whose depth is found together: some 1.5 GB at 128 x 128.
+# Depth is found for this many frames at once. They take some 1.5 GB at 128 x 128.
 TOGETHER = 8
-# Streams of random numbers, apart from those of `data.batches`.
+# These number the streams of random numbers; they differ from those of `data.batches`.
 _CHOOSE, _DRAW, _CHANGE = 10, 11, 12
-# Of frames and of a neighbour of each (n x 3 x S x S): inverse depth n x 1 x S x S; focal and principal of the camera, both n x 2.
+# A function that estimates depth and camera. It takes frames and one neighbour of each, both n x 3 x S x S, and returns inverse depth,
+# n x 1 x S x S, and the camera's focal lengths and principal points, both n x 2.
 Guess = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
 class Labels:
-    """numbers: N frame numbers. inverse: float16 N x 1 x S x S, relative inverse depth (`train.depth.views`), on the CPU."""
+    """Frames and what is known of their depth."""
 
     numbers: Numbers
+    """The numbers of N frames in the store."""
     inverse: Tensor
+    """Their relative inverse depth (see `train.depth.views`), float16, N x 1 x S x S, on the CPU."""
 
 
 class LabelFiles:
-    """Labels of a run's rounds in its folder, so that a run resumed within a round learns from the same ones.
+    """Labels of a run's rounds, as files in the run's folder. A run that is resumed within a round learns from the same labels again.
 
-    Those of the last two rounds are kept: the newest checkpoint may be older than the newest labels. `stamp` is kept with them: labels made
-    of other clips, or with other settings, are not read.
+    The labels of the last two rounds are kept, because the newest checkpoint may be older than the newest labels. `stamp` is stored with
+    the labels; those that were made of other clips, or with other settings, have another stamp and are not read.
     """
 
     def __init__(self, folder: Path, rank: int, stamp: str) -> None:
         self.folder, self.rank, self.stamp = folder, rank, stamp
 
     def save(self, round_: int, labels: Labels) -> None:
-        """Writes beside and renames."""
+        """Writes the labels beside their final name and then renames the file. Those of two rounds before are removed."""
         with atomic_output(self._path(round_), overwrite=True) as partial, partial.open("wb") as out:
             np.savez(out, stamp=self.stamp, numbers=labels.numbers, inverse=labels.inverse.numpy())
         self._path(round_ - 2).unlink(missing_ok=True)
 
     def load(self, round_: int) -> Labels | None:
-        """None where there are none of this round."""
+        """Returns the labels of a round, or None where there are none with this stamp."""
         path = self._path(round_)
         if not path.is_file():
             return None
@@ -70,7 +73,7 @@ class LabelFiles:
 
 
 def stamp_of(dataset: ClipDataset, config: ViewsConfig, seed: int, size: int) -> str:
-    """Changes with the clips and with what decides which of their frames get labels."""
+    """Returns a text that changes with the clips, and with everything that decides which of their frames get labels."""
     names = [str(clip.path) for clip in dataset.clips]
     said = json.dumps([names, dataset.start.tolist(), dataset.count.tolist(), asdict(config), seed, size])
     return hashlib.sha256(said.encode()).hexdigest()[:16]
@@ -80,7 +83,10 @@ def find_labels(
     dataset: ClipDataset, chooser: ClipChooser, config: ViewsConfig, round_: int, guess: Guess,
     *, seed: int, rank: int, device: torch.device, stopping: Callable[[], bool],
 ) -> Labels | None:  # fmt: skip
-    """Labels of `config.frames` training frames, fewer (or none) where clips turn too little. None when `stopping` says so."""
+    """Finds labels for `config.frames` training frames. Where clips turn too little there are fewer labels, or none.
+
+    Returns None when `stopping` says that training is to end.
+    """
     rng = generator_for(seed, round_, rank, _CHOOSE)
     clips = chooser.draw(rng, config.frames)
     places = rng.integers(0, dataset.count[clips])
@@ -108,12 +114,12 @@ def find_labels(
 def labelled_batch(
     labels: Labels, dataset: ClipDataset, augment: AugmentConfig, count: int, *, seed: int, step: int, rank: int, device: torch.device
 ) -> LabelledBatch:
-    """A batch as a function of its numbers, mirrored, framed and coloured as `augment` says."""
+    """Returns a batch of labelled frames, mirrored, framed and coloured as `augment` says. Equal numbers give equal batches."""
     chosen = generator_for(seed, step, rank, _DRAW).integers(0, len(labels.numbers), count)
     frames = _pictures(dataset, labels.numbers[chosen], device)
     maps = labels.inverse[torch.from_numpy(chosen)].to(device).float()
     generator = torch.Generator().manual_seed(int(generator_for(seed, step, rank, _CHANGE).integers(2**62)))
-    # The map goes along as if it were a second frame.
+    # The map is mirrored and framed as if it were a second frame of the sample.
     both, _ = reframe(torch.stack([frames, maps.expand_as(frames)], dim=1), augment, generator)
     seen = jitter_colours(both[:, :1], augment, generator)
     return LabelledBatch(seen[:, 0], both[:, 1, :1])

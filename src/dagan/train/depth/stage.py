@@ -1,4 +1,4 @@
-"""Stage 1 as the training loop sees it: triplets of frames in, the depth network's weights out, as a file of their own."""
+"""Stage 1 as the training loop sees it: it takes triplets of frames and gives the depth network's weights as a file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _PREFIX = "depth_network."
 
 
 class DepthStage:
-    """Stage 1: depth, egomotion and camera from triplets of frames."""
+    """Stage 1 trains the networks for depth, egomotion and camera on triplets of frames."""
 
     name = "depth"
 
@@ -45,11 +45,11 @@ class DepthStage:
         self.round = -1
 
     def optimiser(self, objective: str) -> OptimiserConfig:
-        """The recipe's only one."""
+        """Returns the recipe's only optimiser."""
         return self.recipe.optimiser
 
     def open_data(self, console: Console) -> None:
-        """Decodes the clips."""
+        """Decodes the clips and makes the samplers of training and validation."""
         recipe = self.recipe
         self.dataset = dataset = open_dataset(recipe.data, self.fabric.device, console)
 
@@ -62,11 +62,14 @@ class DepthStage:
         self.shown: Sampler = self.validation or training
 
     def close(self) -> None:
-        """Ends reading ahead."""
+        """Stops reading batches ahead."""
         self.feeds.close()
 
     def prepare(self, step: int, averaged: nn.Module, say: Callable[[str], None], stopping: Callable[[], bool]) -> bool:
-        """Finds labels at the start of each round of `recipe.views`; a run that is resumed within a round reads its own again."""
+        """Finds labels at the start of each round of `recipe.views`. A run that is resumed within a round reads its own labels again.
+
+        Returns False when training is to stop.
+        """
         recipe, views = self.recipe, self.recipe.views
         if not views.rounds:
             return True
@@ -92,17 +95,17 @@ class DepthStage:
                 return False
             say(f"{len(found.numbers)} of them are in clips that turn enough")
             if not len(found.numbers) and self.labels is not None:
-                found = self.labels  # those of the round before, for a resumed run too
+                found = self.labels  # The labels of the round before are kept, and saved so that a resumed run has them too.
             files.save(current, found)
         self.round = current
         if len(found.numbers):
             self.labels = found
-            # Pairs that were read ahead are not needed any more.
+            # Pairs of frames that were read ahead are not needed any more.
             self.feeds.close()
         return True
 
     def updates(self, objectives: Objectives, batch: int, step: int) -> Iterator[Update]:
-        """The one objective."""
+        """Yields the losses of the one objective."""
         losses, _ = objectives["depth"](self._batch(batch), step / self.recipe.max_steps)
         yield Update("depth", losses["total"], {k: v.detach() for k, v in losses.items()})
 
@@ -116,14 +119,14 @@ class DepthStage:
         )  # fmt: skip
 
     def pictures(self, averaged: nn.Module) -> dict[str, Tensor]:
-        """frame, warped neighbour, depth, pixels that were kept; one sample per row."""
+        """Shows, for one sample per row, the frame, the warped neighbour, the depth, and the pixels that auto-masking kept."""
         batch = next(self.feeds.fixed(self.shown, SHOWN))
         _, seen = averaged(_triplet(batch))
         columns = [seen.frame, seen.warped, colour_depth(seen.disparity), seen.kept.float()]
         return {"depth": grid(columns)}
 
     def validate(self, averaged: nn.Module) -> dict[str, float]:
-        """The losses and monitors of the training objective."""
+        """Returns the losses and monitors of the training objective on validation samples."""
         if self.validation is None:
             return {}
         means: dict[str, float] = {}
@@ -135,11 +138,11 @@ class DepthStage:
         return means
 
     def start_from(self, path: Path) -> None:
-        """A depth file or a whole model."""
+        """Loads the depth network from a depth file or from a whole model."""
         load_depth(self.objective.depth_network, path)
 
     def export(self, averaged: nn.Module, folder: Path, card: Mapping[str, Any]) -> Path:
-        """Writes depth.safetensors."""
+        """Writes depth.safetensors and returns its path."""
         path = folder / "depth.safetensors"
         save_depth(path, cast(DepthObjective, averaged).depth_network, card)
         return path
@@ -150,7 +153,7 @@ def _triplet(batch: Batch) -> DepthBatch:
 
 
 def save_depth(path: Path, network: DepthNetwork, card: Mapping[str, Any]) -> None:
-    """Writes the weights, with configuration and card as metadata, beside and then renamed."""
+    """Writes the weights, with configuration and card as metadata. The file is written beside its final name and then renamed."""
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in network.state_dict().items()}
     write_tensors(path, tensors, {"dagan_depth": json.dumps({"config": dump(network.config), "card": dict(card)})})
 

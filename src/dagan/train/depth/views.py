@@ -1,10 +1,12 @@
-"""Depth of a frame from many frames of its clip (multi-view stereo): what pairs of frames leave open, wide turns settle.
+"""Finds the depth of a frame from many frames of its clip (multi-view stereo). Wide turns decide what pairs of frames leave open.
 
-How a turned face stands hardly shows in the photometric error of one pair, because the motion that is fitted makes up for it
-(docs/depth.md). In all frames of a turn together it shows: a frame is aligned with those before and after it, each from where
-the one between was found; how the network's depth stands is settled together with those motions (`train.depth.alignment`); then the inverse
-depth at which all look most alike is searched for (a plane sweep), and the network's is moved towards it as far as the pictures are
-sure. Nothing but frames enters; the network needs a first idea of heads.
+The photometric error of one pair hardly shows how far the depth of a face is tilted, because a motion can be found for every tilt that
+makes up for it (docs/depth.md). In all frames of a wide turn together the tilt shows. Depth is found in four steps:
+1. The frame is aligned with the frames before and after it. Each alignment starts from the motion that was found for the frame between.
+2. The tilt of the network's depth is solved for together with those motions (see `train.depth.alignment`).
+3. For each pixel, the inverse depth is searched for at which all frames look most alike (a plane sweep).
+4. The network's inverse depth is moved towards the one that was found, as far as the pictures are sure of it.
+Only frames are used. The network must already know roughly what heads look like.
 
 Legend: F frames to find depth for, K views of each, S of them used, J inverse depths tried, H W image. Inverse depth is relative to the
 head's (`alignment.head_level`). Views 0 .. K/2 - 1 lead away from the frame in time, K/2 .. K - 1 in the other direction.
@@ -25,43 +27,48 @@ from dagan.losses.relief import HEAD, HEAD_SOFTNESS
 from dagan.train.depth.alignment import align, head_level, settle_tilt
 from dagan.train.recipe import LEAST_VIEWS
 
-# Coarse to fine as in `alignment.SIDES`, for a view that starts where its neighbour was found.
+# These go from coarse to fine, as in `alignment.SIDES`. Fewer are needed, because a view starts where its neighbour was found.
 SIDES = ((32, 3), (64, 3), (128, 2))
-# Radians. Smaller turns show no relief; beyond the second views are hidden or badly placed; no view is followed past the third.
+# These are turns in radians. Views that turned less than LEAST_TURN show no relief. In views that turned more than MOST_TURN too much is
+# hidden, or they are badly aligned. Frames after one that turned more than END_TURN are not looked at.
 LEAST_TURN, MOST_TURN, END_TURN = math.radians(3), math.radians(18), math.radians(30)
-# Nor where it would have been shifted by more than this, in units of the head's distance: the head was lost.
+# A view that is shifted by more than this, in units of the head's distance, has lost the head. It ends the search too.
 END_SHIFT = 0.5
-# A depth takes at least so many views; more than the second bring little.
+# A depth is found from this many views; more bring little. Where fewer are good, some are used more than once.
 MOST_VIEWS = 16
-# Relative inverse depths tried: from the ears to beyond the nose.
+# So many relative inverse depths are tried, from those of the ears to beyond that of the nose.
 FARTHEST_TRIED, NEAREST_TRIED, TRIED = 0.85, 1.10, 26
-# Side of the windows that are compared, and standard deviation, in pixels, over which their costs are averaged.
+# Windows of WINDOW x WINDOW pixels are compared. Their costs are averaged with a Gaussian of SPREAD pixels standard deviation.
 WINDOW, SPREAD = 5, 2.0
-# Added to variances: below it a window counts as having no texture.
+# This is added to variances. A window whose variance is smaller counts as having no texture.
 TEXTURE = 2e-4
-# Corrections are averaged over windows of these standard deviations, in image widths, coarse first; the finer one takes over where the
-# confidence in it exceeds ENOUGH. Corrections beyond LARGEST are errors.
+# Corrections are averaged over windows with the standard deviations SMOOTH, in image widths, the coarse one first. The finer one takes
+# over where its confidence exceeds ENOUGH. Corrections are limited to LARGEST, because larger ones are errors.
 SMOOTH, ENOUGH, LARGEST = (1 / 16, 1 / 32), 0.1, 0.08
 
 
 @dataclass(frozen=True)
 class DepthFromViews:
-    """inverse: F x 1 x H x W, relative inverse depth, the network's own without enough views. usable: F bool, had enough views."""
+    """Depth that was found from views."""
 
     inverse: Tensor
+    """The relative inverse depth, F x 1 x H x W. For frames without enough views it is the network's own."""
     usable: Tensor
+    """Which frames had enough views, F bool."""
 
 
 @torch.no_grad()
 def depth_from_views(
     frame: Tensor, views: Tensor, present: Tensor, disparity: Tensor, focal: Tensor, principal: Tensor
 ) -> DepthFromViews:
-    """Corrects the network's inverse depth of frames by other frames of their clips.
+    """Corrects the network's inverse depth of frames with other frames of their clips.
 
     Args:
-        frame: F x 3 x H x W in [0, 1]; views: F x K x 3 x H x W; present: F x K bool, whether a view exists.
-        disparity: F x 1 x H x W, inverse depth by the network, of any scale.
-        focal, principal: F x 2, the normalised camera of `geometry.camera`.
+        frame: These are the frames, F x 3 x H x W in [0, 1].
+        views: These are other frames of the same clips, F x K x 3 x H x W.
+        present: This says which views exist, F x K bool.
+        disparity: This is the network's inverse depth, F x 1 x H x W, of any scale.
+        focal, principal: These describe the camera, F x 2 each, normalised as in `geometry.camera`.
     """
     # Solving for motion needs float32, whatever precision networks run in.
     with torch.autocast(frame.device.type, enabled=False):
@@ -77,7 +84,7 @@ def depth_from_views(
 
 
 def _by_views(frame: Tensor, views: Tensor, poses: Tensor, own: Tensor, focal: Tensor, principal: Tensor) -> Tensor:
-    """Relative inverse depth of frames with S views each, F x S x 3 x H x W, and their motions F x S x 6."""
+    """Returns the relative inverse depth of frames that have S views each, F x S x 3 x H x W, with motions F x S x 6."""
     poses, inverse = settle_tilt(frame, views, poses, own, focal, principal)
     seen, confidence = _sweep(frame, views, poses, focal, principal)
     head = torch.sigmoid((inverse - HEAD) / HEAD_SOFTNESS)
@@ -88,7 +95,10 @@ def _by_views(frame: Tensor, views: Tensor, poses: Tensor, own: Tensor, focal: T
 def _follow(
     frame: Tensor, views: Tensor, present: Tensor, inverse: Tensor, focal: Tensor, principal: Tensor
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Motions F x K x 6 (rotation, translation, as `align` finds them) to the views, and which were reached, the head not lost."""
+    """Returns the motions to the views, F x K x 6, and which views were reached without losing the head, F x K.
+
+    Each motion is a rotation and a translation, as `align` finds them.
+    """
     count, ways = present.shape
     poses = frame.new_zeros(count, ways, 6)
     found = torch.zeros_like(present)
@@ -108,7 +118,10 @@ def _follow(
 
 
 def _choose(good: Tensor) -> tuple[Tensor, Tensor]:
-    """Which views to use: indices F x S, evenly over those that are good (F x K bool), with repetitions; and which F have enough."""
+    """Chooses S of the good views (F x K bool) of each frame, evenly, some of them several times where few are good.
+
+    Returns the indices of the chosen views, F x S, and which frames have enough good views, F.
+    """
     number = good.sum(1)
     order = torch.argsort(good.int(), dim=1, descending=True, stable=True)
     places = torch.arange(MOST_VIEWS, device=good.device) * number[:, None] // MOST_VIEWS
@@ -116,7 +129,10 @@ def _choose(good: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _sweep(frame: Tensor, views: Tensor, poses: Tensor, focal: Tensor, principal: Tensor) -> tuple[Tensor, Tensor]:
-    """Relative inverse depth at which the views (F x S) look most like the frame, F x 1 x H x W, and how clearly, at least 0."""
+    """Returns the relative inverse depth at which the views, F x S, look most like the frame, F x 1 x H x W.
+
+    The second result says how clear the choice is; it is never below 0.
+    """
     count, used = poses.shape[:2]
     size = (frame.shape[-2], frame.shape[-1])
     grey = frame.mean(1, keepdim=True)
@@ -136,14 +152,17 @@ def _sweep(frame: Tensor, views: Tensor, poses: Tensor, focal: Tensor, principal
         seen = warp(others, project(rays / inverse, matrix, moved))
         seen_mean = _local_mean(seen)
         covariance = _local_mean(seen * grey) - seen_mean * mean
-        # Correlation, not difference: a face that turns is lit differently.
+        # Correlation is used instead of differences, because the light on a face changes as it turns.
         correlation = covariance / (deviation * _deviation(seen, seen_mean))
         costs.append(1 - correlation.unflatten(0, (count, used)).mean(1))
     return lowest(_blur(torch.cat(costs, dim=1), SPREAD), tried)
 
 
 def lowest(cost: Tensor, tried: Tensor) -> tuple[Tensor, Tensor]:
-    """Where costs (F x J x H x W) of the values tried (J, evenly spaced) are lowest, by a parabola, and how clearly."""
+    """Returns the tried value (J of them, evenly spaced) at which each pixel's cost, F x J x H x W, is lowest, and how clearly it is.
+
+    A parabola through the neighbouring costs places it between the values.
+    """
     best = cost.argmin(1, keepdim=True).clamp(1, len(tried) - 2)
     low, middle, high = (cost.gather(1, best + k) for k in (-1, 0, 1))
     curvature = (low + high - 2 * middle).clamp(min=1e-6)
@@ -152,7 +171,7 @@ def lowest(cost: Tensor, tried: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _corrected(own: Tensor, seen: Tensor, confidence: Tensor) -> Tensor:
-    """The network's inverse depth plus the smoothed difference to what was seen: its detail stays."""
+    """Adds to the network's inverse depth its smoothed difference to what was seen, so that the network's fine detail stays."""
     difference = (seen - own).clamp(-LARGEST, LARGEST)
     correction = torch.zeros_like(own)
     for share in SMOOTH:
