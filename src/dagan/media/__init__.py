@@ -1,1 +1,4 @@
-"""Videos, images and sound in and out; faces found, framed, cut out and pasted back. H x W x 3 uint8 RGB at its borders."""
+"""Videos, images and sound are read and written here, and faces are found, framed, cut out and pasted back.
+
+Pictures that other rooms see are H x W x 3 uint8 RGB.
+"""

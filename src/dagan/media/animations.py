@@ -1,7 +1,7 @@
-"""Animated pictures (GIF, PNG, WebP, AVIF), read as videos and written.
+"""Animated pictures (GIF, PNG, WebP, AVIF) are read as videos, and written.
 
-They are read frame by frame by the rules for photos, at their own times. For writing, this file knows what the formats hold, the pace
-they allow, and the colours of a GIF.
+They are read frame by frame, by the rules for photos, at their own times. For writing, this file knows what the formats can hold, how
+fast and how slowly they can show frames, and how a GIF gets its colours.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AnimationFormat:
-    """One format of animated pictures.
-
-    name: FFmpeg's. pixel_format: of the frames that its encoder is given. tick: what its times are counted in, in seconds; None: they
-    are fractions, and finest_clock bounds their denominator. shortest: seconds that a frame must be shown; of a shorter one, browsers
-    take it for a mistake and show it for a tenth of a second. longest: most ticks that one frame can be shown. options: of the file, so
-    that it repeats for ever.
-    """
+    """One format of animated pictures."""
 
     name: str
+    """FFmpeg's name of the format."""
     pixel_format: str
+    """The format of the frames that the encoder is given."""
     tick: Fraction | None
+    """The unit of the format's times, in seconds. None means that times are fractions, whose denominator FINEST_CLOCK bounds."""
     shortest: Fraction
+    """A frame must be shown for so many seconds. Browsers take a shorter time for a mistake and show the frame for a tenth of a second."""
     longest: int
+    """One frame can be shown for at most so many ticks."""
     options: dict[str, str] = field(default_factory=dict)
+    """Options of the file that make it repeat for ever."""
 
 
 _PNG = AnimationFormat("apng", "rgb24", None, Fraction(11, 1000), 2**31 - 1, {"plays": "0"})
@@ -53,14 +53,15 @@ ANIMATIONS = {
     ".png": _PNG,
     ".apng": _PNG,
 }
-FINEST_CLOCK = 60_000  # ticks a second where a format's times are fractions of two 16-bit numbers, as those of PNG
+# PNG gives times as fractions of two 16-bit numbers. Where a format's times are fractions, at most so many ticks a second are used.
+FINEST_CLOCK = 60_000
 
 
 class Pace:
     """Leaves out frames so that none is shown for too short a time, and repeats one that is shown too long for the format.
 
-    shortest, longest: that a frame may be shown, in ticks. The times of the frames that stay do not change, nor does the end. One
-    frame is held back, because it takes the next one's time to tell how long a frame is shown.
+    `shortest` and `longest` are the ticks for which a frame may be shown. Frames that stay keep their times, and the end stays where it
+    is. One frame is held back, because only the time of the next one tells how long it is shown.
     """
 
     def __init__(self, shortest: int, longest: int) -> None:
@@ -70,15 +71,15 @@ class Pace:
         self._begun = False
 
     def add(self, image: np.ndarray, time: int) -> Iterator[tuple[np.ndarray, int]]:
-        """The frames, with their times, that are settled once `image` is to be shown at `time`."""
+        """Yields the frames, with their times, that are settled once `image` is to be shown at `time`."""
         if self._held is not None:
             if time - self._time < self.shortest:
                 return
             yield from self._settle(time)
-        self._held, self._time = image.copy(), time  # the caller may draw its next picture into the same array
+        self._held, self._time = image.copy(), time  # It is copied because the caller may draw its next picture into the same array.
 
     def finish(self, end: int) -> Iterator[tuple[np.ndarray, int]]:
-        """The last frames, where the last is shown until `end`."""
+        """Yields the last frames. The very last one is shown until `end`."""
         if self._held is not None and (end - self._time >= self.shortest or not self._begun):
             yield from self._settle(end)
 
@@ -92,36 +93,36 @@ class Pace:
 
 
 def set_last_delay(path: Path, delay: Fraction) -> None:
-    """Writes into an animated PNG how many seconds its last frame is shown: FFmpeg gives it the time of the frame before."""
+    """Writes into an animated PNG for how many seconds its last frame is shown, where FFmpeg repeats the time of the frame before."""
     delay = delay.limit_denominator(2**16 - 1)
     with path.open("r+b") as file:
-        file.seek(8)  # the signature; chunks follow: length, kind, content, sum
+        file.seek(8)  # After the signature come chunks, each with a length, a kind, a content and a checksum.
         last = None
         while len(head := file.read(8)) == 8:
             length, kind = struct.unpack(">I4s", head)
             if kind == b"fcTL":
                 last = file.tell() - 4
             file.seek(length + 4, 1)
-        if last is None or delay.numerator >= 2**16:  # a single frame has no times
+        if last is None or delay.numerator >= 2**16:  # A PNG of a single frame has no times.
             return
         file.seek(last)
-        chunk = bytearray(file.read(30))  # of frame control: its kind, then 26 bytes with the delay as a fraction at the end
+        chunk = bytearray(file.read(30))  # This is the kind of chunk, then 26 bytes of frame control; the delay is a fraction in them.
         struct.pack_into(">HH", chunk, 24, delay.numerator, delay.denominator)
         file.seek(last)
         file.write(chunk + struct.pack(">I", zlib.crc32(chunk)))
 
 
 class GifPalette:
-    """Turns rgb24 frames into palette frames through FFmpeg's filters.
+    """Turns rgb24 frames into frames with a palette, through FFmpeg's filters.
 
-    Each frame's 256 colours are chosen from that frame alone: good colours without reading ahead.
+    The 256 colours of each frame are chosen from that frame alone, which gives good colours without reading ahead.
     """
 
     def __init__(self) -> None:
         self._graph: Graph | None = None
 
     def reduce(self, frame: VideoFrame | None) -> Iterator[VideoFrame]:
-        """The palette frames that are ready after `frame`; None: those that are left."""
+        """Yields the palette frames that are ready after `frame`. Given None, it yields those that are left."""
         import av
 
         if self._graph is None:
@@ -159,15 +160,15 @@ def _build(frame: VideoFrame) -> Graph:
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_SHORTEST = Fraction(1, 100)  # seconds; delays up to this play as the usual one, as in browsers: they were never meant
-_USUAL = Fraction(1, 10)
-_LONGEST_DENOMINATOR = 65_535  # of a delay, in PNG; GIF and WebP count in hundredths and thousandths
-_MOST_TICKS = 1_000_000  # a second; where delays have no common tick as long as that, they are rounded
-_TICKS = 90_000
+_SHORTEST = Fraction(1, 100)  # Seconds. Delays up to this were never meant, so they are played as the usual delay, as browsers do.
+_USUAL = Fraction(1, 10)  # The usual delay, in seconds.
+_LONGEST_DENOMINATOR = 65_535  # The largest denominator of a delay in PNG. GIF counts in hundredths and WebP in thousandths.
+_MOST_TICKS = 1_000_000  # Ticks a second. Where the delays have no common tick as long as this, they are rounded.
+_TICKS = 90_000  # Ticks a second to which delays are rounded then.
 
 
 class AnimationReader(VideoReader):
-    """The frames of an animated picture. Raises InputError when the file is no picture or damaged at once."""
+    """Reads the frames of an animated picture. Raises InputError when the file is no picture, or is damaged before its first frame."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -200,13 +201,13 @@ class AnimationReader(VideoReader):
             time += delay
 
     def _images(self) -> Generator[Image]:
-        """The decoded frames, each valid until the next is asked for. Ends, and notes so, where the file is cut off or damaged."""
+        """Yields the decoded frames, each valid until the next is asked for. Ends where the file is damaged, and notes `truncated`."""
         from PIL import Image as Pillow
 
         self.truncated = False
         with opened(self.path) as image:
             count = getattr(image, "n_frames", 1)
-            # A PNG may have a picture for programs that do not animate; it is none of the animation's.
+            # A PNG may begin with a picture for programs that do not animate. It does not belong to the animation.
             first = 1 if count > 1 and getattr(image, "default_image", False) else 0
             self.frame_count = count - first
             for index in range(first, count):
@@ -215,13 +216,13 @@ class AnimationReader(VideoReader):
                     image.load()
                 except (MemoryError, Pillow.DecompressionBombError):
                     raise
-                except Exception:  # Pillow lets out whatever its decoders raise
+                except Exception:  # Pillow's decoders raise exceptions of any kind, and Pillow passes them on.
                     self.truncated = True
                     return
                 yield image
 
 
 def _delay(image: Image) -> Fraction:
-    """Seconds for which the decoded frame is shown."""
+    """Returns for how many seconds the decoded frame is shown."""
     delay = Fraction(image.info.get("duration") or 0) / 1000
     return _USUAL if delay <= _SHORTEST else delay.limit_denominator(_LONGEST_DENOMINATOR)

@@ -1,12 +1,13 @@
-"""Between the YUV frames of video files and RGB: one place decides matrix and range, so that no colour shifts on the way.
+"""Converts between the YUV frames of video files and RGB. Matrix and range are decided only here, so that no colour shifts.
 
-Files written here are BT.709, limited range, and say so. Files read keep what their tags say; untagged ones are taken as players take
-them: BT.709 from 720 lines up, BT.601 below. Wide-gamut and high-dynamic-range colours are brought to what the networks were trained on:
-BT.709 primaries, standard range.
+Files that are written are BT.709 with limited range, and say so. Files that are read are taken as their tags say. Untagged ones are
+taken as players take them: as BT.709 from 720 lines up, and as BT.601 below. Colours of wide gamut and of high dynamic range (HDR) are
+brought to what the networks were trained on, which are BT.709 primaries and standard range.
 
-Each kind of such colours (a transfer curve and primaries) becomes one cube of output colours, right within half a level of 255 on
-average, which FFmpeg's `lut3d` filter looks colours up in. White of the standard range is taken as 100 cd/m2, as when a standard picture
-is mastered in HDR. Brighter light is rolled off by a Moebius curve on the largest of the three channels, so that hues stay.
+Each kind of such colours has a transfer curve and primaries. It becomes a cube (a table of output colours), in which FFmpeg's `lut3d`
+filter looks colours up; the result is right within half a level of 255 on average. White of the standard range is taken as 100 cd/m2, as
+it is when a standard picture is mastered in HDR. Brighter light is compressed by a Moebius curve on the largest of the three channels, so
+that hues stay.
 """
 
 from __future__ import annotations
@@ -25,41 +26,43 @@ import numpy as np
 if TYPE_CHECKING:
     import av
 
-# Numbers of the H.273 standard.
+# These are numbers of the H.273 standard.
 PQ, HLG = 16, 18
 BT2020, DCI_P3, DISPLAY_P3 = 9, 11, 12
-CUBE_FORMAT = "gbrp16le"  # the format of the frames that `Cube.apply` takes and gives: for it the filter is fast and exact
+CUBE_FORMAT = "gbrp16le"  # `Cube.apply` takes and gives frames of this format, for which the filter is fast and exact.
 _HDR = (PQ, HLG)
-_SIDE = 49  # points of the cube along each axis
-_KNEE = 0.6  # of standard white; darker light stays as it is, which keeps faces within 2 of 255 of the standard picture
-_PEAK = 10.0  # standard whites: 1000 cd/m2, for which nearly all HDR video is mastered, becomes white
-_DISPLAY_GAMMA = 2.4  # BT.1886: how standard displays turn values into light
-_GRAPHS = 8  # filter graphs that a thread keeps: one for each size and kind of colour
+_SIDE = 49  # The cube has this many points along each axis.
+_KNEE = 0.6  # This share of standard white; darker light stays as it is, which keeps faces within 2 of 255 of the standard picture.
+_PEAK = 10.0  # So many standard whites become white: 1000 cd/m2, for which nearly all HDR video is mastered.
+_DISPLAY_GAMMA = 2.4  # Standard displays turn values into light with this exponent (BT.1886).
+_GRAPHS = 8  # A thread keeps so many filter graphs, one for each size and kind of colour.
 
-# CIE xy of red, green and blue.
+# These are the CIE xy coordinates of red, green and blue.
 _BT709_PRIMARIES = ((0.640, 0.330), (0.300, 0.600), (0.150, 0.060))
 _WIDE_PRIMARIES = {
     BT2020: ((0.708, 0.292), (0.170, 0.797), (0.131, 0.046)),
     DCI_P3: ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060)),
     DISPLAY_P3: ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060)),
 }
-_D65 = (0.3127, 0.3290)  # white; cinema's own one is adapted to it, so that white stays white
+_D65 = (0.3127, 0.3290)  # This is white. Cinema has a white of its own, which is adapted to this one so that white stays white.
 
 
 @dataclass(frozen=True)
 class Cube:
-    """The conversion of one kind of colour. transfer, primaries: H.273 numbers."""
+    """The conversion of one kind of colours to standard ones."""
 
     transfer: int
+    """The number of the transfer curve in H.273."""
     primaries: int
+    """The number of the primaries in H.273."""
 
     @classmethod
     def of(cls, transfer: int, primaries: int) -> Cube | None:
-        """The conversion for colours tagged so; None where they are (taken as) standard ones already."""
+        """Returns the conversion for colours with these tags, or None where they are, or are taken as, standard colours."""
         return cls(transfer, primaries) if transfer in _HDR or primaries in _WIDE_PRIMARIES else None
 
     def convert(self, values: np.ndarray) -> np.ndarray:
-        """n x 3 BT.709 values in [0, 1] for n x 3 full-range values in [0, 1] of this kind: the exact conversion."""
+        """Converts n x 3 full-range values in [0, 1] of this kind to n x 3 BT.709 values in [0, 1], exactly."""
         light = _light(values.astype(np.float64), self.transfer)
         if self.primaries in _WIDE_PRIMARIES:
             light = light @ _to_bt709(_WIDE_PRIMARIES[self.primaries]).T
@@ -70,13 +73,13 @@ class Cube:
         return np.clip(light, 0, 1) ** (1 / _DISPLAY_GAMMA)
 
     def apply(self, frame: av.VideoFrame) -> av.VideoFrame:
-        """A full-range frame of `CUBE_FORMAT` converted, in the same format."""
+        """Converts a full-range frame of `CUBE_FORMAT`. The result has the same format."""
         graph = _graph(self, frame)
         graph.vpush(frame)
         return graph.vpull()
 
     def apply_to_image(self, image: np.ndarray) -> np.ndarray:
-        """An H x W x 3 uint8 picture converted."""
+        """Converts an H x W x 3 uint8 picture."""
         import av
 
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24").reformat(format=CUBE_FORMAT)
@@ -84,11 +87,11 @@ class Cube:
 
 
 def _light(values: np.ndarray, transfer: int) -> np.ndarray:
-    """Linear light, n x 3, in units of standard white."""
+    """Returns linear light, n x 3, in units of standard white."""
     if transfer == PQ:  # SMPTE ST 2084
         power = values ** (32 / 2523)
         return 100 * (np.maximum(power - 3424 / 4096, 0) / (2413 / 128 - 2392 / 128 * power)) ** (16384 / 2610)
-    if transfer == HLG:  # ARIB STD-B67, shown on a display of 1000 cd/m2, where the system's gamma is 1.2
+    if transfer == HLG:  # ARIB STD-B67, shown on a display of 1000 cd/m2, where the system's gamma is 1.2.
         a, b, c = 0.17883277, 0.28466892, 0.55991073
         scene = np.where(values <= 0.5, values**2 / 3, (np.exp((values - c) / a) + b) / 12)
         luminance = scene @ np.asarray((0.2627, 0.6780, 0.0593))
@@ -97,19 +100,19 @@ def _light(values: np.ndarray, transfer: int) -> np.ndarray:
 
 
 def _to_bt709(primaries: tuple[tuple[float, float], ...]) -> np.ndarray:
-    """The 3 x 3 matrix from linear light in these primaries to linear light in BT.709's."""
+    """Returns the 3 x 3 matrix from linear light in these primaries to linear light in those of BT.709."""
     return np.linalg.inv(_to_xyz(_BT709_PRIMARIES)) @ _to_xyz(primaries)
 
 
 def _to_xyz(primaries: tuple[tuple[float, float], ...]) -> np.ndarray:
-    """The 3 x 3 matrix from linear light in these primaries, with D65 as white, to CIE XYZ."""
+    """Returns the 3 x 3 matrix from linear light in these primaries, with D65 as white, to CIE XYZ."""
     columns = np.stack([(x / y, 1.0, (1 - x - y) / y) for x, y in primaries], axis=1)
     x, y = _D65
     return columns * np.linalg.solve(columns, (x / y, 1.0, (1 - x - y) / y))
 
 
 def _rolled_off(light: np.ndarray) -> np.ndarray:
-    """The Moebius curve: the identity up to the knee, then smoothly up to 1 at the peak."""
+    """Applies the Moebius curve: it changes nothing up to the knee and then rises smoothly to 1 at the peak."""
     j, peak = _KNEE, _PEAK
     a = -j * j * (peak - 1) / (j * j - 2 * j + peak)
     b = (j * j - 2 * j * peak + peak) / (peak - 1)
@@ -118,14 +121,14 @@ def _rolled_off(light: np.ndarray) -> np.ndarray:
 
 @lru_cache
 def _cube_text(cube: Cube) -> str:
-    """The conversion as a .cube file, the format of the film trade; red runs fastest."""
+    """Writes the conversion as text in the .cube format, which film programs use. Red changes fastest."""
     axis = np.linspace(0, 1, _SIDE)
     blues, greens, reds = np.meshgrid(axis, axis, axis, indexing="ij")
     colours = cube.convert(np.stack([reds, greens, blues], axis=-1).reshape(-1, 3))
     return "\n".join([f"LUT_3D_SIZE {_SIDE}", *(f"{red:.6f} {green:.6f} {blue:.6f}" for red, green, blue in colours.tolist()), ""])
 
 
-_own = threading.local()  # a graph serves one thread at a time
+_own = threading.local()  # Each thread has graphs of its own, because a graph serves one thread at a time.
 
 
 def _graph(cube: Cube, frame: av.VideoFrame) -> av.filter.Graph:
@@ -150,27 +153,27 @@ def _graph(cube: Cube, frame: av.VideoFrame) -> av.filter.Graph:
     return graphs[key]
 
 
-# Numbers of the H.273 standard, which FFmpeg uses for frames, and its scaler for the matrices too.
+# These are numbers of the H.273 standard. FFmpeg uses them for frames, and its scaler uses them for matrices too.
 BT709 = 1
 BT601 = 6
 UNSPECIFIED = 2
 LIMITED = 1
 FULL = 2
-# The scaler's flags. Exact: bicubic, full chroma, exact rounding; flat colours come back within 1 of 255 (mean 0.35).
-# Fast: bilinear; within 3 (mean 1.2), but 20 times as fast: 1 ms rather than 20 ms for 1920 x 1080 on one core.
+# These are flags of the scaler. _EXACT is bicubic with full chroma and exact rounding: flat colours come back within 1 of 255 (0.35 on
+# average). _FAST is bilinear: they come back within 3 (1.2 on average), in 1 ms instead of 20 ms for 1920 x 1080 on one core.
 _EXACT = 4 | 0x2000 | 0x40000
 _FAST = 2
-_SCALER_MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}  # by numbers of the standard
+_SCALER_MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}  # The scaler's number for each number of the standard.
 _FULL_RANGE_FORMATS = ("yuvj", "gray", "ya8", "ya16", "mono")
 _HD_LINES = 720
 _HD_COLUMNS = 1280
 
 
 def to_rgb(frame: av.VideoFrame, width: int, height: int, *, fast: bool = False) -> np.ndarray:
-    """height x width x 3 uint8 RGB of a decoded frame, scaled to that size; transparent pixels are put on white.
+    """Turns a decoded frame into height x width x 3 uint8 RGB of that size. Transparent pixels are put on white.
 
-    The frame's own tags count, so they may change within a video: matrix, range, transfer curve (HDR is tone-mapped) and primaries.
-    `fast` trades colours off by up to 3 of 255 for speed: enough for finding faces.
+    Matrix, range, transfer curve (HDR is tone-mapped) and primaries are taken from the frame's own tags, so they may change within a
+    video. With `fast`, colours may be off by up to 3 of 255, which is good enough for finding faces.
     """
     quality = _FAST if fast else _EXACT
     colours: dict[str, int] = {"interpolation": quality}
@@ -186,7 +189,10 @@ def to_rgb(frame: av.VideoFrame, width: int, height: int, *, fast: bool = False)
 
 
 def from_rgb(image: np.ndarray, pixel_format: str) -> av.VideoFrame:
-    """A frame from H x W x 3 uint8 RGB, of an RGB `pixel_format` or, in BT.709 and limited range, a YUV one; the sides fit the format."""
+    """Makes a frame from H x W x 3 uint8 RGB. Its sides must fit the pixel format.
+
+    The format is an RGB one, or a YUV one, which gets BT.709 in limited range.
+    """
     import av
 
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
@@ -198,24 +204,24 @@ def from_rgb(image: np.ndarray, pixel_format: str) -> av.VideoFrame:
 
 
 def tag_stream(context: av.VideoCodecContext) -> None:
-    """Writes BT.709, limited range into the stream's header, as `from_rgb` makes it."""
+    """Writes into the stream's header that it is BT.709 in limited range, as `from_rgb` makes it."""
     context.colorspace = context.color_primaries = context.color_trc = BT709
     context.color_range = LIMITED
 
 
 def on_white(pixels: np.ndarray) -> np.ndarray:
-    """H x W x 3 uint8 RGB of H x W x 4 uint8 RGBA, laid on white: the rule for everything transparent that is read."""
+    """Lays H x W x 4 uint8 RGBA on white and returns H x W x 3 uint8 RGB. Everything transparent that is read is treated so."""
     alpha = pixels[..., 3:].astype(np.uint16)
     return ((pixels[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
 
 
 def _matrix(frame: av.VideoFrame) -> int:
-    """The scaler's number of the frame's matrix; it knows no constant-luminance and YCgCo kinds: the nearest is taken."""
+    """Returns the scaler's number of the frame's matrix. It lacks constant-luminance and YCgCo matrices; BT.709 stands in for them."""
     if frame.colorspace in (0, UNSPECIFIED):
         return _SCALER_MATRICES[BT709 if frame.height >= _HD_LINES or frame.width >= _HD_COLUMNS else BT601]
     return _SCALER_MATRICES.get(frame.colorspace, BT709)
 
 
 def _range(frame: av.VideoFrame) -> int:
-    """Untagged video is limited, except for the kinds of pixels that come from still pictures."""
+    """Returns the frame's range. Untagged video is limited, except for the kinds of pixels that come from still pictures."""
     return frame.color_range or (FULL if frame.format.name.startswith(_FULL_RANGE_FORMATS) else LIMITED)

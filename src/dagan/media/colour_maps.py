@@ -1,4 +1,4 @@
-"""Disparity maps made visible: a range that outliers do not stretch, and colour maps."""
+"""Makes disparity maps visible: it finds a range that outliers do not stretch, and applies a colour map."""
 
 from __future__ import annotations
 
@@ -9,20 +9,23 @@ import numpy as np
 from dagan.errors import InputError
 
 DEFAULT_MAP = "inferno"
-# The share of places left out at each end of the range: specks and the image's border must not set the contrast.
+# This percentage of places is left out at each end of the range, so that specks and the image's border do not set the contrast.
 _OUTLIERS = 2.0
-# Below this spread the map is flat: colouring it would only show rounding.
+# A map with a smaller spread is flat. Stretching its colours would only show rounding.
 _LEAST_SPREAD = 1e-6
 
 
 def robust_range(disparity: np.ndarray) -> tuple[float, float]:
-    """(low, high): the 2nd and 98th percentile of disparities of any shape."""
+    """Returns (low, high), the 2nd and the 98th percentile of disparities of any shape."""
     low, high = np.percentile(disparity, (_OUTLIERS, 100 - _OUTLIERS))
     return float(low), float(high)
 
 
 def colour_table(name: str = DEFAULT_MAP) -> np.ndarray:
-    """256 x 3 uint8 colours of a named colour map (inferno, turbo, ...). Raises InputError, with near names, for an unknown one."""
+    """Returns 256 x 3 uint8 colours of a named colour map, such as inferno or turbo.
+
+    Raises InputError for an unknown one, and names similar ones.
+    """
     from cmap import Colormap
 
     try:
@@ -35,6 +38,6 @@ def colour_table(name: str = DEFAULT_MAP) -> np.ndarray:
 
 
 def colourise(disparity: np.ndarray, low: float, high: float, table: np.ndarray) -> np.ndarray:
-    """... x 3 uint8 from disparities of any shape: `low` gets the table's first colour, `high` its last."""
+    """Colours disparities of any shape as ... x 3 uint8: `low` gets the table's first colour and `high` its last."""
     scaled = (disparity - low) / max(high - low, _LEAST_SPREAD)
     return table[np.clip(np.rint(scaled * 255), 0, 255).astype(np.uint8)]

@@ -1,6 +1,6 @@
-"""Opening video files safely and finding what is in them: the stream of moving pictures, its first frame, its turn.
+"""Opens video files safely and finds what is in them: the stream of moving pictures, its first frame, and how it is turned.
 
-PyAV (FFmpeg) decodes. Only local files are ever opened: a play list that points to the network is refused.
+PyAV, which is FFmpeg for Python, decodes. Only local files are ever opened; a play list that points to the network is refused.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 _DISPLAY_MATRIX = "DISPLAYMATRIX"
-_TEXT_FORMATS = {"tty", "bin", "xbin", "adf", "idf"}  # FFmpeg draws text files as pictures of a terminal
-_FASTEST_RATE = 240  # above this a header's frame rate is a placeholder (browser recordings say 1000)
+_TEXT_FORMATS = {"tty", "bin", "xbin", "adf", "idf"}  # FFmpeg reads text files as pictures of a terminal, under these names.
+_FASTEST_RATE = 240  # A higher frame rate in a header is a placeholder; recordings of browsers say 1000.
 
 
 @dataclass(frozen=True)
 class QuarterTurn:
-    """How stored pixels are turned for display: transpose first, then mirror left-right, then upside down."""
+    """How stored pixels are turned for display. They are first transposed, then mirrored left-right, then turned upside down."""
 
     transpose: bool = False
     mirror: bool = False
     flip: bool = False
 
     def apply(self, image: np.ndarray) -> np.ndarray:
-        """The H x W x 3 image as it is to be seen, contiguous."""
+        """Turns an H x W x 3 image to how it is to be seen. The result is contiguous."""
         if self.transpose:
             image = image.swapaxes(0, 1)
         if self.mirror:
@@ -47,14 +47,14 @@ class QuarterTurn:
 
     @property
     def degrees(self) -> int:
-        """Rotation counter-clockwise: 0, 90, 180 or 270; a mirrored picture is mirrored left-right first, then rotated."""
+        """The rotation counter-clockwise: 0, 90, 180 or 270. A mirrored picture is first mirrored left-right and then rotated."""
         if self.transpose:
             return 270 if self.mirror else 90
         return 180 if self.flip else 0
 
 
 def open_container(path: Path) -> InputContainer:
-    """Opens a video or sound file for reading. Raises InputError when it is missing, empty or nothing FFmpeg reads."""
+    """Opens a video or sound file for reading. Raises InputError when it is missing, empty, or nothing that FFmpeg reads."""
     import av
 
     require_file(path, "video")
@@ -71,7 +71,7 @@ def open_container(path: Path) -> InputContainer:
 
 
 def video_stream(container: InputContainer, path: Path) -> VideoStream:
-    """The best stream of moving pictures; cover pictures of sound files do not count. Raises InputError when there is none."""
+    """Returns the best stream of moving pictures. Cover pictures of sound files do not count. Raises InputError when there is none."""
     usable = [stream for stream in container.streams.video if not _is_cover(stream)]
     if not usable:
         kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
@@ -85,12 +85,12 @@ def video_stream(container: InputContainer, path: Path) -> VideoStream:
 
 
 def has_pictures(container: InputContainer) -> bool:
-    """Whether there is a stream of moving pictures; cover pictures of sound files do not count."""
+    """Says whether there is a stream of moving pictures. Cover pictures of sound files do not count."""
     return any(not _is_cover(stream) for stream in container.streams.video)
 
 
 def first_frame(container: InputContainer, stream: VideoStream, path: Path) -> VideoFrame:
-    """Decodes up to the first frame. Raises InputError when none comes."""
+    """Decodes up to the first frame and returns it. Raises InputError when none comes."""
     import av
 
     failure: Exception | None = None
@@ -113,7 +113,7 @@ def first_frame(container: InputContainer, stream: VideoStream, path: Path) -> V
 
 
 def start_time(path: Path) -> Fraction:
-    """The time of the first video frame in the file's own clock, in seconds; of a file with sound only, that of the sound."""
+    """Returns the time of the first video frame in the file's own clock, in seconds. For a file with only sound it is the sound's."""
     with open_container(path) as container:
         if has_pictures(container):
             stream = video_stream(container, path)
@@ -122,26 +122,26 @@ def start_time(path: Path) -> Fraction:
 
 
 def frame_time(frame: VideoFrame, stream: VideoStream) -> Fraction | None:
-    """The frame's presentation time in seconds, exact; None where the file gives none."""
+    """Returns the second at which the frame is shown, exactly, or None where the file does not say."""
     if frame.pts is None:
         return None
     return frame.pts * Fraction(frame.time_base or stream.time_base or Fraction(1, 25))
 
 
 def frame_turn(frame: VideoFrame) -> QuarterTurn:
-    """The turn that the display matrix of a frame asks for; angles between quarter turns go to the nearest."""
+    """Returns the turn that the display matrix of a frame asks for. Angles between quarter turns are rounded to the nearest."""
     side_data: Any = frame.side_data.get(_DISPLAY_MATRIX)
     if side_data is None:
         return QuarterTurn()
     a, b, _, c, d = (int(v) for v in np.frombuffer(bytes(side_data), dtype=np.int32)[:5])
-    # A pixel (x, y) is shown at (a x + c y, b x + d y).
+    # The matrix shows a pixel (x, y) at (a x + c y, b x + d y).
     if abs(b) + abs(c) > abs(a) + abs(d):
         return QuarterTurn(transpose=True, mirror=c < 0, flip=b < 0)
     return QuarterTurn(mirror=a < 0, flip=d < 0)
 
 
 def frame_rate(stream: VideoStream, path: Path) -> Fraction:
-    """Average frames a second: as the header says, measured on the first packets where that is missing or a placeholder."""
+    """Returns the average frames a second that the header says. Without them, or with a placeholder, the first packets are measured."""
     for rate in (stream.average_rate, stream.guessed_rate):
         if rate and 0 < rate <= _FASTEST_RATE:
             return Fraction(rate)
@@ -159,9 +159,9 @@ def frame_rate(stream: VideoStream, path: Path) -> Fraction:
 
 
 def packet_span(path: Path) -> tuple[int, Fraction, int]:
-    """Number of video packets, the end of the one shown last in seconds, and how often the file's clock jumps.
+    """Returns the number of video packets, the end in seconds of the frame that is shown last, and how often the file's clock jumps.
 
-    All packets of the file are read, none is decoded. The end is that of a clock without jumps (`Clock`), on which the parts of a
+    All packets of the file are read, and none is decoded. The end is counted on a clock without jumps (`Clock`), on which the parts of a
     joined recording follow each other.
     """
     import av
@@ -175,16 +175,16 @@ def packet_span(path: Path) -> tuple[int, Fraction, int]:
                 if packet.stream is stream and packet.pts is not None:
                     count += 1
                     length = (packet.duration or 0) * packet.time_base
-                    if length > LONGEST_PAUSE:  # up to where the clock jumps to
+                    if length > LONGEST_PAUSE:  # This length reaches up to where the clock jumps to.
                         length = Fraction(0)
                     end = max(end, packet.pts * packet.time_base + length)
-        except av.FFmpegError:  # cut off
+        except av.FFmpegError:  # The file is cut off.
             pass
     return count, end, clock.joints
 
 
 def sound_stream(container: InputContainer) -> AudioStream | None:
-    """The stream of sound that goes with the pictures and can be decoded here; None where there is none."""
+    """Returns the stream of sound that goes with the pictures and can be decoded here, or None where there is none."""
     import av
 
     best = container.streams.best("audio")

@@ -1,7 +1,8 @@
-"""Reads frames of clips as square pictures of one size. Legend: N frames, S side; frames are uint8 N x 3 x S x S, RGB.
+"""Reads frames of clips as square pictures of one size.
 
-Everything is decoded by `dagan.media`, as for animation: the same pixels come out. Frames that are not square are cut to their middle
-square.
+Everything is decoded as for animation, so that the same pixels come out. Frames that are not square are cut to their middle square.
+
+Legend: N frames, S side; frames are uint8 N x 3 x S x S, RGB.
 """
 
 from __future__ import annotations
@@ -26,25 +27,27 @@ from dagan.media.kinds import Clip, is_picture
 from dagan.media.screen import Screen, deinterlaced
 from dagan.media.video import Frame, open_video
 
-DECODER = 2  # raised when the same files give other pixels than before: frames that were cached are decoded anew
-# Folders of images and stills carry no time: the frame rate of the usual sets.
-IMAGE_RATE = 25.0
+DECODER = 2  # It is raised when the same files give other pixels than before, so that cached frames are decoded again.
+IMAGE_RATE = 25.0  # Folders of images and stills have no times. They get this frame rate, which the usual data sets have.
 Frames = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What is known of a clip without decoding: frames in all, frames per second, and each frame's presentation time, in
-    the stream's unit, in order (None where the file does not say, or says one twice); keys: which of them decoding may start at."""
+    """What is known of a clip without decoding it."""
 
     count: int
+    """The number of frames."""
     rate: float
+    """Frames per second."""
     times: NDArray[np.int64] | None = None
+    """When each frame is shown, in order, in the stream's unit. None where the file does not say, or gives two frames one time."""
     keys: NDArray[np.bool_] | None = None
+    """Which frames are key frames, at which decoding may start."""
 
 
 def probe(clip: Clip) -> Probe:
-    """Counts frames by reading packets only. Raises InputError for a file that is no video."""
+    """Counts a clip's frames by reading packets only. Raises InputError for a file that is no video."""
     if clip.still:
         return Probe(1, IMAGE_RATE)
     if clip.path.is_dir():
@@ -71,12 +74,12 @@ def probe(clip: Clip) -> Probe:
 
 
 def _starts_again(times: list[int], unit: float) -> bool:
-    """Whether the clock of a joined recording jumps back, by more than the delay with which some encoders start."""
+    """Says whether the clock of a joined recording jumps back. Some encoders start with a delay, so that a small step back is none."""
     return any((earlier - later) * unit > 0.4 for earlier, later in pairwise(times))
 
 
 def read_clip(clip: Clip, size: int) -> Frames:
-    """Every frame of a clip. Raises InputError for files that cannot be decoded."""
+    """Reads every frame of a clip. Raises InputError for files that cannot be decoded."""
     frames = list(_images(clip, size) if clip.still or clip.path.is_dir() else _video(clip.path, size))
     if not frames:
         raise InputError(f"{clip.path} holds no frames: remove it from the data folder, or replace it")
@@ -85,29 +88,30 @@ def read_clip(clip: Clip, size: int) -> Frames:
 
 @dataclass(frozen=True)
 class _Opened:
-    """A video file that is kept open. interlaced: its frames depend on their neighbours."""
+    """A video file that is kept open."""
 
     container: Any
     stream: Any
     screen: Screen
     interlaced: bool
+    """Whether its frames are interlaced, so that decoding one needs its neighbours."""
 
 
 class RandomReader:
-    """Decodes single frames of many clips, keeping the `limit` last used files open. For one thread."""
+    """Decodes single frames of many clips and keeps the `limit` last used files open. It serves one thread."""
 
     def __init__(self, size: int, limit: int = 32) -> None:
         self.size, self.limit = size, limit
         self._open: OrderedDict[Path, _Opened] = OrderedDict()
 
     def read(self, clip: Clip, known: Probe, indices: list[int]) -> Frames:
-        """The frames of these indices, n x 3 x S x S, in the order asked for."""
+        """Returns the frames with these indices, n x 3 x S x S, in the order in which they were asked for."""
         if clip.still:
             return np.stack([_image(clip.path, self.size)] * len(indices))
         if clip.path.is_dir():
             images = image_files(clip.path)
             return np.stack([_image(images[i], self.size) for i in indices])
-        if known.times is None or known.keys is None or not known.keys.any():  # nothing to seek by
+        if known.times is None or known.keys is None or not known.keys.any():  # Without times and key frames one cannot seek.
             return np.stack(list(_video(clip.path, self.size)))[indices]
         try:
             found = self._decode(clip.path, known.times, known.keys, sorted(set(indices)))
@@ -127,7 +131,7 @@ class RandomReader:
             opened.container.seek(int(times[first]), stream=opened.stream, backward=True)
             last = int(times[group[-1]])
             for frame, pts in deinterlaced((frame, frame.pts) for frame in opened.container.decode(opened.stream)):
-                # Frames between the key frame and the wanted one only serve the decoder: they are not converted.
+                # Frames between the key frame and the wanted one only serve the decoder, so they are not converted.
                 i = int(np.searchsorted(times, pts))
                 if i in group:
                     image, place = opened.screen.picture(frame, opened.stream)
@@ -135,7 +139,7 @@ class RandomReader:
                 if pts >= last:
                     break
         missing = [i for i in wanted if i not in found]
-        if missing:  # broadcast streams have no index, and a jump in them may land too late
+        if missing:  # Broadcast streams have no index, and seeking in them may land too late.
             found |= {i: picture for i, picture in enumerate(_video(path, self.size)) if i in missing}
             missing = [i for i in wanted if i not in found]
         if missing:
@@ -157,7 +161,7 @@ class RandomReader:
 
 def _stream(container: Any, path: Path) -> Any:
     stream = video_stream(container, path)
-    # Many files are decoded at a time: threads inside one decoder would only compete.
+    # Many files are decoded at the same time, so threads inside one decoder would only compete.
     stream.thread_type, stream.thread_count = "NONE", 1
     return stream
 

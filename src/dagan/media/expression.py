@@ -1,6 +1,6 @@
-"""What a face's landmarks say of its expression and turn, in numbers that stay when the face moves or comes nearer.
+"""Numbers that a face's landmarks give for its expression and its turn. They do not change when the face moves or comes nearer.
 
-Legend: N faces; landmarks are those of the face mesh (`dagan.media.landmarks`), "right" is the person's.
+Legend: N faces. Landmarks are those of the face mesh (`dagan.media.landmarks`); "right" is the person's right.
 """
 
 from __future__ import annotations
@@ -10,24 +10,27 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-# The numbers of `expressions`, in their order.
+# `expressions` gives these numbers, in this order.
 EXPRESSIONS = ("mouth", "smile", "eyes", "gaze across", "gaze up", "turn", "nod")
-# Movements of a face, and which of EXPRESSIONS they are.
+# These are the movements of a face that are compared, each with the numbers of EXPRESSIONS that it consists of.
 MOVEMENTS = {"mouth": ("mouth",), "eyes": ("eyes",), "gaze": ("gaze across", "gaze up"), "smile": ("smile",)}
-_FEWEST = 10  # frames; of fewer, slopes say nothing
-_STRONGEST = 0.9  # quantile above which a difference is among the strongest tenth
-# Iris, and the corners of its eye from the viewer's left to right.
+_FEWEST = 10  # Slopes over fewer frames say nothing.
+_STRONGEST = 0.9  # A movement above this quantile is among the strongest tenth.
+# Mesh points of each iris and of the corners of its eye, from the viewer's left to right.
 _GAZING = ((468, 33, 133), (473, 362, 263))
 
 Points = NDArray[np.floating]
 
 
 def expressions(at: Callable[[int], Points]) -> NDArray[np.float32]:
-    """N x 7 numbers, see EXPRESSIONS; `at` gives the N x 2 places (x to the right, y down, any unit) of a mesh point.
+    """Returns N x 7 numbers, named by EXPRESSIONS. They are NaN where places are.
 
-    mouth: gap of the inner lips; smile: width of the mouth; turn, nod: how much nearer the nose is to one cheek than to the other, and
-    to the forehead than to the chin; all relative to the height from forehead to chin. eyes: mean gap of the lids relative to the
-    eye's width. gaze: mean offset of the irises from the middle between the corners, relative to the eye's width. NaN where places are.
+    `at` gives the places of one mesh point in N faces, N x 2, x to the right and y down, in any unit.
+    - mouth is the gap between the inner lips, and smile is the width of the mouth.
+    - turn says how much nearer the nose is to one cheek than to the other, and nod how much nearer to the forehead than to the chin.
+    - These four are relative to the height from forehead to chin.
+    - eyes is the mean gap between the lids, relative to the eye's width.
+    - gaze is the mean offset of the irises from the middle between the corners of the eye, relative to the eye's width.
     """
 
     def length(a: int, b: int) -> Points:
@@ -49,11 +52,14 @@ def expressions(at: Callable[[int], Points]) -> NDArray[np.float32]:
 
 
 def followed(driven: Points, drawn: Points) -> dict[str, float]:
-    """How a face follows another one: "mouth_slope", "mouth_correlation", "mouth_strongest" and so on for each of MOVEMENTS.
+    """Measures how one face follows another. The result has "mouth_slope", "mouth_correlation", "mouth_strongest" and so on.
 
-    driven, drawn: N x E, the first E numbers of `expressions` (five or more) of driving frames and of results, both less the source's.
-    Slope: least squares through zero; 1 is as far as driven. Correlation: Pearson's. Strongest: the slope over the tenth of the
-    frames that are driven farthest. What cannot be told (too few frames, nothing that moves) is left out.
+    `driven` and `drawn` are N x E, the first E numbers (five or more) of `expressions` for driving frames and for results. From both the
+    source's numbers are subtracted. For each of MOVEMENTS there are three figures:
+    - The slope is fitted by least squares through zero; 1 means that the result moves as far as the driving frame.
+    - The correlation is Pearson's.
+    - The strongest is the slope over the tenth of the numbers that are driven farthest.
+    A figure that cannot be told, for too few frames or because nothing moves, is left out.
     """
     found: dict[str, float] = {}
     if len(driven) < _FEWEST:
@@ -72,7 +78,7 @@ def followed(driven: Points, drawn: Points) -> dict[str, float]:
 
 
 def _gaze(iris: Points, left: Points, right: Points) -> tuple[Points, Points]:
-    """Offset of the iris from the middle of its eye, along the line of the corners and at right angles to it, both N."""
+    """Returns the offset of the iris from the middle of its eye, along the line of the corners and at right angles to it, both N."""
     eye = right - left
     offset = iris - (left + right) / 2
     square = np.square(eye).sum(-1)

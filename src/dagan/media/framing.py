@@ -1,7 +1,7 @@
-"""The square cut that the networks are trained on, found round a face, cut out and pasted back.
+"""The square that the networks are trained on: it is found round a face, cut out, and pasted back.
 
-Training clips have one fixed square box: the face, hairline to chin, takes about half of its height, with equal room above
-and below, inside the picture where possible. The figures below were measured on such clips with the face mesh.
+Training clips have one fixed square. The face, from hairline to chin, takes about half of its height, with equal room above and below,
+inside the picture where possible. The figures below were measured on such clips with the face mesh.
 """
 
 from __future__ import annotations
@@ -15,37 +15,38 @@ from dagan.media.face_detector import Roi, cut, patch
 from dagan.media.faces import FaceFinder, Turn, largest_face, quarters, upright_angle
 from dagan.progress import Warn, to_stderr
 
-FACE_SHARE = 0.52  # of the side, median of the training clips
-_SHARE_SPAN = (0.41, 0.69)  # what occurs in them
-_REACH_SHARE = 0.75  # of the side, that the places where the face goes may take
-_SQUARE = 0.02  # sides that differ less make a square picture
-_CENTRAL = 0.13  # a face centred this well (share of the side) counts as centred
-_FEATHER = 0.06  # of the side, over which a pasted picture fades in
+FACE_SHARE = 0.52  # The face takes this share of the side, the median of the training clips.
+_SHARE_SPAN = (0.41, 0.69)  # The smallest and the largest share that occur in them.
+_REACH_SHARE = 0.75  # The places where the face goes may take this share of the side.
+_SQUARE = 0.02  # A picture whose sides differ by less than this share is square.
+_CENTRAL = 0.13  # A face whose centre is off by less than this share of the side is centred.
+_FEATHER = 0.06  # A pasted picture fades in over this share of the side.
 
 
 @dataclass(frozen=True)
 class Framing:
-    """A square region of a picture: centre and side in pixels; it may reach beyond the border, where pixels repeat.
-
-    angle: radians by which the square is turned clockwise round its centre, so that a face that leans stands upright in it.
-    """
+    """A square region of a picture. It may reach beyond the border, where pixels are repeated."""
 
     center_x: float
+    """The centre's position from left to right, in pixels."""
     center_y: float
+    """The centre's position from top to bottom, in pixels."""
     side: float
+    """The side, in pixels."""
     angle: float = 0.0
+    """Radians by which the square is turned clockwise round its centre, so that a face that leans stands upright in it."""
 
     @property
     def bounds(self) -> tuple[float, float, float, float]:
-        """left, top, right, bottom, before the square is turned."""
+        """Left, top, right and bottom, before the square is turned."""
         half = self.side / 2
         return self.center_x - half, self.center_y - half, self.center_x + half, self.center_y + half
 
 
 def frame_still(image: np.ndarray, finder: FaceFinder, where: str = "the image", warn: Warn = to_stderr) -> Framing:
-    """The training crop round the largest face of an H x W x 3 uint8 image.
+    """Returns the square, as in training, round the largest face of an H x W x 3 uint8 image.
 
-    where: what to call the image in messages. Raises InputError when no face is found; `warn` hears of several.
+    `where` is what messages call the image. Raises InputError when no face is found. `warn` is told of several faces.
     """
     faces = finder.find_faces(image)
     face = largest_face(faces, where)
@@ -57,23 +58,23 @@ def frame_still(image: np.ndarray, finder: FaceFinder, where: str = "the image",
 
 
 def bounds_of(points: np.ndarray) -> tuple[float, float, float, float]:
-    """left, top, right, bottom of P x 2 positions."""
+    """Returns left, top, right and bottom of P x 2 positions."""
     (left, top), (right, bottom) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
     return left, top, right, bottom
 
 
 def turned_back(framing: Framing, turn: Turn) -> Framing:
-    """An upright framing on a turned picture's canvas as a turned one in the picture itself."""
+    """Turns an upright framing on a turned picture's canvas into a turned framing in the picture itself."""
     x, y = turn.back(np.array([framing.center_x, framing.center_y])).tolist()
     return Framing(x, y, framing.side, turn.angle)
 
 
 def fit_box(box: tuple[float, float, float, float], face_height: float, width: float, height: float) -> Framing:
-    """The square for a face, or for the union of a face's boxes in time, in a width x height picture.
+    """Returns the square for a face, or for the union of a face's boxes over time, in a width x height picture.
 
-    The face takes `FACE_SHARE` of the side, and the union fits. A picture too tight for that is taken whole as long as the
-    face's share stays below what occurs in training (0.69); only beyond that the square reaches over the border. A square
-    picture that is framed already is taken as it is.
+    The face takes `FACE_SHARE` of the side, and the union fits into the square. Where the picture is too small for that, all of its
+    shorter side is used, as long as the face's share stays within what occurs in training (0.69). Only beyond that the square reaches
+    over the border. A square picture that is framed already is taken as it is.
     """
     x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
     if _is_framed(face_height, x, y, width, height):
@@ -83,7 +84,7 @@ def fit_box(box: tuple[float, float, float, float], face_height: float, width: f
 
 
 def fit_side(face_height: float, span: float, width: float, height: float) -> float:
-    """The side of the square for a face of that height whose boxes span that much, as `fit_box` says."""
+    """Returns the side of the square for a face of that height whose boxes span that much, as `fit_box` says."""
     least = max(face_height / _SHARE_SPAN[1], span / _REACH_SHARE)
     return max(min(face_height / FACE_SHARE, min(width, height)), least)
 
@@ -96,14 +97,17 @@ def _is_framed(face_height: float, x: float, y: float, width: float, height: flo
 
 
 def keep_inside(centre: float, side: float, length: float) -> float:
-    """The centre moved such that the side stays within the length, or the length within the side when it is shorter."""
+    """Moves the centre such that the side stays within the length, or the length within the side where it is shorter."""
     if side >= length:
         return min(max(centre, length - side / 2), side / 2)
     return min(max(centre, side / 2), length - side / 2)
 
 
 def crop(image: np.ndarray, framing: Framing, size: int) -> np.ndarray:
-    """The framed square of an H x W x 3 uint8 image as size x size x 3 uint8, turned upright, well filtered in both directions."""
+    """Cuts out the framed square of an H x W x 3 uint8 image, as size x size x 3 uint8, and turns it upright.
+
+    It is well filtered, whether it shrinks or grows.
+    """
     from PIL import Image
 
     image, framing = _quarter_turned(image, framing)
@@ -117,10 +121,10 @@ def crop(image: np.ndarray, framing: Framing, size: int) -> np.ndarray:
 
 
 def paste(image: np.ndarray, result: np.ndarray, framing: Framing) -> np.ndarray:
-    """A copy of `image` with `result` (size x size x 3 uint8) put back where `crop` with `framing` took it from.
+    """Returns a copy of `image` with `result` (size x size x 3 uint8) put back where `crop` with `framing` took it from.
 
-    It is turned back as the framing is turned. It fades in over a narrow rim, except along borders of the picture that an
-    upright framing reaches.
+    The result is turned as the framing is. It fades in over a narrow rim, except along borders of the picture that an upright framing
+    reaches.
     """
     turns = quarters(framing.angle)
     if turns is None:
@@ -130,7 +134,7 @@ def paste(image: np.ndarray, result: np.ndarray, framing: Framing) -> np.ndarray
 
 
 def _quarter_turned(image: np.ndarray, framing: Framing) -> tuple[np.ndarray, Framing]:
-    """Image and framing turned such that the framing is upright, where exact quarter turns do that; else as they are."""
+    """Turns image and framing such that the framing is upright, where exact quarter turns do that. Else both stay as they are."""
     turns = quarters(framing.angle)
     if not turns:
         return image, framing
@@ -140,7 +144,7 @@ def _quarter_turned(image: np.ndarray, framing: Framing) -> tuple[np.ndarray, Fr
 
 
 def _paste_turned(image: np.ndarray, result: np.ndarray, framing: Framing) -> np.ndarray:
-    """As `paste`, for any angle."""
+    """Does what `paste` does, for any angle."""
     from PIL import Image
 
     height, width = image.shape[:2]
@@ -188,7 +192,7 @@ def _paste_upright(image: np.ndarray, result: np.ndarray, framing: Framing) -> n
 
 
 def _blended(image: np.ndarray, over: np.ndarray, weight: np.ndarray, x: int, y: int) -> np.ndarray:
-    """A copy of the image with `over` (h x w x 3) at (x, y), by weights h x w x 1 from 0 to 1."""
+    """Returns a copy of the image with `over`, h x w x 3, laid on it at (x, y) by weights, h x w x 1, from 0 to 1."""
     pasted = image.copy()
     place = pasted[y : y + over.shape[0], x : x + over.shape[1]]
     under = place.astype(np.float32)
@@ -197,7 +201,10 @@ def _blended(image: np.ndarray, over: np.ndarray, weight: np.ndarray, x: int, y:
 
 
 def _ramp(start: int, stop: int, low: float, high: float, length: int) -> np.ndarray:
-    """Weights of the pixels start..stop along one axis: 0 outside low..high, rising smoothly to 1 over the feather."""
+    """Returns weights of the pixels from start to stop along one axis. They are 0 outside low..high and rise smoothly to 1 inside.
+
+    Where low or high reach the picture's border, weights do not fall there.
+    """
     position = np.arange(start, stop, dtype=np.float32) + 0.5
     feather = max(1.0, _FEATHER * (high - low))
     rise = np.ones_like(position) if low <= 0.5 else np.clip((position - low) / feather, 0, 1)
@@ -207,12 +214,12 @@ def _ramp(start: int, stop: int, low: float, high: float, length: int) -> np.nda
 
 
 def middle(width: int, height: int) -> Framing:
-    """The largest square in the middle, on whole pixels, so that a square picture stays as it is."""
+    """Returns the largest square in the middle, on whole pixels, so that a square picture stays as it is."""
     side = min(width, height)
     return Framing((width - side) // 2 + side / 2, (height - side) // 2 + side / 2, side)
 
 
 def to_square(picture: np.ndarray, size: int) -> np.ndarray:
-    """uint8 size x size x 3: the middle of a uint8 H x W x 3 picture; itself where it has that size."""
+    """Returns the middle of a uint8 H x W x 3 picture as uint8 size x size x 3. A picture of that size is returned as it is."""
     height, width = picture.shape[:2]
     return picture if (height, width) == (size, size) else crop(picture, middle(width, height), size)

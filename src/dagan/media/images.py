@@ -1,6 +1,6 @@
-"""Still images in and out: whatever the file holds, the rest of the program sees H x W x 3 uint8 sRGB.
+"""Reads and writes still images. Whatever a file holds, the rest of the program sees H x W x 3 uint8 sRGB.
 
-Pillow and its plug-ins do the decoding; it is imported on first use because the command line's start-up should not pay for it.
+Pillow and its plug-ins decode. Pillow is imported on first use, so that the command line starts without it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dagan.media.pillow_image import cube_of, is_deep, is_tiff, opened, read_dee
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-SMALLEST_SIDE = 16  # below this no face can be seen and no crop makes sense
+SMALLEST_SIDE = 16  # Pixels. In a smaller image no face can be seen.
 _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     ".jpg": {"quality": 95, "subsampling": 0},
     ".jpeg": {"quality": 95, "subsampling": 0},
@@ -30,11 +30,11 @@ _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def read_image(path: Path | str) -> np.ndarray:
-    """The image of a file as H x W x 3 uint8 RGB, turned as its EXIF orientation says.
+    """Reads the image of a file as H x W x 3 uint8 RGB, turned as its EXIF orientation says.
 
-    Greyscale, palette, CMYK and 16-bit images are converted, transparency is put on white, an embedded colour profile is
-    converted to sRGB, of an animation the first frame is taken. Raises InputError for a path that is missing or a folder, and
-    for a file that is empty, cut off, not an image, or smaller than 16 x 16 pixels.
+    Greyscale, palette, CMYK and 16-bit images are converted. Transparency is put on white. Colours with an embedded profile become sRGB.
+    From an animation the first frame is taken. Raises InputError for a path that is missing or a folder, and for a file that is empty, cut
+    off, not an image, or smaller than 16 x 16 pixels.
     """
     path = Path(path)
     require_file(path, "image")
@@ -42,7 +42,7 @@ def read_image(path: Path | str) -> np.ndarray:
         array = _decode(path)
     except (InputError, MemoryError):
         raise
-    except Exception as error:  # Pillow lets out whatever its decoders raise: OSError, SyntaxError, struct.error, ...
+    except Exception as error:  # Pillow's decoders raise exceptions of many kinds (OSError, SyntaxError, struct.error, ...).
         raise InputError(f"{path} is not an image that can be read ({_first_line(error)}): give a PNG or JPEG file") from error
     if min(array.shape[:2]) < SMALLEST_SIDE:
         raise InputError(
@@ -52,9 +52,9 @@ def read_image(path: Path | str) -> np.ndarray:
 
 
 def write_image(path: Path | str, array: np.ndarray, overwrite: bool = False) -> None:
-    """Writes H x W x 3 uint8 RGB to a file whose suffix gives the format; missing folders are made.
+    """Writes H x W x 3 uint8 RGB to a file whose suffix gives the format. Missing folders are made.
 
-    Raises InputError for an unknown suffix, for an existing file without `overwrite` and for a full disk.
+    Raises InputError for an unknown suffix, for a file that exists (unless `overwrite` is set), and for a full disk.
     """
     from PIL import Image
 
@@ -68,7 +68,7 @@ def write_image(path: Path | str, array: np.ndarray, overwrite: bool = False) ->
 
 
 def shrunk(image: np.ndarray, longest_side: int | None) -> np.ndarray:
-    """An H x W x 3 uint8 image scaled down to this longer side; itself where it is no longer, or where None is given."""
+    """Scales an H x W x 3 uint8 image down to this longer side. An image that is no longer is returned as it is, and so it is for None."""
     from PIL import Image
 
     if longest_side is None or max(image.shape[:2]) <= longest_side:
@@ -79,7 +79,7 @@ def shrunk(image: np.ndarray, longest_side: int | None) -> np.ndarray:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The image files of a folder in natural order (frame2 before frame10); hidden files are left out."""
+    """Returns the image files of a folder in natural order (frame2 before frame10). Hidden files are left out."""
     files = [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".") and p.is_file()]
     return sorted(files, key=lambda p: [int(part) if part.isdigit() else part for part in re.split(r"([0-9]+)", p.name.lower())])
 
@@ -104,7 +104,7 @@ def _decode(path: Path) -> np.ndarray:
 
 
 def _decode_unidentified(path: Path) -> np.ndarray:
-    """A TIFF that Pillow does not know."""
+    """Reads a TIFF that Pillow does not know."""
     from PIL import Image
 
     try:
@@ -116,14 +116,14 @@ def _decode_unidentified(path: Path) -> np.ndarray:
 
 
 def _deep(image: Image, path: Path) -> Image:
-    """A TIFF of more than 8 bits a channel; by Pillow where tifffile does not know the compression."""
+    """Reads a TIFF of more than 8 bits a channel. Where tifffile does not know the compression, Pillow reads it."""
     from PIL import ImageChops
 
     try:
         return read_deep_tiff(path)
     except ValueError:
         _load(image, path)
-        if image.mode.startswith("I;16"):  # Pillow forgets to turn those round whose white is zero
+        if image.mode.startswith("I;16"):  # Pillow forgets to invert those whose white is zero.
             grey = to_eight_bits(image)
             return ImageChops.invert(grey) if white_is_zero(image) else grey
         return image

@@ -1,12 +1,12 @@
-"""Faces with 478 landmarks: the networks of MediaPipe's Face Landmarker bundle (Apache-2.0), run as its makers run them.
+"""Finds faces with 478 landmarks, by the networks of MediaPipe's Face Landmarker bundle (Apache-2.0), run as its makers run them.
 
-A detector finds rough boxes; a mesh network looks at each in a turned crop, and says how sure it is that a face is there.
-The detector sees faces that lean up to about 45 degrees, so regions are turned by quarters where it finds none upright.
-From frame to frame the crop comes from the last landmarks, and the detector rests. Landmarks are x, y in image pixels (the
-first pixel spans 0 to 1) and z in the same scale, negative towards the camera, with 0 near the middle of the head.
+A detector finds rough boxes. A mesh network looks at each box in a turned crop and says how sure it is that a face is there. The
+detector sees faces that lean up to about 45 degrees, so where it finds none upright, regions are turned by quarters. From frame to frame
+the crop comes from the last landmarks, and the detector is not needed. Landmarks are x, y in image pixels (the first pixel spans 0 to 1)
+and z in the same scale, negative towards the camera, with 0 near the middle of the head.
 
-Numbers that belong to the mesh (points by meaning, names of blendshapes) stand here too. "Right" and "left" are the person's. The mesh
-has 468 points of the face, then five for each iris.
+Numbers that belong to the mesh (points by their meaning, names of blendshapes) are here too. "Right" and "left" are the person's. The
+mesh has 468 points of the face, then five for each iris.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ LEFT_EYE_INNER = 362
 LEFT_EYE_OUTER = 263
 NOSE_TIP = 1
 
-# The mesh points nearest to the 68 points of the usual face alignment sets, in their order: jaw line from the person's right
-# ear to the left (17), right and left brow (5 + 5), nose bridge (4) and base (5), right and left eye (6 + 6), outer and
-# inner lips (12 + 8).
+# These are the mesh points nearest to the 68 points of the usual data sets of face alignment, in their order: jaw line from the person's
+# right ear to the left (17), right and left brow (5 + 5), nose bridge (4) and base (5), right and left eye (6 + 6), outer and inner lips
+# (12 + 8).
 SIXTY_EIGHT = (
     127, 234, 93, 132, 58, 136, 150, 176, 152, 400, 379, 365, 288, 361, 323, 454, 356,
     70, 63, 105, 66, 107, 336, 296, 334, 293, 300,
@@ -42,7 +42,7 @@ SIXTY_EIGHT = (
     78, 82, 13, 312, 308, 317, 14, 87,
 )  # fmt: skip
 
-# The 146 points that the blendshape network takes, in its order.
+# The blendshape network takes these 146 points, in this order.
 BLENDSHAPE_POINTS = (
     0, 1, 4, 5, 6, 7, 8, 10, 13, 14, 17, 21, 33, 37, 39, 40, 46, 52, 53, 54, 55, 58, 61, 63, 65, 66, 67, 70, 78, 80,
     81, 82, 84, 87, 88, 91, 93, 95, 103, 105, 107, 109, 127, 132, 133, 136, 144, 145, 146, 148, 149, 150, 152, 153, 154,
@@ -63,7 +63,7 @@ BLENDSHAPE_NAMES = (
     "mouthStretchLeft", "mouthStretchRight", "mouthUpperUpLeft", "mouthUpperUpRight", "noseSneerLeft", "noseSneerRight",
 )  # fmt: skip
 
-# The rim of the mesh, from the top of the forehead clockwise as seen, then the tip and the bridge of the nose.
+# This is the rim of the mesh, from the top of the forehead clockwise as seen, then the tip and the bridge of the nose.
 OUTLINE = (
     10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152, 148, 176, 149, 150, 136, 172, 58, 132,
     93, 234, 127, 162, 21, 54, 103, 67, 109, 1, 4,
@@ -71,42 +71,49 @@ OUTLINE = (
 
 
 BUNDLE = Path(__file__).parent / "bundled" / "face_landmarker.task"
-MIN_PRESENCE = 0.5
-# Where mesh or detector are less sure than this, the face may lie on its side, and all directions are tried. On a face that
-# stands on its head the mesh is sometimes sure of a wrong one (0.9999); the detector is then at 0.7 or less, and at 0.9 upright.
+MIN_PRESENCE = 0.5  # The mesh network must be at least so sure that a face is there.
+# Where mesh or detector are less sure than this, the face may lie on its side, and all directions are tried. On a face that stands on its
+# head the mesh is sometimes sure of a wrong face (0.9999); the detector is then at 0.7 or less, and it is at 0.9 on an upright face.
 _SURE, _SURE_DETECTION = 0.99, 0.75
-_SURE_TURNED = 0.9  # presence that is asked of faces seen in a turned region: three more directions are three more chances to err
-_MOST_TURNED_TILES = 12
+# Faces seen in a turned region need this presence, because three more directions are three more chances to err.
+_SURE_TURNED = 0.9
+_MOST_TURNED_TILES = 12  # With more tiles than this, only upright regions are searched.
 _QUARTERS = (math.pi / 2, math.pi, -math.pi / 2)
-_MESH_SIDE = 256
-_NEAR = 2.5  # a lost face is looked for in a square this many times the last crop
+_MESH_SIDE = 256  # The side of the mesh network's input, in pixels.
+_NEAR = 2.5  # A lost face is looked for in a square this many times as large as the last crop.
 _LANDMARKS, _PRESENCE, _BLENDSHAPES = "Identity", "Identity_1", "StatefulPartitionedCall:0"
 _PARTS = ("face_detector.tflite", "face_landmarks_detector.tflite", "face_blendshapes.tflite")
 
 
 @dataclass(frozen=True, eq=False)
 class Face:
-    """One face. box: x0, y0, x1, y1 round the landmarks; landmarks: 478 x 3 float32; score: presence, 0 to 1."""
+    """One face."""
 
     box: tuple[float, float, float, float]
+    """Left, top, right and bottom of the landmarks."""
     landmarks: np.ndarray
+    """478 x 3 float32."""
     score: float
+    """How sure the mesh network is that a face is there, from 0 to 1."""
     _expression: Callable[[np.ndarray], np.ndarray] = field(repr=False)
 
     def places(self, points: Sequence[int], side: int) -> np.ndarray:
-        """P x 2 float32: where P mesh points lie in an image of `side` x `side` pixels, in the model's coordinates (-1 to 1 inside)."""
-        # Landmarks count from the outer edge of the first pixel, coordinates from its centre.
+        """Returns where P mesh points lie in an image of `side` x `side` pixels, in the model's coordinates (-1 to 1 inside).
+
+        The result is P x 2 float32.
+        """
+        # Landmarks count from the outer edge of the first pixel, and coordinates count from its centre.
         return 2 * (self.landmarks[list(points), :2] - 0.5) / (side - 1) - 1
 
     def blendshapes(self) -> dict[str, float]:
-        """Strengths in [0, 1] of 52 facial movements by name, computed when asked for."""
+        """Computes the strengths, in [0, 1], of 52 facial movements, by their names."""
         return dict(zip(BLENDSHAPE_NAMES, self._expression(self.landmarks).tolist(), strict=True))
 
 
 class FaceLandmarker:
     """Finds and follows faces with the networks of the bundle that ships with the package.
 
-    num_threads: the number of threads of each network. One landmarker must not be shared by threads.
+    `num_threads` is the number of threads of each network. Threads must not share one landmarker.
     """
 
     def __init__(self, num_threads: int = 1) -> None:
@@ -114,10 +121,10 @@ class FaceLandmarker:
             self._detector, self._mesh, self._blendshapes = (Network(bundle.read(part), num_threads) for part in _PARTS)
 
     def detect(self, image: np.ndarray, *, thorough: bool = True) -> list[Face]:
-        """All faces in an H x W x 3 uint8 image, largest first.
+        """Finds all faces in an H x W x 3 uint8 image, largest first.
 
-        Faces may lean by any angle. When the whole image shows none, `thorough` looks again in ever smaller tiles: up to
-        about a second for no face.
+        Faces may lean by any angle. Where the whole image shows none, `thorough` looks again in ever smaller tiles, which takes up to
+        about a second when there is no face.
         """
         faces = self._faces_around(image, [whole(image)])
         if not faces and thorough:
@@ -129,9 +136,9 @@ class FaceLandmarker:
         return faces
 
     def track(self, image: np.ndarray, previous: Face) -> Face | None:
-        """The face of the last frame in this one; None when it is gone.
+        """Finds the face of the last frame in this one. Returns None when it is gone.
 
-        When the mesh is not sure any more, the detector looks near the last place, then in the whole image.
+        When the mesh network is not sure any more, the detector looks near the last place, then in the whole image.
         """
         face = self.look_at(image, previous.landmarks)
         if face is not None:
@@ -142,11 +149,11 @@ class FaceLandmarker:
         return faces[0] if faces else None
 
     def look_at(self, image: np.ndarray, landmarks: np.ndarray) -> Face | None:
-        """The face where these landmarks (478 x 3) of an earlier image are; None when the mesh is not sure of it."""
+        """Returns the face where these landmarks (478 x 3) of an earlier image are, or None where the mesh network is not sure of it."""
         return self._look(image, _roi_of(landmarks))
 
     def _faces_around(self, image: np.ndarray, regions: list[Roi]) -> list[Face]:
-        """Faces in upright regions; where none is seen for sure, those in the same regions turned by quarters too."""
+        """Finds faces in upright regions. Where it is sure of none, it also finds those in the same regions turned by quarters."""
         found = self._candidates(image, regions)
         if not any(score >= _SURE_DETECTION and face.score >= _SURE for score, face in found):
             turned = [replace(region, angle=angle) for region in regions for angle in _QUARTERS]
@@ -157,19 +164,19 @@ class FaceLandmarker:
         return _distinct(self._candidates(image, regions))
 
     def _candidates(self, image: np.ndarray, regions: list[Roi]) -> list[tuple[float, Face]]:
-        """What the detector sees and the mesh agrees with, each with the detector's score; one face may be there several times."""
+        """Returns what the detector sees and the mesh network confirms, with the detector's score. A face may be there several times."""
         found = []
         for region in regions:
             for seen in detect_in(self._detector, image, region):
                 face = self._look(image, roi_around(seen.box, seen.points[0], seen.points[1]))
-                # The second look has the crop that the mesh itself asks for, as in tracking: both then agree.
+                # The second look has the crop that the mesh itself asks for, as in tracking, so that both agree.
                 face = face and self._look(image, _roi_of(face.landmarks))
                 if face is not None:
                     found.append((seen.score, face))
         return found
 
     def _look(self, image: np.ndarray, roi: Roi) -> Face | None:
-        """The face that fills a region; None when the mesh does not believe in it."""
+        """Returns the face that fills a region, or None where the mesh network sees no face."""
         height, width = image.shape[:2]
         if roi.side < 2 or not (-roi.side < roi.x < width + roi.side and -roi.side < roi.y < height + roi.side):
             return None
@@ -196,7 +203,7 @@ def _box(landmarks: np.ndarray) -> tuple[float, float, float, float]:
 
 
 def _distinct(found: list[tuple[float, Face]]) -> list[Face]:
-    """Of faces at one place that of which the detector is surest, largest first: a face that stands upright in its region."""
+    """Keeps of faces at one place the one of which the detector is surest, because it stands upright in its region. Largest comes first."""
     kept: list[Face] = []
     for _, face in sorted(found, key=lambda pair: pair[0], reverse=True):
         if not any(_same(face, other) for other in kept):
@@ -209,7 +216,7 @@ def _area(face: Face) -> float:
 
 
 def _same(face: Face, other: Face) -> bool:
-    """Whether the smaller box lies in the other one by more than half."""
+    """Says whether more than half of the smaller box lies in the other one."""
     a, b = np.array(face.box), np.array(other.box)
     shared = np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0, None).prod()
     return bool(shared > 0.5 * min(_area(face), _area(other)))

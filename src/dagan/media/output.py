@@ -1,6 +1,6 @@
-"""Outputs that appear whole or not at all: written beside their final name, then renamed.
+"""Writes outputs so that they appear whole or not at all: beside their final name first, then renamed.
 
-They are checked before any work, because an hour of computing must not end in "exists already".
+Outputs are checked before any work, because an hour of computing must not end in "exists already".
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ DISK_FULL = {errno.ENOSPC, errno.EFBIG, *(getattr(errno, name) for name in ("EDQ
 
 @contextmanager
 def atomic_output(path: Path | str, overwrite: bool = False) -> Iterator[Path]:
-    """Yields an empty temporary file in the folder of `path`, with its suffix; renames it to `path` at the end of the block.
+    """Yields an empty temporary file in the folder of `path`, with its suffix, and renames it to `path` at the end of the block.
 
-    Missing folders are made. When the block raises anything (Ctrl-C included) the temporary file and the folders made for it
-    are removed and `path` stays as it was. Raises InputError when `path` exists and `overwrite` is False, is a folder, cannot
-    be written, or when the disk is full.
+    Missing folders are made. When the block raises anything (Ctrl-C included), the temporary file and the folders made for it are
+    removed and `path` stays as it was. Raises InputError when `path` exists and `overwrite` is False, when it is a folder, when it cannot
+    be written, and when the disk is full.
     """
     path = Path(path)
     _refuse_existing(path, overwrite)
     made = _make_folder(path.parent, path)
-    # A short name of its own: the final name may already be as long as the file system allows.
+    # The temporary file has a short name, because the final name may already be as long as the file system allows.
     temporary = path.parent / f".{secrets.token_hex(6)}.part{path.suffix}"
     try:
         _touch(temporary, path)
         yield temporary
-        _refuse_existing(path, overwrite)  # it may have appeared during a long run
+        _refuse_existing(path, overwrite)  # The file may have appeared during a long run.
         _rename(temporary, path)
     except BaseException as error:
         with suppress(OSError):
@@ -48,9 +48,9 @@ def atomic_output(path: Path | str, overwrite: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path | str, overwrite: bool = False) -> Iterator[Path]:
-    """As `atomic_output`, for a folder: yields an empty one beside `path`, which takes its name, and place, at the end.
+    """Does as `atomic_output` for a folder: yields an empty one beside `path`, which takes the name of `path` at the end.
 
-    An empty folder may stand there already; with `overwrite` any folder, whose contents are then removed: look at them first.
+    An empty folder may be there already. With `overwrite` any folder may be there; its contents are removed, so look at them first.
     """
     path = Path(path)
     _refuse_folder(path, overwrite)
@@ -63,7 +63,7 @@ def atomic_folder(path: Path | str, overwrite: bool = False) -> Iterator[Path]:
         except OSError as error:
             raise InputError(f"{path} cannot be written: no folder can be made in {path.parent} ({error.strerror})") from error
         yield temporary
-        _refuse_folder(path, overwrite)  # it may have been filled during a long run
+        _refuse_folder(path, overwrite)  # The folder may have been filled during a long run.
         if path.exists():
             path.rename(aside)
         _rename(temporary, path)
@@ -95,7 +95,7 @@ def _refuse_existing(path: Path, overwrite: bool) -> None:
 
 
 def _make_folder(folder: Path, path: Path) -> list[Path]:
-    """Makes `folder` with its parents; returns those that were made, innermost first."""
+    """Makes `folder` with its parents and returns the folders that were made, innermost first."""
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -119,19 +119,19 @@ def _touch(temporary: Path, path: Path) -> None:
 def _rename(temporary: Path, path: Path) -> None:
     try:
         temporary.replace(path)
-    except PermissionError as error:  # on Windows: another program holds the old file open
+    except PermissionError as error:  # On Windows this means that another program holds the old file open.
         raise InputError(f"{path} cannot be replaced: close the program that uses it, or choose another name") from error
 
 
 class _Enough(Exception):
-    """Leaves the block of `atomic_output` without writing."""
+    """Is raised to leave the block of `atomic_output` without writing."""
 
 
 def check_destination(path: Path, kind: str, suffixes: Iterable[str], overwrite: bool) -> None:
-    """Raises InputError unless `path` can be written as it stands: suffix, existing file, folder, permission.
+    """Raises InputError unless `path` can be written, judging by its suffix, an existing file, its folder and permissions.
 
-    kind: what would be written, for the message. Makes a file beside `path` and removes it: the only test that tells the truth
-    on every file system.
+    `kind` is what would be written, for the message. A file is made beside `path` and removed again, because no other test is right on
+    every file system.
     """
     allowed = tuple(suffixes)
     if path.suffix.lower() not in allowed and not path.is_dir():
@@ -145,7 +145,7 @@ def check_destination(path: Path, kind: str, suffixes: Iterable[str], overwrite:
 
 
 def check_distinct(outputs: Iterable[Path | None], inputs: Iterable[Path]) -> None:
-    """Raises InputError when two outputs are one file, or an output is one of the inputs (which --overwrite would destroy)."""
+    """Raises InputError when two outputs are one file, or when an output is also an input, which --overwrite would destroy."""
     seen: set[Path] = set()
     sources = {path.resolve() for path in inputs}
     for path in outputs:

@@ -1,9 +1,9 @@
-"""From an image as Pillow decodes it to H x W x 3 uint8 sRGB: the one set of rules for photos and for frames of animated pictures.
+"""Turns an image as Pillow decodes it into H x W x 3 uint8 sRGB. These rules serve photos and frames of animated pictures alike.
 
-Orientation, bit depth, palette, colour profile, HDR and wide gamut, transparency: in this order.
+The rules apply in this order: orientation, bit depth, palette, colour profile, HDR and wide gamut, transparency.
 
-TIFF kinds that Pillow does not know or reads wrongly (more than 8 bits a channel, floats, grey with alpha and so on) are read by the
-tifffile library and become an 8-bit Pillow image here, so that the rules for all images go on from there.
+Some kinds of TIFF are unknown to Pillow or read wrongly (more than 8 bits a channel, floats, grey with alpha and so on). The tifffile
+library reads them. They become an 8-bit Pillow image here, so that the rules for all images go on from there.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from dagan.media.colour import Cube, on_white
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_SAME_COLOURS = 2  # of 255: a profile whose colours differ by no more is sRGB under another name, and is not worth rounding for
-_HEADER = 1 << 16  # bytes of a file among which its colour tags are looked for
+_SAME_COLOURS = 2  # Of 255. A profile that changes no colour by more is sRGB under another name, and not worth rounding for.
+_HEADER = 1 << 16  # Colour tags are looked for in so many bytes at the start of a file.
 
 
 @contextmanager
 def opened(path: Path, formats: list[str] | None = None) -> Iterator[Image]:
-    """The file as an image of Pillow's, without what Pillow would print about it. Lets Pillow's errors through."""
+    """Opens the file as an image of Pillow's and hides what Pillow would print about it. Errors of Pillow are passed on."""
     from PIL import Image as Pillow
 
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of size and EXIF: the image is read all the same
+        warnings.simplefilter("ignore")  # These warn of size and EXIF data, but the image is read all the same.
         with Pillow.open(path, formats=formats) as image:
             yield image
 
 
 def to_srgb_array(image: Image, cube: Cube | None = None) -> np.ndarray:
-    """The image as H x W x 3 uint8 sRGB, turned as its EXIF orientation says, laid on white where it is transparent.
+    """Turns the image into H x W x 3 uint8 sRGB, rotated as its EXIF orientation says and laid on white where it is transparent.
 
-    cube: what `cube_of` found in its file. Lets Pillow's errors through.
+    `cube` is what `cube_of` found in the image's file. Errors of Pillow are passed on.
     """
     from PIL import ImageOps
 
@@ -60,7 +60,10 @@ def to_srgb_array(image: Image, cube: Cube | None = None) -> np.ndarray:
 
 
 def cube_of(path: Path) -> Cube | None:
-    """The conversion that a file's numeric colour tags ask for (the cICP chunk of PNG, the colr box of AVIF); they precede profiles."""
+    """Returns the conversion that a file's numeric colour tags ask for. They are the cICP chunk of PNG and the colr box of AVIF.
+
+    Such tags take precedence over profiles.
+    """
     with path.open("rb") as file:
         header = file.read(_HEADER)
     if header.startswith(b"\x89PNG"):
@@ -74,7 +77,7 @@ def cube_of(path: Path) -> Cube | None:
 
 
 def scaled_to_bytes(values: np.ndarray, white: float | None = None) -> np.ndarray:
-    """uint8 of numbers of which `white` is white; where it is None, the first of 1, 255 and 65535 that holds them all."""
+    """Scales numbers to uint8 such that `white` becomes 255. Where it is None, the first of 1, 255 and 65535 that holds them all is white."""
     values = values.astype(np.float64)
     finite = values[np.isfinite(values)]
     top = float(finite.max(initial=0.0))
@@ -85,7 +88,7 @@ def scaled_to_bytes(values: np.ndarray, white: float | None = None) -> np.ndarra
 
 
 def to_eight_bits(image: Image) -> Image:
-    """Images of 16 and 32 bits a pixel, which are all grey in Pillow, as L or LA."""
+    """Turns images of 16 and 32 bits a pixel, which are all grey in Pillow, into mode L or LA."""
     from PIL import Image as Pillow
 
     sixteen = image.mode.startswith("I;16")
@@ -100,14 +103,14 @@ def to_eight_bits(image: Image) -> Image:
 
 
 def _plain_mode(image: Image) -> Image:
-    """The image in one of the modes L, LA, RGB, RGBA and CMYK."""
+    """Converts the image to one of the modes L, LA, RGB, RGBA and CMYK."""
     from PIL import ImageCms
 
     if "transparency" in image.info or image.mode in ("PA", "La", "RGBa"):
         return image.convert("RGBA")
     if image.mode in ("L", "LA", "RGB", "RGBA", "CMYK"):
         return image
-    if image.mode == "LAB":  # Pillow's own conversion knows none of it
+    if image.mode == "LAB":  # Pillow's own conversion does not know this mode.
         converted = ImageCms.profileToProfile(image, ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), outputMode="RGB")
         assert converted is not None
         return converted
@@ -115,7 +118,7 @@ def _plain_mode(image: Image) -> Image:
 
 
 def _to_srgb(image: Image, profile: bytes | None) -> Image:
-    """Converts from the embedded colour profile (wide-gamut phone photos, scans) where there is a usable one."""
+    """Converts from the embedded colour profile (of wide-gamut phone photos and scans), where there is a usable one."""
     if not profile:
         return image
     import io
@@ -130,7 +133,7 @@ def _to_srgb(image: Image, profile: bytes | None) -> Image:
         if colours.mode in ("RGB", "RGBA") and _changes_nothing(transform, colours.mode):
             return image
         converted = ImageCms.applyTransform(colours, transform)
-    except (ImageCms.PyCMSError, OSError, ValueError):  # a damaged or unsuitable profile: the plain numbers are the best guess
+    except (ImageCms.PyCMSError, OSError, ValueError):  # With a damaged or unsuitable profile, the plain numbers are the best guess.
         return image
     if converted is None:
         return image
@@ -140,7 +143,7 @@ def _to_srgb(image: Image, profile: bytes | None) -> Image:
 
 
 def _changes_nothing(transform: object, mode: str) -> bool:
-    """Whether a transform leaves colours all over the cube as they are."""
+    """Says whether a transform leaves colours from all over the colour cube as they are."""
     from PIL import Image as Pillow
     from PIL import ImageCms
 
@@ -152,41 +155,41 @@ def _changes_nothing(transform: object, mode: str) -> bool:
     return int(np.abs(np.asarray(changed.convert("RGB")).astype(int) - colours).max()) <= _SAME_COLOURS
 
 
-_ORIENTATION, _PROFILE = 274, 34675  # tags
-_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _CMYK = 0, 1, 2, 5  # photometric interpretations
+_ORIENTATION, _PROFILE = 274, 34675  # These are numbers of TIFF tags.
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _CMYK = 0, 1, 2, 5  # These are the photometric interpretations of TIFF that are read.
 _CHANNELS = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _CMYK: 4}
-_PREMULTIPLIED, _STRAIGHT = 1, 2  # kinds of alpha
+_PREMULTIPLIED, _STRAIGHT = 1, 2  # These are kinds of alpha.
 _MODES = {(1, False): "L", (1, True): "LA", (3, False): "RGB", (3, True): "RGBA", (4, False): "CMYK"}
 _SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 def is_tiff(path: Path) -> bool:
-    """Whether the file starts as TIFF files do."""
+    """Says whether the file starts as TIFF files do."""
     with path.open("rb") as file:
         return file.read(4) in _SIGNATURES
 
 
 def is_deep(image: Image) -> bool:
-    """Whether an image that Pillow opened is a TIFF with more than 8 bits a channel, of which Pillow reads some kinds wrongly."""
+    """Says whether an image that Pillow opened is a TIFF with more than 8 bits a channel. Pillow reads some of these wrongly."""
     bits = getattr(image, "tag_v2", {}).get(258, 1)
     return max(bits if isinstance(bits, tuple) else (bits,)) > 8
 
 
 def white_is_zero(image: Image) -> bool:
-    """Whether a TIFF that Pillow opened counts from white to black."""
+    """Says whether in a TIFF that Pillow opened zero is white."""
     return getattr(image, "tag_v2", {}).get(262) == _WHITE_IS_ZERO
 
 
 def read_deep_tiff(path: Path) -> Image:
-    """The first page as an image of mode L, LA, RGB, RGBA or CMYK, with its profile and orientation.
+    """Reads the first page as an image of mode L, LA, RGB, RGBA or CMYK, with its profile and its orientation.
 
-    Raises InputError for kinds of colour that are not known and for too many pixels; ValueError for a compression that tifffile
-    cannot undo, which Pillow can, perhaps; lets other errors of damaged files through.
+    Raises InputError for kinds of colour that are not known, and Pillow's DecompressionBombError for too many pixels. Raises ValueError
+    for a compression that tifffile cannot undo but Pillow perhaps can. Other errors of damaged files are passed on.
     """
     import tifffile
     from PIL import Image as Pillow
 
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is wrong is said by an error, or does not matter
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # What is wrong is told by an error, or does not matter.
     with tifffile.TiffFile(path) as file:
         page = file.pages.first
         if page.imagewidth * page.imagelength > 2 * (Pillow.MAX_IMAGE_PIXELS or np.inf):

@@ -1,6 +1,6 @@
-"""What every source of moving pictures offers: facts about it, and its frames one by one with the exact time of each.
+"""What every source of moving pictures offers: facts about it, and its frames one by one, each with its exact time.
 
-Readers stream: whatever the length, a few frames are in memory. Iterating again starts again at the first frame.
+Readers stream: however long a video is, only a few frames are in memory. Iterating again starts again at the first frame.
 """
 
 from __future__ import annotations
@@ -18,22 +18,25 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One picture of a video: H x W x 3 uint8 RGB, and when it is shown.
-
-    time: seconds after the first frame, exact. index: from 0. duration: seconds until the next frame or the end.
-    place: left, top, width and height of what the frame fills of the picture, where it is of other proportions than the first
-    and stands on black; None where it fills all.
-    """
+    """One picture of a video, and when it is shown."""
 
     image: np.ndarray
+    """H x W x 3 uint8 RGB."""
     time: Fraction
+    """Seconds after the first frame, exactly."""
     index: int
+    """The number of the frame, from 0."""
     duration: Fraction
+    """Seconds until the next frame or the end."""
     place: tuple[int, int, int, int] | None = None
+    """Left, top, width and height of the part of the picture that the frame fills; the rest is black. None where it fills all of it.
+
+    A frame whose proportions differ from the first frame's fills a part.
+    """
 
     @property
     def filled(self) -> np.ndarray:
-        """The picture without black beside it."""
+        """The picture without the black beside it."""
         if self.place is None:
             return self.image
         left, top, width, height = self.place
@@ -41,36 +44,42 @@ class Frame:
 
 
 class VideoReader(abc.ABC):
-    """What a video is and, by iteration, its frames. A context manager.
-
-    width, height: of the pictures as seen, after rotation. rotation: degrees counter-clockwise that were applied.
-    rate: average frames a second. duration: seconds. frame_count: as the header says, else estimated from the two.
-    time_base: the clock tick of which frame times are multiples. start: time of the first frame in the file's own clock.
-    frames_read, truncated, damaged: of the latest pass: frames decoded, whether the end of the file was missing, and how
-    many pieces could not be decoded.
-    """
+    """Says what a video is and, by iteration, yields its frames. It is a context manager."""
 
     path: Path
+    """The file or folder that is read."""
     width: int
+    """The width of the pictures as seen, after rotation."""
     height: int
+    """The height of the pictures as seen, after rotation."""
     rate: Fraction
+    """The average number of frames a second."""
     duration: Fraction
+    """The length in seconds."""
     frame_count: int
+    """The number of frames that the header says; else an estimate from rate and duration."""
     time_base: Fraction
+    """The tick of the clock. Times of frames are multiples of it."""
     start: Fraction = Fraction(0)
+    """The time of the first frame in the file's own clock."""
     rotation: int = 0
+    """Degrees counter-clockwise by which pictures were rotated."""
     has_audio: bool = False
+    """Whether the file has sound."""
     frames_read: int = 0
+    """The number of frames that the latest pass decoded."""
     truncated: bool = False
+    """Whether the latest pass found that the end of the file is missing."""
     damaged: int = 0
+    """The number of pieces that the latest pass could not decode."""
 
     def __init__(self) -> None:
         self._passes: list[Generator[Frame]] = []
 
     def frames(self, step: int = 1, max_side: int | None = None) -> Iterator[Frame]:
-        """Every `step`-th frame from the first, with its own time, index and duration.
+        """Yields every `step`-th frame from the first, with its own time, index and duration.
 
-        max_side: shrinks pictures to this longer side at little cost, with colours good enough for finding faces.
+        `max_side` shrinks pictures to this longer side at little cost, with colours that are good enough for finding faces.
         """
         frames = self._read(step, max_side)
         self._passes.append(frames)
@@ -81,10 +90,10 @@ class VideoReader(abc.ABC):
 
     @abc.abstractmethod
     def _read(self, step: int, max_side: int | None) -> Generator[Frame]:
-        """One pass over the frames, as `frames` says."""
+        """Makes one pass over the frames, as `frames` says."""
 
     def problem(self) -> str | None:
-        """What was wrong with the file in the latest complete pass, as a sentence for the user; None when nothing was."""
+        """Says, as a sentence for the user, what was wrong with the file in the latest complete pass; None when nothing was."""
         if self.truncated:
             return f"{self.path} is cut off: {self.frames_read} of about {self.frame_count} frames could be read"
         if self.damaged:
@@ -92,7 +101,7 @@ class VideoReader(abc.ABC):
         return None
 
     def close(self) -> None:
-        """Ends the passes that are still open and lets go of the file."""
+        """Ends the passes that are still open and closes the file."""
         for frames in self._passes:
             frames.close()
         self._passes.clear()

@@ -1,8 +1,8 @@
-"""One size for all pictures of a video whose frames may differ in size, shape of pixels and turn; and interlaced frames made whole.
+"""Gives all pictures of a video one size, although its frames may differ in size, shape of pixels and turn, and deinterlaces frames.
 
-The first frame sets the size. A frame that is shown in another one is scaled to fit and laid on black in the middle, as players do,
-so that nothing is stretched and nothing is lost. Interlaced frames, which show two moments in alternate lines, go through FFmpeg's bwdif
-filter; others pass untouched.
+The first frame sets the size. A frame of other proportions is scaled to fit and laid on black in the middle, as players do, so that
+nothing is stretched and nothing is lost. Interlaced frames show two moments in alternate lines. They go through FFmpeg's bwdif filter;
+other frames pass untouched.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _About = TypeVar("_About")
 
 
 def deinterlaced(frames: Iterable[tuple[VideoFrame, _About]]) -> Iterator[tuple[VideoFrame, _About]]:
-    """The same frames in the same order, each with what came with it, at most one later: bwdif looks at the next frame too.
+    """Yields the same frames in the same order, each with what came with it, at most one frame late: bwdif looks at the next frame too.
 
-    Only frames that are flagged as interlaced are changed. The filter is opened at the first of them, and anew when size or pixel
+    Only frames that are flagged as interlaced are changed. The filter is opened at the first of them, and again when size or pixel
     format change. Frames keep their times, durations and tags.
     """
     graph: Graph | None = None
     opened_for: tuple[int, int, str] | None = None
-    held: deque[tuple[VideoFrame, _About]] = deque()  # given to the filter, not yet come back
+    held: deque[tuple[VideoFrame, _About]] = deque()  # These were given to the filter and have not come back yet.
     for frame, about in frames:
         shape = (frame.width, frame.height, frame.format.name)
         if graph is not None and shape != opened_for:
@@ -65,7 +65,7 @@ def _ready(graph: Graph, held: deque[tuple[VideoFrame, _About]]) -> Iterator[tup
         except (av.BlockingIOError, av.EOFError):
             return
         given, about = held.popleft()
-        # The filter counts in half ticks, and knows no durations.
+        # The filter counts in half ticks and knows no durations, so both are restored.
         frame.pts, frame.time_base, frame.duration = given.pts, given.time_base, given.duration
         yield frame, about
 
@@ -88,23 +88,23 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-Place = tuple[int, int, int, int]  # left, top, width, height
-_NARROWEST, _WIDEST = Fraction(1, 4), Fraction(4)  # shapes of pixels beyond these are faults of the header
-# Broadcast streams: what their container says of the shape of pixels is a guess from frames that come later, perhaps.
+Place = tuple[int, int, int, int]  # These are left, top, width and height.
+_NARROWEST, _WIDEST = Fraction(1, 4), Fraction(4)  # Shapes of pixels beyond these are faults of the header.
+# In these formats, which are made for broadcasting, what the container says of the shape of pixels may be guessed from later frames.
 _SAYS_NOTHING = {"mpegts", "mpeg", "mpegvideo", "h264", "hevc"}
 
 
 class Screen:
-    """Turns decoded frames into pictures of one size: height x width x 3 uint8 RGB.
+    """Turns decoded frames into pictures of one size, height x width x 3 uint8 RGB.
 
-    width, height: of the pictures as seen, with square pixels, after the turn. degrees: of the first frame's turn.
+    `width` and `height` are those of the pictures as seen, with square pixels, after the turn. `degrees` is the turn of the first frame.
     """
 
     def __init__(self, first: VideoFrame, stream: VideoStream, container: InputContainer) -> None:
         declared = _plausible(Fraction(stream.sample_aspect_ratio or 1))
         coded = _measured(first)
         says_nothing = bool(_SAYS_NOTHING & set(container.format.name.split(",")))
-        # A container's word stands above that of the frames for as long as those do not change.
+        # What the container says is believed rather than what frames say, for as long as frames do not change.
         self._declared = coded if says_nothing else declared
         self._coded = coded
         self._graph: Graph | None = None
@@ -115,9 +115,9 @@ class Screen:
         self.width, self.height = self._seen_size(first, self._declared)
 
     def picture(self, frame: VideoFrame, stream: VideoStream, max_side: int | None = None) -> tuple[np.ndarray, Place | None]:
-        """The frame on the screen, in colours of its own tags; shrunk to the longer side `max_side`, and fast, where that is given.
+        """Returns the frame on the screen in colours as its own tags say, and its place there, which is None where it fills the screen.
 
-        stream: the one that was just decoded from. With it comes the frame's place on the screen, None where it fills it.
+        `stream` is the one that was just decoded from. Where `max_side` is given, the picture is shrunk to this longer side, fast.
         """
         scale = min(1.0, max_side / max(self.width, self.height)) if max_side else 1.0
         width, height = (max(1, round(side * scale)) for side in (self.width, self.height))
@@ -138,18 +138,18 @@ class Screen:
         return screen, (left, top, wide, high)
 
     def _seen_size(self, frame: VideoFrame, aspect: Fraction) -> tuple[int, int]:
-        """Width and height with pixels made square by widening (old camcorders store narrow ones), after the turn."""
+        """Returns width and height after the turn, with pixels made square by widening. Old camcorders store narrow pixels."""
         stored = max(1, round(frame.width * aspect)), frame.height
         return stored[::-1] if self._turn(frame).transpose else stored
 
     def _turn(self, frame: VideoFrame) -> QuarterTurn:
-        """The frame's turn, read once for each angle: PyAV's side data make frames wait for the garbage collector."""
+        """Returns the frame's turn, read once for each angle, because PyAV's side data keep frames until they are garbage-collected."""
         if frame.rotation not in self._turns:
             self._turns[frame.rotation] = frame_turn(frame)
         return self._turns[frame.rotation]
 
     def _aspect(self, frame: VideoFrame, stream: VideoStream) -> Fraction:
-        # The decoder runs ahead of its frames: for as long as it knows of no other shape, none has come.
+        # The decoder is ahead of the frames that it gives: as long as it has seen no other shape, no such frame has come.
         now = _plausible(stream.codec_context.sample_aspect_ratio or Fraction(1))
         self._aspect_varies = self._aspect_varies or now != self._coded
         if not self._aspect_varies:
@@ -168,13 +168,13 @@ def _plausible(aspect: Fraction) -> Fraction:
     return aspect if _NARROWEST < aspect < _WIDEST else Fraction(1)
 
 
-_SCALE = 10_000  # width of a picture that is as many times as wide as its frame's pixels are
+_SCALE = 10_000  # A picture is made this many times as wide as its frame's pixels are.
 
 
 def _measured(frame: VideoFrame, graph: Graph | None = None) -> Fraction:
-    """The width of the frame's pixels in heights; 1 where the frame does not say.
+    """Returns the width of the frame's pixels over their height; 1 where the frame does not say.
 
-    PyAV does not tell it, but FFmpeg's filters know it: a scrap of the frame is scaled by it, and its width read.
+    PyAV does not tell it, but FFmpeg's filters know it: a small piece of the frame is scaled by it, and the width of that is read.
     """
     graph = graph or _measuring_graph(frame)
     graph.vpush(frame)

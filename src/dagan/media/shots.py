@@ -1,10 +1,10 @@
-"""The shots of a video, with the face that is followed in each.
+"""Finds the shots of a video, with the face that is followed in each.
 
-A shot begins at a hard cut, and where the face is suddenly elsewhere although no cut was seen (between two pictures that look
-alike as a whole, or across a dissolve).
+A shot begins at a hard cut. It also begins where the face is suddenly elsewhere although no cut was seen, as between two pictures that
+look alike as a whole, or across a dissolve.
 
-Cuts are found while the video streams by. At a cut the picture changes at once and stays changed. A flash changes back, a fade changes
-little at a time, and in quick motion the neighbouring frames change as much: none of these counts.
+Cuts are found while the video is read. At a cut the picture changes at once and stays changed. Three other things do not count: a flash
+changes back, a fade changes little at a time, and in quick motion the neighbouring frames change as much.
 """
 
 from __future__ import annotations
@@ -19,29 +19,26 @@ from dagan.media.face_detector import overlap
 from dagan.media.faces import FaceBox, FaceFinder
 from dagan.media.reader import Frame, VideoReader
 
-_SIZE = (64, 36)  # pixels to which frames are shrunk: motion of details vanishes, changes of the scene do not
-_LEAST = 10.0  # grey levels, mean over the picture, by which a cut changes it
-_RATIO = 3.0  # times the mean change of the frames around, by which a cut stands out
-_STILL = 1.0  # grey levels; smaller changes are noise, or a frame that is shown twice
-_BACK, _AHEAD = 0.35, 0.16  # seconds before and after a cut that are compared with it
-_REVERTED = 0.5  # of the change; where the later picture is nearer than that to an earlier one, a flash begins or ends
+_SIZE = (64, 36)  # Frames are shrunk to so many pixels: motion of details vanishes, and changes of the scene do not.
+_LEAST = 10.0  # A cut changes the picture by at least so many grey levels on average.
+_RATIO = 3.0  # A cut changes the picture this many times as much as the frames around it do on average.
+_STILL = 1.0  # Grey levels. Smaller changes are noise, or a frame that is shown twice.
+_BACK, _AHEAD = 0.35, 0.16  # A cut is compared with so many seconds before and after it.
+_REVERTED = 0.5  # A flash begins or ends where a later picture differs from an earlier one by less than this share of the change.
 
 
 class CutFinder:
-    """Is shown every frame of a video and tells where cuts are, `_AHEAD` seconds late.
-
-    rate: frames a second.
-    """
+    """Is shown every frame of a video and tells where cuts are, `_AHEAD` seconds late. `rate` is the number of frames a second."""
 
     def __init__(self, rate: float) -> None:
         self._back, self._ahead = max(3, round(_BACK * rate)), max(2, round(_AHEAD * rate))
         self._thumbnails: deque[np.ndarray] = deque(maxlen=2 * self._ahead + 2)
         self._changes: deque[float] = deque(maxlen=self._back + 1 + self._ahead)
         self._times: deque[float] = deque(maxlen=self._ahead + 1)
-        self.change = 0.0  # of the latest frame against the one before, in grey levels
+        self.change = 0.0  # How much the latest frame differs from the one before, in grey levels.
 
     def add(self, image: np.ndarray, time: float) -> float | None:
-        """Takes the next frame (H x W x 3 uint8); the time of an earlier one with which a new shot begins, or None."""
+        """Takes the next frame (H x W x 3 uint8). Returns the time of an earlier frame with which a new shot begins, or None."""
         thumbnail = _thumbnail(image)
         self.change = float(np.abs(thumbnail - self._thumbnails[-1]).mean()) if self._thumbnails else 0.0
         self._thumbnails.append(thumbnail)
@@ -50,12 +47,12 @@ class CutFinder:
         return self._cut_at(self._ahead)
 
     def rest(self) -> list[float]:
-        """At the video's end: times of cuts among the last frames."""
+        """Returns, at the video's end, the times of cuts among the last frames."""
         found = [self._cut_at(later) for later in range(min(self._ahead, len(self._times)) - 1, -1, -1)]
         return [time for time in found if time is not None]
 
     def _cut_at(self, later: int) -> float | None:
-        """The time of the frame that came `later` frames before the latest, where a shot begins with it."""
+        """Returns the time of the frame that came `later` frames before the latest one, if a shot begins with it."""
         place = len(self._changes) - 1 - later
         if place < 1 or later + 2 > len(self._thumbnails):
             return None
@@ -69,67 +66,79 @@ class CutFinder:
         before = list(self._thumbnails)[first : len(self._thumbnails) - 1 - later]
         if min(np.abs(latest - earlier).mean() for earlier in before) < _REVERTED * change:
             return None
-        self._changes[place] = 0.0  # the next shot may be short: this cut must not make its own look small
+        self._changes[place] = 0.0  # The next shot may be short, and this cut must not make its cut look small.
         return self._times[-1 - later]
 
 
 def _thumbnail(image: np.ndarray) -> np.ndarray:
     from PIL import Image
 
-    step = max(1, min(image.shape[1] // (4 * _SIZE[0]), image.shape[0] // (4 * _SIZE[1])))  # most pixels are left out, for speed
+    step = max(1, min(image.shape[1] // (4 * _SIZE[0]), image.shape[0] // (4 * _SIZE[1])))  # For speed, most pixels are left out.
     few = Image.fromarray(np.ascontiguousarray(image[::step, ::step]))
     return np.asarray(few.resize(_SIZE, Image.Resampling.BOX)).astype(np.float32)
 
 
-MOST_SAMPLES = 600  # pictures of a video that are searched, besides the first ones of each shot
-_SAMPLES_A_SECOND = 6
-_MOST_CHANGES = 1000  # that are kept while no face is seen
-_LONGEST_SIDE = 1280  # pictures are shrunk to this for finding faces
-_PATIENT_SAMPLES = 20  # without a face so far, that are searched thoroughly; later every tenth
-_PATIENT_AFTER_LOSS = 3  # samples after the face is lost, or a later shot begins
-_DETECT_EVERY = 6  # samples: once a second all faces are looked for; in between the one is followed, at a third of the cost
-_SAME_OVERLAP = 0.1  # of two boxes in successive samples that show the same face
-_CLOSE = 0.5  # seconds; over longer times a face may get anywhere
-_STANDS_OUT = 3.0  # times the mean change of the other frames between two samples, by which one frame's may be an unseen cut
+MOST_SAMPLES = 600  # About so many pictures of a video are searched for faces, besides the first ones of each shot.
+_SAMPLES_A_SECOND = 6  # At most about so many pictures a second are searched.
+_MOST_CHANGES = 1000  # So many changes are kept while no face is seen.
+_LONGEST_SIDE = 1280  # Pictures are shrunk to this longer side for finding faces.
+_PATIENT_SAMPLES = 20  # As long as no face was seen, so many pictures are searched thoroughly; later every tenth is.
+_PATIENT_AFTER_LOSS = 3  # After the face is lost, or a later shot begins, so many are searched thoroughly.
+# In one of so many samples, which is once a second, all faces are looked for. In between the face is followed, at a third of the cost.
+_DETECT_EVERY = 6
+_SAME_OVERLAP = 0.1  # Two boxes in successive samples that overlap more show the same face.
+_CLOSE = 0.5  # Seconds. Within a longer time a face may get anywhere.
+_STANDS_OUT = 3.0  # Between two samples, a frame may be an unseen cut if it changes this many times as much as the others on average.
 
 
 @dataclass
 class FramingReport:
-    """What the first pass saw. frames: pictures looked at; missing: those without a face; several: with more than one; shots."""
+    """What the first pass over a video saw."""
 
     frames: int = 0
+    """The number of pictures that were looked at."""
     missing: int = 0
+    """The number of those without a face."""
     several: int = 0
+    """The number of those with more than one face."""
     shots: int = 0
+    """The number of shots."""
 
 
 @dataclass
 class Shot:
-    """The pictures of one shot in which the face was seen: `times` in seconds, `leans` in radians, `outlines` P x 2 pixels.
-
-    start: seconds at which the shot begins. last, before: the latest two faces seen, in the pixels of the shrunk picture.
-    """
+    """The pictures of one shot in which the face was seen."""
 
     start: float
+    """The second at which the shot begins."""
     times: list[float] = field(default_factory=list)
+    """The seconds at which the face was seen."""
     leans: list[float] = field(default_factory=list)
+    """The angles by which it leant, in radians."""
     outlines: list[np.ndarray] = field(default_factory=list)
+    """Its outlines, P x 2 pixels each."""
     last: FaceBox | None = None
+    """The latest face, in pixels of the shrunk picture."""
     before: FaceBox | None = None
+    """The face seen before that one."""
     searched: int = 0
-    unseen: int = 0  # samples since the face was last seen
-    lost: bool = False  # no face was found in the latest search
-    crowd: bool = False  # several were
+    """The number of samples that were searched."""
+    unseen: int = 0
+    """The number of samples since the face was last seen."""
+    lost: bool = False
+    """Whether no face was found in the latest search."""
+    crowd: bool = False
+    """Whether several faces were found in the latest search."""
 
     def add(self, time: float, face: FaceBox, scale: float) -> None:
-        """A face seen at `time`; scale: pixels of the video in one of the shrunk picture."""
+        """Adds a face seen at `time`. `scale` is the number of the video's pixels in one of the shrunk picture."""
         self.times.append(time)
         self.leans.append(face.lean)
         self.outlines.append((face.outline * scale).astype(np.float32))
         self.before, self.last = self.last, face
 
     def split(self, time: float) -> Shot:
-        """Ends the shot before `time`; the shot that begins there, with what was seen from there on."""
+        """Ends the shot before `time` and returns the shot that begins there, with what was seen from there on."""
         kept = sum(seen < time for seen in self.times)
         later = Shot(time, self.times[kept:], self.leans[kept:], self.outlines[kept:])
         later.last = self.last if later.times else None
@@ -138,17 +147,17 @@ class Shot:
         return later
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """times (n), leans (n), outlines (n x P x 2)."""
+        """Returns the times (n), leans (n) and outlines (n x P x 2)."""
         return np.array(self.times), np.array(self.leans), np.array(self.outlines, dtype=np.float64)
 
 
 def find_shots(reader: VideoReader, finder: FaceFinder, report: FramingReport) -> Iterator[Shot]:
-    """Streams once through the video; its shots, each when it has ended. `report` is filled in the while."""
+    """Reads the video once and yields each of its shots when it has ended. `report` is filled in the while."""
     step = max(1, round(reader.rate / _SAMPLES_A_SECOND), -(-reader.frame_count // MOST_SAMPLES))
     cuts = CutFinder(float(reader.rate))
     shot = Shot(0.0)
     due = 0
-    changes: list[tuple[float, float]] = []  # of the frames since the face was last seen, each with its time
+    changes: list[tuple[float, float]] = []  # How much each frame since the face was last seen changed, with its time.
     for frame in reader.frames(max_side=_LONGEST_SIDE):
         time = float(frame.time)
         cut = cuts.add(frame.image, time)
@@ -178,14 +187,14 @@ def find_shots(reader: VideoReader, finder: FaceFinder, report: FramingReport) -
 
 
 def _jumped(shot: Shot, face: FaceBox, time: float, was_lost: bool, changes: list[float]) -> bool:
-    """Whether the face is so far from where it was, or would be going on as before, that a cut must lie between."""
+    """Says whether the face is so far from where it was, or would be if it moved on as before, that a cut must lie between."""
     assert shot.last is not None
     passed = time - shot.times[-1]
     if _overlap(face, shot.last) > _SAME_OVERLAP or (passed > _CLOSE and not was_lost):
         return False
     if was_lost:
         return True
-    if shot.before is None:  # how it moved is not known yet: one frame must have changed much more than the others
+    if shot.before is None:  # Its movement is not known yet, so one frame must have changed much more than the others.
         most, others = max(changes), sorted(changes)[:-1]
         return most > _STANDS_OUT * max(1.0, sum(others) / max(1, len(others)))
     x, y = (_centre(shot.last) - _centre(shot.before)) / (shot.times[-1] - shot.times[-2]) * passed
@@ -198,7 +207,7 @@ def _centre(face: FaceBox) -> np.ndarray:
 
 
 def _look(frame: Frame, finder: FaceFinder, shot: Shot, report: FramingReport) -> FaceBox | None:
-    """The face in a frame of the shot: where it was, else in the whole picture."""
+    """Looks for the face of the shot where it was in the last picture, else in the whole picture."""
     face = None
     if shot.last is not None and not shot.lost and shot.searched % _DETECT_EVERY:
         face = finder.follow_face(frame.image, shot.last)
@@ -216,7 +225,7 @@ def _look(frame: Frame, finder: FaceFinder, shot: Shot, report: FramingReport) -
 
 
 def follow(faces: list[FaceBox], previous: FaceBox | None) -> FaceBox:
-    """The face that continues `previous`; the largest where none does, or where that one has become small beside it."""
+    """Returns the face that continues `previous`. It is the largest where none does, or where that one has become small beside it."""
     if previous is None:
         return faces[0]
     shared = [_overlap(face, previous) for face in faces]

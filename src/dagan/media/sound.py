@@ -1,6 +1,6 @@
-"""The sound of a driving video, carried into the output: packets as they are where that is safe, else encoded anew.
+"""Carries the sound of a driving video into the output. Its packets are copied as they are where that is safe, else encoded again.
 
-Times here are the output's: 0 is its first frame. Sound is fed along with the pictures, so that memory stays bounded.
+Times here are the output's: 0 is its first frame. Sound is fed along with the pictures, so that little of it is in memory.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
     from av.container import OutputContainer
     from av.packet import Packet
 
-# Formats whose edit list hides what comes before time 0. The others would have to shift the pictures to make room for it.
+# The edit lists of these formats hide what comes before time 0. Other formats would have to shift the pictures to make room for it.
 _HIDING = {".mp4", ".m4v", ".mov"}
-_AVERAGED_FRAMES = 16
-_LASTING_JITTER = 0.004  # seconds by which sound may be off for good; lips and sound are seen apart from 0.02 s on
+_AVERAGED_FRAMES = 16  # Lateness is averaged over about so many frames.
+_LASTING_JITTER = 0.004  # Sound may lastingly be off by so many seconds. From 0.02 s on one sees that lips and sound differ.
 
 
 class SoundTrack:
-    """One sound stream on its way from `source` into `output`; `origin` seconds of the source's clock become time 0.
+    """One sound stream on its way from `source` into `output`. `origin` seconds of the source's clock become time 0.
 
-    To be made before the output's header is written, with a `check` that found a way. warn: hears of sound that ends early because
-    it cannot be carried on: the pictures go on without it. written: packets handed over so far.
+    It must be made before the output's header is written, with a `check` that found a way. `warn` is told of sound that ends early
+    because it cannot be carried on; the pictures go on without it. `written` is the number of packets handed over so far.
     """
 
     def __init__(self, source: Path, output: OutputContainer, suffix: str, origin: Fraction, check: SoundCheck, warn: Warn) -> None:
@@ -74,14 +74,14 @@ class SoundTrack:
             self._warn(f"the sound of {self._path} is left out from {float(until):.1f} s on: it cannot be written ({error})")
 
     def close(self) -> None:
-        """Lets go of the source file."""
+        """Closes the source file."""
         self._packets.close()
         self._input.close()
 
     def _copy(self) -> Generator[tuple[Fraction, Packet]]:
-        """The source's packets with moved time stamps, from time 0 on.
+        """Yields the source's packets with moved times, from time 0 on.
 
-        Where the format can hide it, the packet before goes along: decoders need it to run in.
+        Decoders need the packet before time 0 to start with, so it goes along where the format can hide it.
         """
         shift: int | None = None
         for packet in self._demux():
@@ -99,14 +99,14 @@ class SoundTrack:
             yield time, packet
 
     def _encode(self, encoding: Encoding) -> Generator[tuple[Fraction, Packet]]:
-        """The source's sound decoded, laid on one line from time 0 on without gaps, and encoded for the target."""
+        """Decodes the source's sound, joins it without gaps from time 0 on, and encodes it for the target."""
         import av
 
         line = _Line(encoding)
         for packet in self._demux():
             try:
                 frames = self._source.decode(packet)
-            except (av.FFmpegError, ValueError):  # a damaged piece of sound: silence takes its place
+            except (av.FFmpegError, ValueError):  # Silence takes the place of a damaged piece of sound.
                 continue
             for frame in frames:
                 time = None if frame.pts is None or frame.time_base is None else float(frame.pts * frame.time_base - self._origin)
@@ -123,27 +123,27 @@ class SoundTrack:
             for packet in self._clock.packets():
                 if packet.stream is self._source:
                     yield packet
-        except av.FFmpegError:  # cut off: what came before is all there is
+        except av.FFmpegError:  # The file is cut off, and what came before is all there is.
             return
 
 
 class _Line:
-    """Decoded frames of any rate, layout and sample format in, frames of one kind out that follow each other from time 0 on.
+    """Takes decoded frames of any rate, layout and sample format and gives frames of one kind that follow each other from time 0 on.
 
-    Pauses become silence. Of sound that overlaps what is there already, the overlapping part is left out.
+    Pauses become silence. Where sound overlaps what is there already, the overlapping part is left out.
     """
 
     def __init__(self, encoding: Encoding) -> None:
         self._rate, self._layout = encoding.rate, encoding.layout
         self._resampler: AudioResampler | None = None
         self._kind: tuple[int, str, str] | None = None
-        self._expected = 0.0  # seconds at which the next frame starts if it follows the one before
-        self._late = 0.0  # by how many seconds frames came later than expected, averaged over the last ones
-        self._place = 0  # the sample of the line at which the resampler's next one belongs
-        self._length = 0  # of the line so far, in samples
+        self._expected = 0.0  # The next frame starts at this second if it follows the one before.
+        self._late = 0.0  # Frames came later than expected by so many seconds, averaged over the last ones.
+        self._place = 0  # The resampler's next sample belongs at this sample of the line.
+        self._length = 0  # The line has so many samples so far.
 
     def add(self, frame: AudioFrame, time: float | None) -> Iterator[AudioFrame]:
-        """What is ready after a frame that starts at `time` seconds; None: that follows the one before."""
+        """Yields what is ready after a frame that starts at `time` seconds. With None the frame follows the one before."""
         import av
 
         frame = _with_layout(frame)
@@ -157,24 +157,27 @@ class _Line:
             self._place = round(self._expected * self._rate)
         assert self._resampler is not None
         self._expected += frame.samples / frame.sample_rate
-        frame.pts = None  # the resampler would see gaps where times are rounded
+        frame.pts = None  # Where times are rounded, the resampler would see gaps.
         yield from self._lay(self._resampler.resample(frame))
 
     def _is_on_time(self, time: float) -> bool:
-        """Whether a frame that says it starts at `time` follows the one before: its time is off by little, and not always to one side."""
+        """Says whether a frame that starts at `time` follows the one before.
+
+        It does so if its time is off by little, and frames are not off to the same side all the time.
+        """
         late = time - self._expected
         self._late += (late - self._late) / _AVERAGED_FRAMES
         return abs(late) < JITTER and abs(self._late) < _LASTING_JITTER
 
     def flush(self) -> Iterator[AudioFrame]:
-        """What the resampler still holds."""
+        """Yields what the resampler still holds."""
         if self._resampler is not None:
             yield from self._lay(self._resampler.resample(None))
             self._resampler = None
 
     def _lay(self, frames: Iterable[AudioFrame | None]) -> Iterator[AudioFrame]:
         for frame in frames:
-            if frame is None:  # a resampler that has nothing to do hands on the end too
+            if frame is None:  # A resampler that has nothing to do passes on the end too.
                 continue
             samples = frame.to_ndarray()[:, max(0, self._length - self._place) :]
             self._place += frame.samples
@@ -193,7 +196,7 @@ class _Line:
 
 
 def _with_layout(frame: AudioFrame) -> AudioFrame:
-    """The frame, its channels averaged into one where it does not say where they belong: they cannot be mixed otherwise."""
+    """Averages the frame's channels into one where it does not say where they belong, because they cannot be mixed otherwise."""
     import av
 
     if frame.layout.nb_channels <= 2 or not frame.layout.name.endswith("channels"):

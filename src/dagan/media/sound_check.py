@@ -1,7 +1,7 @@
-"""Which way a video's sound can go into an output: its packets as they are, encoded anew, or not at all.
+"""Finds out how a video's sound can go into an output: its packets as they are, encoded again, or not at all.
 
-Nothing is believed: the whole sound is decoded once (some hundred times as fast as it plays), and the output's format is asked by
-writing a little of it into memory and reading that back.
+Nothing is taken on trust. The whole sound is decoded once, some hundred times as fast as it plays. Whether the output's format takes it
+is tried by writing a little of it into memory and reading that back.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from av.container import InputContainer, OutputContainer
     from av.packet import Packet
 
-# What players can be expected to play in each format (None: anything). Other codecs are encoded anew.
+# Players can be expected to play these codecs in each format (None means any). Sound in other codecs is encoded again.
 _PLAYED: dict[str, set[str] | None] = {
     ".mp4": {"aac", "mp3", "ac3", "eac3", "alac", "opus", "flac"},
     ".m4v": {"aac", "mp3", "ac3", "eac3", "alac"},
@@ -32,46 +32,50 @@ _PLAYED: dict[str, set[str] | None] = {
     ".webm": {"opus", "vorbis"},
 }
 SOUND_SUFFIXES = tuple(_PLAYED)
-# Encoders to try in turn: not every build of FFmpeg has the first.
+# These encoders are tried in turn, because not every build of FFmpeg has the first.
 _ENCODERS = ("aac", "libfdk_aac", "aac_at", "libmp3lame", "ac3")
 _WEBM_ENCODERS = ("libopus", "libvorbis")
 _FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
-JITTER = 0.02  # seconds by which time stamps may be off: some formats round them to 1/1000 s
-_TRIAL_PACKETS = 50
-_LOWEST_RATE = 44_100  # Hz, of sound that is encoded anew
+JITTER = 0.02  # Times may be off by so many seconds, because some formats round them to 1/1000 s.
+_TRIAL_PACKETS = 50  # So many packets are written for a trial.
+_LOWEST_RATE = 44_100  # Hz. Sound that is encoded again has at least this sampling rate.
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """An encoder's name, sampling rate in Hz, layout of channels and bits a second."""
+    """How sound is encoded."""
 
     codec: str
+    """The encoder's name."""
     rate: int
+    """The sampling rate in Hz."""
     layout: str
+    """The layout of channels."""
     bit_rate: int
+    """Bits a second."""
 
 
 @dataclass(frozen=True)
 class SoundCheck:
-    """What was found; nothing is set where there is no sound.
-
-    copied: packets can go over as they are. encoding: how the sound is encoded otherwise. problem: why neither works.
-    """
+    """What was found. Nothing is set where there is no sound."""
 
     copied: bool = False
+    """Whether packets can go over as they are."""
     encoding: Encoding | None = None
+    """How the sound is encoded otherwise."""
     problem: str | None = None
+    """Why neither works."""
 
 
 def open_sound(path: Path) -> tuple[InputContainer, Clock, AudioStream | None]:
-    """A file with its sound, where it has any that can be decoded, and the clock that reads its packets."""
+    """Opens a file. Returns it, the clock that reads its packets, and its sound, which is None where there is none to decode."""
     container = open_container(path)
     sound = sound_stream(container)
     return container, Clock(container, video_stream(container, path) if has_pictures(container) else None, sound), sound
 
 
 def check_sound(path: Path, suffix: str) -> SoundCheck:
-    """Looks through the sound of `path` for an output whose name ends in `suffix`, one of `SOUND_SUFFIXES`."""
+    """Looks through the sound of `path` for an output whose name ends in `suffix`, which is one of `SOUND_SUFFIXES`."""
     import av
 
     container, clock, stream = open_sound(path)
@@ -83,7 +87,7 @@ def check_sound(path: Path, suffix: str) -> SoundCheck:
             for packet in clock.packets():
                 if packet.stream is stream:
                     survey.add(packet)
-        except av.FFmpegError:  # cut off: what came before is all there is
+        except av.FFmpegError:  # The file is cut off, and what came before is all there is.
             pass
         if not survey.kinds:
             return SoundCheck(problem="none of it can be decoded")
@@ -99,10 +103,10 @@ def check_sound(path: Path, suffix: str) -> SoundCheck:
 
 
 def find_encoding(suffix: str, rate: int, channels: int) -> Encoding | None:
-    """The first encoder that is here and whose sound the format takes, at the next sampling rate it has from `rate` Hz up.
+    """Returns the first encoder that is here and whose sound the format takes. Returns None where no encoder works.
 
-    Rates below 44 100 Hz are raised: at 8000 Hz a packet of AAC lasts 128 ms, and the sound would end that much after the pictures.
-    More than two channels become stereo. None where no encoder works.
+    Its sampling rate is the next one that it has from `rate` Hz up. Rates below 44 100 Hz are raised: at 8000 Hz a packet of AAC lasts
+    128 ms, and the sound would end that much after the pictures. More than two channels become stereo.
     """
     layout, bit_rate = ("mono", 96_000) if channels == 1 else ("stereo", 192_000)
     for codec in _WEBM_ENCODERS if suffix == ".webm" else _ENCODERS:
@@ -113,7 +117,7 @@ def find_encoding(suffix: str, rate: int, channels: int) -> Encoding | None:
 
 
 def add_encoder(output: OutputContainer, encoding: Encoding) -> AudioStream:
-    """Adds a stream to `output` that encodes so. Raises ValueError or FFmpeg's error where that cannot be."""
+    """Adds a stream to `output` that encodes as `encoding` says. Raises ValueError or FFmpeg's error where that is impossible."""
     import av
 
     stream = output.add_stream(encoding.codec, rate=encoding.rate)
@@ -124,8 +128,11 @@ def add_encoder(output: OutputContainer, encoding: Encoding) -> AudioStream:
 
 
 class _Survey:
-    """Goes through the packets of a stream. kinds: (Hz, channels, sample format) of all that was decoded. steady: one kind, nothing
-    damaged, every packet timed and following the one before. beginning, samples: the first packets and what they decode to."""
+    """Goes through the packets of a stream.
+
+    `kinds` are the (Hz, channels, sample format) of all that was decoded. `steady` says that there is one kind, that nothing is damaged,
+    and that every packet has a time and follows the one before. `beginning` and `samples` are the first packets and what they decode to.
+    """
 
     def __init__(self, stream: AudioStream) -> None:
         self.stream = stream
@@ -168,7 +175,7 @@ class _Survey:
 
 
 def _comes_back(survey: _Survey, suffix: str) -> bool:
-    """Whether the first packets, written into memory in the output's format, decode to the same sound when read back."""
+    """Says whether the first packets decode to the same sound after they were written into memory in the output's format."""
     import av
 
     buffer = io.BytesIO()
@@ -198,7 +205,7 @@ def _comes_back(survey: _Survey, suffix: str) -> bool:
 
 
 def _is_taken(encoding: Encoding, suffix: str) -> bool:
-    """Whether the encoder opens and the output's format takes what it makes: a moment of silence, written into memory."""
+    """Says whether the encoder opens and the output's format takes what it makes. A moment of silence is written into memory."""
     import av
 
     try:
@@ -227,7 +234,7 @@ def _nearest_rate(codec: str, rate: int) -> int:
 
 
 def _plain(frame: AudioFrame) -> np.ndarray:
-    """The samples of a frame as C x N floats of full scale 1."""
+    """Returns the samples of a frame as C x N floats, where 1 is the largest value that the format can hold."""
     samples = frame.to_ndarray()
     if not frame.format.is_planar:
         samples = samples.reshape(-1, frame.layout.nb_channels).T

@@ -1,6 +1,6 @@
-"""Moving pictures in and out: `open_video` reads a file, an animated picture or a folder of images, `VideoWriter` writes a file.
+"""Reads moving pictures: `open_video` opens a file, an animated picture or a folder of images. `VideoWriter` (in `writer`) writes them.
 
-Frames of a video file come through PyAV: exact times, rotation applied, and honest about files that are cut off.
+Frames of a video file come through PyAV, with exact times and rotation applied. A file that is cut off is reported as such.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 
 class FileReader(VideoReader):
-    """The frames of a video file. Raises InputError when it is missing, no video, or has no frame that can be decoded.
+    """Reads the frames of a video file. Raises InputError when it is missing, no video, or has no frame that can be decoded.
 
-    threads: whether the decoder may use several; it should not where many files are read at a time.
+    `threads` says whether the decoder may use several; it should not where many files are read at the same time.
     """
 
     def __init__(self, path: Path, threads: bool = True) -> None:
@@ -52,23 +52,23 @@ class FileReader(VideoReader):
             self.has_audio = bool(container.streams.audio)
             self.rate = files.frame_rate(stream, path)
             self._header_frames = stream.frames
-            self._counts_all = "mov" not in container.format.name.split(",")  # MOV and MP4 also count frames cut away by edits
+            self._counts_all = "mov" not in container.format.name.split(",")  # MOV and MP4 also count frames that edits cut away.
             self._video_end, self._file_end = _header_ends(stream, container)
             may_jump = clock_may_jump(container)
         count, length = self._header_frames, None if self._file_end is None else self._file_end - self.start
-        # A recording that was never finished has no length in its header, and one whose clock jumps has a wrong one.
+        # A recording that was never finished has no length in its header. One whose clock jumps has a wrong length.
         if length is None or may_jump or length > LONGEST_PAUSE:
             packets, last, joints = files.packet_span(path)
             if length is None or joints:
                 count, length = packets, last - self.start
                 measured = packets / max(length, self.time_base)
-                if not 0.8 < measured / self.rate < 1.25:  # the header's average counts the jumps as time
+                if not 0.8 < measured / self.rate < 1.25:  # The header's average counts the jumps as time.
                     self.rate = measured.limit_denominator(1001)
         self.duration = max(length, 1 / self.rate)
         self.frame_count = count or max(1, round(self.duration * self.rate))
 
     def _read(self, step: int, max_side: int | None) -> Generator[Frame]:
-        """Holds every picture back until the next one's time is known, which gives its duration."""
+        """Yields frames. Each is held back until the next one's time is known, which gives its duration."""
         held: tuple[np.ndarray | None, Fraction, int, Place | None] | None = None
         duration = 1 / self.rate
         with closing(self._decode()) as decoded:
@@ -85,7 +85,7 @@ class FileReader(VideoReader):
             yield Frame(held[0], held[1], held[2], duration, held[3])
 
     def _decode(self) -> Generator[tuple[VideoFrame, tuple[Fraction, VideoStream]]]:
-        """All frames that can be decoded, with strictly increasing times from 0 on; counts what goes wrong."""
+        """Yields all frames that can be decoded, with strictly increasing times from 0 on, and counts what goes wrong."""
         import av
 
         self.frames_read, self.truncated, self.damaged = 0, False, 0
@@ -101,7 +101,7 @@ class FileReader(VideoReader):
                     time = previous + 1 / self.rate if stamp is None else stamp - self.start
                     if self.frames_read == 0:
                         time = Fraction(0)
-                    elif time <= previous:  # a broken clock: keep the order at least
+                    elif time <= previous:  # The clock is broken, but at least the order is kept.
                         time = previous + self.time_base
                     previous = time
                     self._seen_to = max(self._seen_to, self.start + time + (frame.duration or 0) * self.time_base)
@@ -110,9 +110,10 @@ class FileReader(VideoReader):
         self.truncated = self._failed or self._is_short()
 
     def _packets(self, container: InputContainer, stream: VideoStream) -> Iterator[Packet | None]:
-        """The packets of the video stream on a clock without jumps, the last ones empty: they flush the decoder, also after a read error.
+        """Yields the packets of the video stream on a clock without jumps. The last ones are empty: they flush the decoder.
 
-        Where only the file as a whole has a length, its sound tells too whether the end was reached.
+        After a read error an empty packet comes too. Where only the file as a whole has a length, its sound helps to tell whether the
+        end was reached.
         """
         import av
 
@@ -133,14 +134,14 @@ class FileReader(VideoReader):
 
         try:
             return stream.decode(packet)
-        except av.EOFError:  # flushed twice
+        except av.EOFError:  # The decoder was flushed twice.
             return []
         except (av.FFmpegError, ValueError):
             self.damaged += 1
             return []
 
     def _is_short(self) -> bool:
-        """Whether the header promised more than was found, with room for headers that round; it knows nothing of jumps of the clock."""
+        """Says whether the header promised more than was found. Headers may round. They know nothing of jumps of the clock."""
         if self._shifted:
             return False
         if self._header_frames and self.frames_read >= self._header_frames:
@@ -153,7 +154,7 @@ class FileReader(VideoReader):
 
 
 def _header_ends(stream: VideoStream, container: InputContainer) -> tuple[Fraction | None, Fraction | None]:
-    """Ends of the video stream and of the file, in the file's clock, as its header says; None where it does not say."""
+    """Returns the ends of the video stream and of the file in the file's clock, as its header says; None where it does not say."""
     if stream.duration and stream.time_base:
         video_end = ((stream.start_time or 0) + stream.duration) * Fraction(stream.time_base)
         return video_end, video_end
@@ -164,7 +165,7 @@ def _header_ends(stream: VideoStream, container: InputContainer) -> tuple[Fracti
 
 
 class FolderReader(VideoReader):
-    """The images of a folder in natural order, or one image. Raises InputError when there are none, or when their sizes differ."""
+    """Reads the images of a folder in natural order, or one image. Raises InputError when there are none, or when sizes differ."""
 
     def __init__(self, folder: Path, rate: Fraction) -> None:
         super().__init__()
@@ -199,9 +200,9 @@ __all__ = ["Frame", "VideoReader", "VideoWriter", "open_video"]
 
 
 def open_video(path: Path | str, rate: Fraction | int = 25, threads: bool = True) -> VideoReader:
-    """Opens a video file, an animated picture, or a folder of images as a video of `rate` frames a second (files have their own).
+    """Opens a video file, an animated picture, or a folder of images. A folder is a video of `rate` frames a second.
 
-    A file is opened as what it holds, whatever its name says; a photo is a video of one frame. threads: whether a decoder may use
+    A file is opened as what it holds, whatever its name says. A photo is a video of one frame. `threads` says whether a decoder may use
     several. Raises InputError when the path is missing, empty, no video, cut off before its first frame, or a folder without images.
     """
     path = Path(path)

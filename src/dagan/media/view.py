@@ -1,9 +1,9 @@
-"""Which square of a picture or video the model looks at: the face, as in training, or the middle.
+"""Decides which square of a picture or a video the model looks at: the face, as in training, or the middle.
 
-A video gets a steady framing for each of its shots, from a first pass that keeps outlines of the face only. A fixed square round
-everywhere the face goes is best: background and shoulders stand still. Only where the head moves so far that the face would become small
-in it, or that it would reach far beyond the picture, the square follows the head, slowly and with constant side. Nothing is averaged or
-followed from one shot to the next.
+A video gets a steady framing for each of its shots, from a first pass that keeps only outlines of the face. A fixed square round
+everywhere the face goes is best, because background and shoulders then stand still. The square follows the head only where the face
+would become small in a fixed one, or where a fixed one would reach far beyond the picture. It then moves slowly and keeps its side.
+Nothing is averaged or followed from one shot to the next.
 """
 
 from __future__ import annotations
@@ -25,56 +25,60 @@ from dagan.media.shots import FramingReport, Shot, find_shots
 from dagan.progress import Progress, Warn, to_stderr
 from dagan.stream import ahead
 
-_LEAST_SHARE = 0.3  # of the side; with a smaller face in the fixed square, the square moves
-_MOST_PADDED = 1.04  # times the picture's shorter side; a larger fixed square gives way to a moving one too
-_OUTLIERS = 2  # per cent of the boxes at either end that do not count for the union
-_SMOOTHING = 0.4  # seconds, standard deviation of the low-pass filter of a moving centre
-_ROLLING = math.radians(45)  # where the face leans farther than this from its usual angle, the square turns with it
+_LEAST_SHARE = 0.3  # Where the face would take a smaller share of the fixed square's side, the square moves.
+_MOST_PADDED = 1.04  # A fixed square larger than this many times the picture's shorter side gives way to a moving one too.
+_OUTLIERS = 2  # Per cent. So many boxes at either end do not count for their union.
+_SMOOTHING = 0.4  # Seconds. This is the standard deviation of the low-pass filter of a moving centre.
+_ROLLING = math.radians(45)  # Where the face leans farther than this from its usual angle, the square turns with it.
 
 
 @dataclass(frozen=True, eq=False)
 class ShotFraming:
-    """The framing of a shot at any time. moving: whether the square follows the head.
-
-    times: n, seconds; centers: n x 2, pixels, and angles: n, radians, both smoothed; face_height: median, pixels.
-    """
+    """The framing of a shot at any time. Centres and angles are smoothed."""
 
     times: np.ndarray
+    """n seconds, for which centres and angles are known."""
     centers: np.ndarray
+    """The centres of the square at these times, n x 2 pixels."""
     angles: np.ndarray
+    """The angles of the square at these times, n radians."""
     side: float
+    """The side of the square in pixels."""
     moving: bool
+    """Whether the square follows the head."""
     face_height: float
+    """The median height of the face in pixels."""
 
     def at(self, time: Fraction | float) -> Framing:
-        """The square for the frame at `time` seconds."""
+        """Returns the square for the frame at `time` seconds."""
         x, y, angle = (float(np.interp(float(time), self.times, row)) for row in (*self.centers.T, self.angles))
         return Framing(x, y, self.side, angle)
 
 
 @dataclass(frozen=True, eq=False)
 class VideoFraming:
-    """The framing of a video at any time: that of the shot, the picture's middle in shots without a face.
-
-    starts: seconds at which the shots begin, the first at 0.
-    """
+    """The framing of a video at any time: that of the shot, or the picture's middle in shots without a face."""
 
     starts: tuple[float, ...]
+    """The seconds at which the shots begin; the first is 0."""
     shots: tuple[ShotFraming | None, ...]
+    """The framing of each shot; None where it has no face."""
     middle: Framing
+    """The picture's middle."""
     report: FramingReport
+    """What the pass over the video saw."""
 
     def at(self, time: Fraction | float) -> Framing:
-        """The square for the frame at `time` seconds."""
+        """Returns the square for the frame at `time` seconds."""
         shot = self.shots[max(0, bisect_right(self.starts, float(time)) - 1)]
         return self.middle if shot is None else shot.at(time)
 
 
 def frame_video(reader: VideoReader, finder: FaceFinder, warn: Warn = to_stderr) -> VideoFraming:
-    """Streams once through the video, finds its shots and the face in each, and settles on a framing for each.
+    """Reads the video once, finds its shots and the face in each, and decides on a framing for each.
 
-    `warn` hears of several shots, of several faces (the largest is taken, and then followed) and of a file that is cut off.
-    Raises InputError when there is no face at all.
+    `warn` is told of several shots, of several faces (the largest is taken and then followed), and of a file that is cut off. Raises
+    InputError when there is no face at all.
     """
     starts: list[float] = []
     shots: list[ShotFraming | None] = []
@@ -100,7 +104,7 @@ def frame_video(reader: VideoReader, finder: FaceFinder, warn: Warn = to_stderr)
 
 
 def frame_shot(shot: Shot, width: int, height: int) -> ShotFraming:
-    """The framing for the faces seen in one shot, upright however they lean."""
+    """Returns the framing for the faces seen in one shot. They stand upright in it, however they lean."""
     times, leans, outlines = shot.arrays()
     angles = np.unwrap(leans)
     usual = float(np.median(angles))
@@ -118,7 +122,7 @@ def frame_shot(shot: Shot, width: int, height: int) -> ShotFraming:
 
 
 def settle(times: np.ndarray, boxes: np.ndarray, turn: Turn) -> ShotFraming:
-    """The framing for face boxes (n x 4: x0, y0, x1, y1) seen at `times` (n) on the canvas of a turned picture."""
+    """Returns the framing for face boxes (n x 4: x0, y0, x1, y1) seen at `times` (n) on the canvas of a turned picture."""
     width, height = turn.size
     heights = boxes[:, 3] - boxes[:, 1]
     usual = float(np.median(heights))
@@ -133,7 +137,7 @@ def settle(times: np.ndarray, boxes: np.ndarray, turn: Turn) -> ShotFraming:
         center = turn.back(np.array([[fixed.center_x, fixed.center_y]]))
         return ShotFraming(times[:1], center, np.array([turn.angle]), fixed.side, False, usual)
     side = fit_side(float(np.percentile(heights, 90)), 0.0, width, height)
-    if usual < _LEAST_SHARE * side:  # its size changes a lot too: the usual size decides
+    if usual < _LEAST_SHARE * side:  # The size of the face changes a lot too, so its usual size decides.
         side = alone
     centers = smooth(times, (boxes[:, :2] + boxes[:, 2:]) / 2)
     inside = np.array([(keep_inside(x, side, width), keep_inside(y, side, height)) for x, y in centers])
@@ -141,9 +145,9 @@ def settle(times: np.ndarray, boxes: np.ndarray, turn: Turn) -> ShotFraming:
 
 
 def smooth(times: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Low-pass of n x d values at n times without delay: a straight line is fitted round each, with Gaussian weights.
+    """Smooths n x d values at n times without delay: round each value a straight line is fitted, with Gaussian weights.
 
-    What moves steadily is met at both ends too. Memory stays small however many there are.
+    With a line, steady movement is kept at both ends too. Memory stays small however many values there are.
     """
     smoothed = np.empty_like(values, dtype=np.float64)
     first = np.searchsorted(times, times - 4 * _SMOOTHING)
@@ -159,19 +163,19 @@ def smooth(times: np.ndarray, values: np.ndarray) -> np.ndarray:
     return smoothed
 
 
-_FRAMES_AHEAD = 8  # decoded and cut before they are asked for; evens out a decoder that works by groups of pictures
+_FRAMES_AHEAD = 8  # So many frames are decoded and cut in advance, because some decoders give pictures in groups.
 
 
 class View(Protocol):
-    """Where to look in a video."""
+    """Says where to look in a video."""
 
     def at(self, time: Fraction | float) -> Framing:
-        """The square for the frame at `time` seconds."""
+        """Returns the square for the frame at `time` seconds."""
 
 
 @dataclass(frozen=True)
 class MiddleView:
-    """The middle of the pictures of a video of that size; of a frame that does not fill them, its own middle (see `square_of`)."""
+    """The middle of a video's pictures. A frame that does not fill its picture is seen in its own middle (see `square_of`)."""
 
     width: int
     height: int
@@ -182,7 +186,7 @@ class MiddleView:
 
 
 def square_of(frame: Frame, view: View) -> Framing:
-    """Where to look in a frame."""
+    """Returns where to look in a frame."""
     if frame.place is None or not isinstance(view, MiddleView):
         return view.at(frame.time)
     left, top, width, height = frame.place
@@ -191,16 +195,16 @@ def square_of(frame: Frame, view: View) -> Framing:
 
 
 def view_still(image: np.ndarray, finder: FaceFinder | None, where: str, warn: Warn) -> Framing:
-    """The face's square with a finder, the middle without. Raises InputError when there is no face."""
+    """Returns the face's square with a finder, and the middle without one. Raises InputError when there is no face."""
     return middle(image.shape[1], image.shape[0]) if finder is None else frame_still(image, finder, where, warn)
 
 
 def view_video(
     reader: VideoReader, finder: FaceFinder | None, warn: Warn, progress: Progress, stage: str
 ) -> tuple[View, FramingReport | None]:
-    """One pass over the video for the face's square, and what it saw; the middle, without reading, when there is no finder.
+    """Makes one pass over the video to find the face's square. Returns the view and what the pass saw.
 
-    Raises InputError when there is no face.
+    Without a finder it returns the middle and reads nothing. Raises InputError when there is no face.
     """
     if finder is None:
         return MiddleView(reader.width, reader.height), None
@@ -209,7 +213,7 @@ def view_video(
 
 
 def read_view(reader: VideoReader, view: View, size: int) -> Iterator[tuple[Frame, np.ndarray]]:
-    """One pass over the video: each frame, and its view as uint8 size x size x 3."""
+    """Makes one pass over the video and yields each frame and its view, uint8 size x size x 3."""
     for frame in reader:
         framing = square_of(frame, view)
         height, width = frame.image.shape[:2]
@@ -218,12 +222,12 @@ def read_view(reader: VideoReader, view: View, size: int) -> Iterator[tuple[Fram
 
 
 def read_ahead(reader: VideoReader, view: View, size: int) -> Generator[tuple[Frame, np.ndarray]]:
-    """As `read_view`, in a thread of its own, a few frames ahead; each frame's image is its view too, so that whole ones can go."""
+    """Does as `read_view` in a thread of its own, a few frames ahead. A frame's image is its view, so that the whole picture is freed."""
     return ahead(((replace(frame, image=picture), picture) for frame, picture in read_view(reader, view, size)), _FRAMES_AHEAD)
 
 
 class _Watched:
-    """A reader that tells how far its passes are."""
+    """A reader that tells `progress` how far its passes are."""
 
     def __init__(self, reader: VideoReader, progress: Progress, stage: str) -> None:
         self._reader, self._progress, self._stage = reader, progress, stage

@@ -1,7 +1,7 @@
-"""Writing a video file frame by frame: exact times, the driving video's sound, colours as they were, all or nothing.
+"""Writes a video file frame by frame, with exact times, the driving video's sound and unchanged colours. It is written whole or not.
 
-Encoders of graphics cards and processors are used where they are asked for and one truly opens: a driver or card that is missing shows
-only then. They spare the processor, and take more bytes for the same quality than libx264 does.
+Encoders in graphics cards and processors are used where they are asked for and where one really opens, because only opening shows that a
+driver or a card is missing. They leave the processor free, and take more bytes for the same quality than libx264 does.
 """
 
 from __future__ import annotations
@@ -25,29 +25,33 @@ from dagan.media.sound import SoundTrack
 from dagan.media.sound_check import SOUND_SUFFIXES, check_sound
 from dagan.progress import Warn, to_stderr
 
-HARDWARE = "hardware"  # in place of an encoder's name
+HARDWARE = "hardware"  # This is given in place of an encoder's name.
 SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv")
 
 
 @dataclass(frozen=True)
 class HardwareEncoder:
-    """name: FFmpeg's. pixel_format: that it takes. options: constant quality, about libx264's at crf 18."""
+    """An encoder in a graphics card or a processor."""
 
     name: str
+    """FFmpeg's name of it."""
     pixel_format: str = "yuv420p"
+    """The pixel format that it takes."""
     options: dict[str, str] = field(default_factory=dict)
+    """Its options for a constant quality, about that of libx264 at crf 18."""
 
 
 ENCODERS = (
     HardwareEncoder("h264_nvenc", options={"preset": "p5", "rc": "vbr", "cq": "19", "b": "0"}),
-    HardwareEncoder("h264_videotoolbox", options={"flags": "+qscale", "global_quality": str(65 * 118)}),  # 65 of 100, in FFmpeg's lambda
+    # FFmpeg's unit of quality is 118 times as fine as the encoder's, in which 65 of 100 is asked for.
+    HardwareEncoder("h264_videotoolbox", options={"flags": "+qscale", "global_quality": str(65 * 118)}),
     HardwareEncoder("h264_qsv", "nv12", {"global_quality": "18"}),
     HardwareEncoder("h264_amf", "nv12", {"rc": "cqp", "qp_i": "18", "qp_p": "20"}),
 )
 
 
 def find_hardware_encoder(width: int, height: int) -> HardwareEncoder | None:
-    """The first of `ENCODERS` that opens on this machine for pictures of that size; None where none does."""
+    """Returns the first of `ENCODERS` that opens on this machine for pictures of that size; None where none does."""
     return next((encoder for encoder in ENCODERS if _opens(encoder, width, height)), None)
 
 
@@ -89,25 +93,33 @@ _OPTIONS = {
     "libvpx": {"deadline": "good", "cpu-used": "4"},
     "mpeg4": {"qscale": "3"},
     "libwebp": {"quality": "90"},
-    "gif": {"gifflags": "-offsetting-transdiff"},  # each frame has its own palette: the same numbers are other colours in the one before
+    # Each frame has a palette of its own, so the same numbers are other colours in the frame before and must not be reused.
+    "gif": {"gifflags": "-offsetting-transdiff"},
 }
-_COARSEST_CLOCK = 10_000  # ticks a second; a clock made from a frame rate is refined to it, so that uneven times fit too
-_FINEST_CLOCK = 1_000_000  # MP4 counts how long a frame is shown in 32 bits: with finer ticks, minutes would not fit
-_MPEG4_TICKS = 65_535  # that codec counts no finer
+_COARSEST_CLOCK = 10_000  # Ticks a second. A clock made from a frame rate is made at least as fine, so that uneven times fit too.
+_FINEST_CLOCK = 1_000_000  # MP4 counts in 32 bits how long a frame is shown: with finer ticks, minutes would not fit.
+_MPEG4_TICKS = 65_535  # The codec mpeg4 cannot count finer.
 
 
 class VideoWriter:
-    """Writes H x W x 3 uint8 RGB frames to `path`; the suffix gives the format. A context manager: leaving it with an
-    exception (Ctrl-C too) leaves no file behind.
+    """Writes H x W x 3 uint8 RGB frames to `path`, whose suffix gives the format.
 
-    width, height: of the frames; an odd last row or column is doubled, because the pixel format pairs them.
-    rate: average frames a second. time_base: clock tick for frame times (the driving video's, to keep them exact); WebM, MKV and
-    WebP round times to 1/1000 s, GIF to 1/100 s. An animated picture (GIF, WebP, PNG) lacks the frames that would be shown too
-    briefly for its format: see `dagan.media.animations`. audio_from: file whose sound, if any, goes along from `audio_start` seconds
-    after its first frame on, until the last frame's end. codec, crf: encoder and quality (lower is better) instead of the format's; codec
-    "hardware": one of the machine's where there is one. warn: hears where there is none, and of sound that a format cannot hold.
-    Raises InputError for a suffix or codec that cannot be written, an existing file without `overwrite`, a full disk, and when no
-    frame was written.
+    It is a context manager. Leaving it with an exception (Ctrl-C too) leaves no file behind.
+
+    Args:
+        width, height: These are the frames' sides. An odd last row or column is doubled, because the pixel format pairs them.
+        rate: This is the average number of frames a second.
+        time_base: This is the clock tick for times of frames; the driving video's keeps them exact. WebM, MKV and WebP round times to
+            1/1000 s and GIF to 1/100 s. An animated picture (GIF, WebP, PNG) lacks the frames that would be shown too briefly for its
+            format (see `dagan.media.animations`).
+        audio_from: The sound of this file, if it has any, goes along, from `audio_start` seconds after its first frame on, until the
+            last frame's end.
+        codec, crf: These are encoder and quality (lower is better) instead of the format's. The codec "hardware" is one of the machine's
+            where it has one.
+        warn: It is told where there is no hardware encoder, and of sound that a format cannot hold.
+
+    Raises InputError for a suffix or a codec that cannot be written, for a file that exists (unless `overwrite` is set), for a full disk,
+    and when no frame was written.
     """
 
     def __init__(
@@ -160,8 +172,8 @@ class VideoWriter:
         self._held: Packet | None = None
         self._first_dts = 0
         self._first_pts = 0
-        self._last_pts = -1  # of the frames given
-        self._last_shown = -1  # of those that were not left out
+        self._last_pts = -1  # This is the time of the last frame that was given.
+        self._last_shown = -1  # This is the time of the last frame that was not left out.
         self._end = Fraction(0)
         self.frames_written = 0
 
@@ -183,9 +195,9 @@ class VideoWriter:
         return self
 
     def write(self, image: np.ndarray, time: Fraction, duration: Fraction | None = None) -> None:
-        """Adds a frame shown from `time` seconds on, for `duration` (default 1 / rate; it counts for the last frame only).
+        """Adds a frame that is shown from `time` seconds on. `duration` (1 / rate where it is None) counts for the last frame only.
 
-        Times must increase; two that fall on one tick of a video's clock are put one tick apart.
+        Times must increase. Two that fall on one tick of a video's clock are put one tick apart.
         """
         if image.shape != (self.height, self.width, 3) or image.dtype != np.uint8:
             raise ValueError(f"a frame of this video is uint8 {(self.height, self.width, 3)}, got {image.dtype} {image.shape}")
@@ -210,7 +222,7 @@ class VideoWriter:
 
     @property
     def has_sound(self) -> bool:
-        """Whether sound was written, so far as is known: to be asked after the end."""
+        """Whether sound was written so far. It is certain only after the end."""
         return self._sound is not None and self._sound.written > 0
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -237,13 +249,13 @@ class VideoWriter:
             set_last_delay(self._temporary, max(self._end - self._last_shown * self._time_base, self._animation.shortest))
 
     def _encode(self, frame: VideoFrame | None) -> None:
-        """Encodes a frame (None: what is left) and writes what comes out, but for the latest packet, which is held."""
+        """Encodes a frame, or what is left for None, and writes what comes out. The latest packet is held back."""
         import av
 
         try:
             packets = self._stream.encode(frame)
         except av.FFmpegError as error:
-            if isinstance(error, OSError) and self.frames_written > 1:  # the first frame opens the encoder, which may lack its device
+            if isinstance(error, OSError) and self.frames_written > 1:  # The first frame opens the encoder, which may lack its device.
                 raise
             size = f"{self.width} x {self.height}"
             raise InputError(f"{self.path}: the encoder {self._codec} refuses {size} frames ({error.strerror})") from error
@@ -255,9 +267,9 @@ class VideoWriter:
             self._held = packet
 
     def _with_end(self, packet: Packet, stored_last: bool = False) -> Packet:
-        """The packet, with the duration that makes the video end in time where it is one of those that decide.
+        """Returns the packet. If the video's end depends on it, its duration is set such that the video ends in time.
 
-        Formats ask two: that of the picture shown last, and the one stored last, which need not be the same.
+        Formats take the end from two packets, the picture shown last and the one stored last, which may differ.
         """
         end = round(self._end / self._time_base)
         if packet.pts == self._last_shown:
@@ -285,7 +297,7 @@ class VideoWriter:
         if self._animation is None:
             tag_stream(stream.codec_context)
         if self._codec.startswith("libvpx"):
-            stream.codec_context.bit_rate = 0  # quality alone decides
+            stream.codec_context.bit_rate = 0  # With this, quality alone decides.
         self._stream = stream
 
     def _open_sound(self, stack: ExitStack) -> None:
@@ -305,7 +317,7 @@ class VideoWriter:
             stack.callback(self._sound.close)
 
     def _close_quietly(self) -> None:
-        """Lets go of the file after a failure; what it holds is thrown away."""
+        """Closes the file after a failure. What it holds is thrown away."""
         with suppress(Exception):
             self._output.close()
 
@@ -332,7 +344,7 @@ class VideoWriter:
 
 
 def _padding(width: int, height: int, pixel_format: str) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
-    """Rows and columns to add (for np.pad) so that the sides divide by the pixel format's colour pairs."""
+    """Returns the rows and columns to add (for np.pad) such that the pixel format can pair its colours."""
     from av import VideoFormat
 
     layout = VideoFormat(pixel_format)
