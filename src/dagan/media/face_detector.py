@@ -1,8 +1,8 @@
-"""Rough face boxes from the short-range detector of the Face Landmarker bundle (BlazeFace, 128 x 128 pixels in).
+"""Finds rough face boxes with the short-range detector of the Face Landmarker bundle (BlazeFace, which takes 128 x 128 pixels).
 
-The network answers for 896 anchors: two per cell of a 16 x 16 grid, then six per cell of an 8 x 8 grid. `Network` runs it, as any other
-TensorFlow Lite network, through ai-edge-litert. `Roi` is a square on an image, upright or turned, that is cut out for a network and
-whose results are put back.
+The detector answers for 896 anchors: two in each cell of a 16 x 16 grid, then six in each cell of an 8 x 8 grid. `Network` runs it, and
+any other TensorFlow Lite network, with ai-edge-litert. A `Roi` is a square on an image, upright or turned. It is cut out for a network,
+and what the network finds in it is put back onto the image.
 
 Image positions are continuous: the first pixel spans 0 to 1 and its centre is 0.5. Angles are in radians, clockwise as seen.
 """
@@ -18,12 +18,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# The error stream is the process's: threads that turned it aside at once would put back each other's, and lose it for good.
+# The error stream belongs to the process. Threads that redirected it at the same time would restore each other's, and lose it for good.
 _TURNING = threading.Lock()
 
 
 class Network:
-    """One network from the bytes of its file. Not to be shared by threads. Raises ImportError without ai-edge-litert."""
+    """One network, from the bytes of its file. Threads must not share it. Raises ImportError without ai-edge-litert."""
 
     def __init__(self, content: bytes, num_threads: int = 1) -> None:
         from ai_edge_litert.interpreter import Interpreter
@@ -38,11 +38,11 @@ class Network:
 
     @property
     def outputs(self) -> list[str]:
-        """Names of the output tensors."""
+        """The names of the output tensors."""
         return list(self._outputs)
 
     def run(self, values: np.ndarray) -> dict[str, np.ndarray]:
-        """Runs on float32 `values` of `input_shape`; returns copies of all outputs by name."""
+        """Runs the network on float32 `values` of `input_shape` and returns copies of all outputs by their names."""
         self._interpreter.set_tensor(self._input, np.ascontiguousarray(values, dtype=np.float32))
         self._interpreter.invoke()
         return {name: self._interpreter.get_tensor(index) for name, index in self._outputs.items()}
@@ -50,11 +50,11 @@ class Network:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The library announces its delegate on the process's error stream, past Python; users need not see that."""
+    """Hides what the library writes to the process's error stream, past Python. It only names its delegate."""
     with _TURNING:
         try:
             saved = os.dup(2)
-        except OSError:  # no error stream at all
+        except OSError:  # The process has no error stream.
             yield
             return
         sink = os.open(os.devnull, os.O_WRONLY)
@@ -67,20 +67,24 @@ def _quiet() -> Iterator[None]:
             os.close(saved)
 
 
-MARGIN = 1.5  # of the face box; the mesh network was made for crops with this much room
+MARGIN = 1.5  # The region is this many times as large as the face box. The mesh network was made for crops with this much room.
 
 
 @dataclass(frozen=True)
 class Roi:
-    """A square region: centre, side in pixels, and the angle by which the face in it leans."""
+    """A square region of an image."""
 
     x: float
+    """The centre's position from left to right, in pixels."""
     y: float
+    """The centre's position from top to bottom, in pixels."""
     side: float
+    """The side, in pixels."""
     angle: float = 0.0
+    """The angle by which the region is turned clockwise, as the face in it leans."""
 
     def to_image(self, points: np.ndarray) -> np.ndarray:
-        """Maps N x 2 or N x 3 positions in the region, each in [0, 1], to image pixels; a third column (depth) is scaled only."""
+        """Maps positions in the region, N x 2 or N x 3, each in [0, 1], to image pixels. A third column, depth, is only scaled."""
         cos, sin = math.cos(self.angle), math.sin(self.angle)
         x, y = (points[:, 0] - 0.5) * self.side, (points[:, 1] - 0.5) * self.side
         placed = [self.x + cos * x - sin * y, self.y + sin * x + cos * y]
@@ -90,9 +94,9 @@ class Roi:
 
 
 def roi_around(box: tuple[float, float, float, float], right_eye: np.ndarray, left_eye: np.ndarray) -> Roi:
-    """The region for the mesh: `MARGIN` times the longer side of a face box, turned such that the eyes lie level.
+    """Returns the region for the mesh network: `MARGIN` times the longer side of a face box, turned such that the eyes are level.
 
-    right_eye, left_eye: (x, y) of the person's eyes; the right one is to the left in the image.
+    right_eye and left_eye are (x, y) of the person's eyes. The right one is to the left in the image.
     """
     side = MARGIN * max(box[2] - box[0], box[3] - box[1])
     angle = math.atan2(float(left_eye[1] - right_eye[1]), float(left_eye[0] - right_eye[0]))
@@ -100,7 +104,10 @@ def roi_around(box: tuple[float, float, float, float], right_eye: np.ndarray, le
 
 
 def cut(image: np.ndarray, roi: Roi, size: int, *, cubic: bool = False) -> np.ndarray:
-    """The region as size x size x 3 uint8, bilinear or bicubic, averaged first where it shrinks; beyond the border pixels repeat."""
+    """Cuts out a region as size x size x 3 uint8, bilinear or bicubic. Where it shrinks, pixels are averaged first.
+
+    Beyond the image's border its pixels are repeated.
+    """
     from PIL import Image
 
     resampling = Image.Resampling.BICUBIC if cubic else Image.Resampling.BILINEAR
@@ -123,7 +130,7 @@ def cut(image: np.ndarray, roi: Roi, size: int, *, cubic: bool = False) -> np.nd
 
 
 def patch(image: np.ndarray, left: float, top: float, right: float, bottom: float) -> tuple[np.ndarray, int, int]:
-    """The pixels around a span of positions, with repeated border pixels where it leaves the image, and where they begin."""
+    """Returns the pixels around a span of positions, and x and y at which they begin. Beyond the border pixels are repeated."""
     height, width = image.shape[:2]
     x0, y0, x1, y1 = math.floor(left), math.floor(top), math.ceil(right), math.ceil(bottom)
     inside = image[max(0, min(y0, height - 1)) : max(1, min(y1, height)), max(0, min(x0, width - 1)) : max(1, min(x1, width))]
@@ -134,27 +141,30 @@ def patch(image: np.ndarray, left: float, top: float, right: float, bottom: floa
     return np.ascontiguousarray(inside), x0, y0
 
 
-INPUT_SIDE = 128
-MIN_SCORE = 0.5
-_GRIDS = ((16, 2), (8, 6))  # cells a side, anchors a cell
-_OVERLAP = 0.3  # boxes that share more of their union are the same face
-_SMALLEST_TILE = 96
-_MOST_TILES = 300
+INPUT_SIDE = 128  # The side of the detector's input, in pixels.
+MIN_SCORE = 0.5  # Faces with a lower score are left out.
+_GRIDS = ((16, 2), (8, 6))  # The cells a side and the anchors a cell of each grid.
+_OVERLAP = 0.3  # Boxes that share more than this of their union are the same face.
+_SMALLEST_TILE = 96  # Pixels. In smaller tiles a face would be too small to be of use.
+_MOST_TILES = 300  # With more tiles the search would take too long.
 
 
 @dataclass(frozen=True, eq=False)
 class Detection:
-    """A face as the detector sees it, in image pixels. points: 6 x 2: right eye, left eye, nose, mouth, right ear, left ear."""
+    """A face as the detector sees it, in image pixels."""
 
     box: tuple[float, float, float, float]
+    """Left, top, right and bottom."""
     points: np.ndarray
+    """6 x 2 positions: right eye, left eye, nose, mouth, right ear, left ear."""
     score: float
+    """How sure the detector is, from 0 to 1."""
 
 
 def detect_in(network: Network, image: np.ndarray, region: Roi, min_score: float = MIN_SCORE) -> list[Detection]:
-    """Faces that stand upright in a square region of the image, itself upright or turned, best first.
+    """Finds faces that stand upright in a square region of the image, best first. The region itself may be turned.
 
-    A box is as large as the detector saw the face, and upright in the image whatever the region's angle.
+    A box is as large as the detector saw the face. It is upright in the image, whatever the region's angle.
     """
     pixels = cut(image, region, INPUT_SIDE).astype(np.float32) / 127.5 - 1
     outputs = network.run(pixels[None])
@@ -176,10 +186,10 @@ def _placed(corners: np.ndarray, region: Roi) -> tuple[float, float, float, floa
 
 
 def decode(raw: np.ndarray, logits: np.ndarray, min_score: float) -> list[tuple[np.ndarray, np.ndarray, float]]:
-    """Boxes (x0, y0, x1, y1), 6 x 2 points, both in [0, 1] of the input, and scores, from the network's answers.
+    """Turns the network's answers into boxes (x0, y0, x1, y1) and 6 x 2 points, in [0, 1] of the input, and scores.
 
-    raw: 896 x 16: centre x, y, width, height, then 6 points, all in input pixels relative to the anchor. logits: 896.
-    Overlapping boxes are merged: averaged, weighted by their scores.
+    `raw` is 896 x 16: the centre's x and y, width, height, then 6 points, all in input pixels relative to the anchor. `logits` has 896
+    numbers. Overlapping boxes are merged by averaging them, weighted by their scores.
     """
     scores = 1 / (1 + np.exp(-np.clip(logits.astype(np.float64), -100, 100)))
     kept = np.flatnonzero(scores >= min_score)
@@ -201,7 +211,7 @@ def decode(raw: np.ndarray, logits: np.ndarray, min_score: float) -> list[tuple[
 
 
 def anchors() -> np.ndarray:
-    """896 x 2 anchor centres (x, y) in [0, 1]; their size is always 1 and does not matter."""
+    """Returns the 896 x 2 centres (x, y) of the anchors, in [0, 1]. Their size is always 1 and does not matter."""
     parts = []
     for cells, repeats in _GRIDS:
         rows, columns = np.divmod(np.arange(cells * cells), cells)
@@ -211,7 +221,7 @@ def anchors() -> np.ndarray:
 
 
 def overlap(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Intersection over union of one box (4) with each of N boxes (N x 4)."""
+    """Returns the intersection over the union of one box (4) with each of N boxes (N x 4)."""
     corner0, corner1 = np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:])
     shared = np.clip(corner1 - corner0, 0, None).prod(axis=1)
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
@@ -219,15 +229,16 @@ def overlap(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 
 
 def whole(image: np.ndarray) -> Roi:
-    """The square that holds the whole image, centred."""
+    """Returns the square that holds the whole image, with the same centre."""
     height, width = image.shape[:2]
     return Roi(width / 2, height / 2, max(height, width))
 
 
 def tiles(image: np.ndarray) -> Iterator[list[Roi]]:
-    """Ever smaller overlapping squares that cover the image, one list for each size, for faces too small for the whole.
+    """Yields ever smaller overlapping squares that cover the image, as one list for each size. They show faces too small for the whole.
 
-    The detector sees faces down to about a tenth of its input; tiles halve until `_SMALLEST_TILE` pixels or too many.
+    The detector sees faces down to about a tenth of its input. Tiles shrink until they are smaller than `_SMALLEST_TILE` pixels, or too
+    many.
     """
     height, width = image.shape[:2]
     side = float(min(height, width))
@@ -242,7 +253,7 @@ def tiles(image: np.ndarray) -> Iterator[list[Roi]]:
 
 
 def _positions(length: int, side: float) -> list[float]:
-    """Centres along one axis, at most half a side apart, from border to border."""
+    """Returns centres along one axis, from border to border, at most half a side apart."""
     if length <= side:
         return [length / 2]
     count = int(np.ceil((length - side) / (side / 2))) + 1

@@ -77,7 +77,7 @@ def cube_of(path: Path) -> Cube | None:
 
 
 def scaled_to_bytes(values: np.ndarray, white: float | None = None) -> np.ndarray:
-    """Scales numbers to uint8 such that `white` becomes 255. Where it is None, the first of 1, 255 and 65535 that holds them all is white."""
+    """Scales numbers to uint8 such that `white` becomes 255. For None, white is the first of 1, 255 and 65535 that holds them all."""
     values = values.astype(np.float64)
     finite = values[np.isfinite(values)]
     top = float(finite.max(initial=0.0))

@@ -5,9 +5,9 @@ multiplications. A sum or a ReLU on its own reads and writes the whole map once 
 does the sum and the ReLU that follow it in the same pass. The operators are those that compiled PyTorch models call.
 
 A `SpadeBlock` has two or three SPADE norms. All of them see the same guidance, which is therefore resized once. Where there are
-three, two have the same input, which is therefore normalised once. The shortcut has no activation, so its 1 x 1 convolution is multiplied into the
-convolution that makes beta, which then has only as many channels as the output. Maps are computed in bands of rows, so that gamma,
-beta and what they are computed from stay in the cache.
+three, two have the same input, which is therefore normalised once. The shortcut has no activation, so its 1 x 1 convolution is
+multiplied into the convolution that makes beta, which then has only as many channels as the output. Maps are computed in bands of rows,
+so that gamma, beta and what they are computed from stay in the cache.
 
 Legend: B batch, C channels, G guidance channels, H W map, h rows of a band.
 """

@@ -135,7 +135,7 @@ def flow_per_motion(points: Tensor, pivot: Tensor, camera: Tensor) -> tuple[Tens
     """Returns how many pixels in x and y each point, P 3 S S, moves per unit of the six motion numbers, as two P x 6 x S x S."""
     arm_x, arm_y, arm_z = (points - pivot[:, :, None, None]).split(1, dim=1)
     zero, one = torch.zeros_like(arm_x), torch.ones_like(arm_x)
-        # Each of these six columns is what one motion number adds to d(point) = rotation x arm + translation.
+    # Each of these six columns is what one motion number adds to d(point) = rotation x arm + translation.
     dx = torch.cat([zero, arm_z, -arm_y, one, zero, zero], dim=1)
     dy = torch.cat([-arm_z, zero, arm_x, zero, one, zero], dim=1)
     dz = torch.cat([arm_y, -arm_x, zero, zero, zero, one], dim=1)
