@@ -1,9 +1,9 @@
-"""Who a synthetic head is, and its surface in rest.
+"""Draws who a synthetic head is, and builds its surface at rest.
 
-Measures of skull, face, hair and colours are drawn from ranges round those of adult heads. The surface is a loft through profiles of
-skull, jaw and neck, with the features of a face raised on it. It is a grid: row r runs round the head (towards the neck with growing r),
-column c from the back over the person's right (c = 0), the face (middle) and the left to the back again. Eyes and mouth are closed here;
-the mesh is slit along them (`head_mesh`).
+Measures of skull, face, hair and colours are drawn from ranges round those of adult heads. The surface is a loft: it is stretched over
+profiles of skull, jaw and neck, and the features of a face are raised on it. It is a grid. Row r runs round the head, and rows go from the
+crown down to the neck. Column c goes from the back (c = 0) over the person's right, the face (in the middle) and the left to the back
+again. Eyes and mouth are closed here; `face_mesh` slits the mesh along them.
 
 Legend: R rows, C columns. Lengths in mm.
 """
@@ -24,53 +24,92 @@ Colour = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Identity:
-    """Lengths in mm unless said otherwise; "scale" values are factors on the average head; colours are sRGB in [0, 1].
-
-    hairline: height of the hairline above the eyes. beard: density in [0, 1]. tilt: rise of the outer eye corners.
-    """
+    """The measures of a person. Lengths are in mm, factors are on the average head, and colours are sRGB in [0, 1]."""
 
     size: float
+    """A factor that is drawn, but on which nothing depends."""
     width: float
+    """A factor on the head's width."""
     length: float
+    """A factor on the head's length from front to back."""
     jaw_width: float
+    """A factor on the width of the jaw."""
     jaw_height: float
+    """By how much the jaw is lower."""
     chin_forward: float
+    """By how much the chin stands forward."""
     chin_width: float
+    """A factor on the width of the chin."""
     forehead_slope: float
+    """By how much the forehead leans back."""
     crown: float
+    """By how much the crown is higher."""
     neck_width: float
+    """A factor on the width of neck and shoulders."""
     cheekbone: float
+    """By how much the cheekbones stand out."""
     cheek: float
+    """By how much the cheeks stand out."""
     brow_ridge: float
+    """By how much the ridge above the eyes stands out."""
     brow_height: float
+    """By how much the brows are higher."""
     brow_thickness: float
+    """Half the height of a brow."""
     brow_arch: float
+    """By how much a brow rises in its middle."""
     eye_distance: float
+    """The distance from the middle of the face to the middle of an eye."""
     eye_width: float
+    """Half the width of an eye's opening."""
     eye_height: float
+    """A factor on how far eyes open."""
     eye_depth: float
+    """By how much the eyes lie deeper."""
     tilt: float
+    """The rise of the outer eye corners. It is drawn, but nothing depends on it."""
     nose_length: float
+    """By how much the nose is longer."""
     nose_height: float
+    """A factor on how far the nose stands out."""
     nose_width: float
+    """A factor on the width of the nose at its wings."""
     nose_bridge: float
+    """A factor on the width of the nose along its bridge."""
     nose_hump: float
+    """The strength of a hump on the nose's bridge; negative makes a hollow."""
     nose_tip: float
+    """By how much the nose's tip hangs lower."""
     mouth_width: float
+    """Half the width of the mouth."""
     mouth_height: float
+    """By how much the mouth is lower."""
     upper_lip: float
+    """A factor on the height of the upper lip."""
     lower_lip: float
+    """A factor on the height of the lower lip."""
     lip_forward: float
+    """A factor on how far the lips stand out."""
     ear_size: float
+    """A factor on the size of the ears."""
     ear_angle: float
+    """The degrees by which the ears stand off."""
     asymmetry: float
+    """By how much the face bends to one side."""
     age: float
+    """The strength of folds, wrinkles and hollows, in [0, 1]."""
     hair: HairStyle
+    """The style of the hair."""
     hair_volume: float
+    """A factor on the thickness of the hair."""
     hairline: float
+    """The height of the hairline above the eyes."""
     hair_length: float
+    """How far long hair reaches below the eyes."""
     beard: float
+    """The density of the beard, in [0, 1]."""
     freckles: float
+    """The strength of freckles, in [0, 1]."""
     skin: Colour
     lips: Colour
     iris: Colour
@@ -78,7 +117,7 @@ class Identity:
     cloth: Colour
 
 
-# From light to dark: sRGB skin tones to draw between.
+# Skin tones are drawn between these sRGB colours, which go from light to dark.
 _SKIN = np.array([[0.93, 0.77, 0.69], [0.87, 0.68, 0.56], [0.78, 0.58, 0.44], [0.62, 0.43, 0.31], [0.43, 0.29, 0.21], [0.29, 0.20, 0.15]])
 _HAIR = np.array([[0.07, 0.06, 0.06], [0.16, 0.10, 0.07], [0.30, 0.19, 0.11], [0.45, 0.29, 0.15], [0.72, 0.56, 0.34], [0.46, 0.21, 0.10],
                   [0.62, 0.61, 0.60]])  # fmt: skip
@@ -87,7 +126,7 @@ _STYLES: tuple[HairStyle, ...] = ("bald", "buzz", "short", "full", "long")
 
 
 def draw_identity(rng: np.random.Generator) -> Identity:
-    """A random person. Measures are normal draws cut at two standard deviations."""
+    """Draws a random person. Most measures are normal draws, cut at two standard deviations."""
 
     def about(mean: float, spread: float) -> float:
         return float(mean + spread * np.clip(rng.standard_normal(), -2, 2))
@@ -126,7 +165,7 @@ def _colour(values: np.ndarray) -> Colour:
 Array = NDArray[np.float64]
 
 COLUMNS = 129
-# Front profile (y, z), back profile (y, z), half width, and the number of rows up to it, of an average head.
+# Each row is a profile of an average head: y and z in front, y and z at the back, half the width, and the number of grid rows up to it.
 # fmt: off
 _KEYS = np.array([
     # crown
@@ -163,37 +202,42 @@ EYEBALL, LID = 13.4, 0.6
 
 @dataclass(frozen=True)
 class Skull:
-    """position: R x C x 3, the surface in rest. base: the same without features (where hair grows from). angle: C, radians round
-    the head, 0 in front, positive on the image's right. eye, mouth, nose: y of the eye line, mouth line and nose's base. eyeballs: 2 x 3
-    centres, right eye of the person first."""
+    """The surface of a head at rest, before eyes and mouth are slit."""
 
     position: Array
+    """R x C x 3, the surface."""
     base: Array
+    """R x C x 3, the surface without the features of the face. Hair grows from it."""
     angle: Array
+    """C radians round the head; 0 is in front, and positive is on the image's right."""
     eye: float
+    """The y of the line of the eyes."""
     mouth: float
+    """The y of the line of the mouth."""
     nose: float
+    """The y of the base of the nose."""
     eyeballs: Array
+    """2 x 3 centres of the eyeballs, the person's right one first."""
 
 
 def bump(x: Array, y: Array, cx: float, cy: float, sx: float, sy: float) -> Array:
-    """A Gaussian of height 1."""
+    """Returns a Gaussian of height 1 round (cx, cy) with standard deviations sx and sy."""
     return np.exp(-0.5 * (((x - cx) / sx) ** 2 + ((y - cy) / sy) ** 2))
 
 
 def smoothstep(low: float | Array, high: float | Array, value: Array) -> Array:
-    """0 below `low`, 1 above `high`, smooth between."""
+    """Returns 0 below `low` and 1 above `high`, with a smooth rise between."""
     t = np.clip((value - low) / (np.asarray(high) - low), 0, 1)
     return t * t * (3 - 2 * t)
 
 
 def mouth_shape(x: Array, person: Identity) -> Array:
-    """1 in the middle of the mouth, 0 at its corners and beyond."""
+    """Returns 1 in the middle of the mouth, less towards its corners, and 0 there and beyond."""
     return np.sqrt(np.clip(1 - (x / (person.mouth_width + 1)) ** 2, 0, 1))
 
 
 def build_skull(person: Identity) -> Skull:
-    """The surface of a person's head in rest."""
+    """Builds the surface of a person's head at rest."""
     base, angle = _loft(person)
     middle = COLUMNS // 2
     eye, mouth, nose = (float(base[ROW_OF_KEY[k], middle, 1]) for k in (_EYES, _MOUTH, _NOSE))
@@ -230,7 +274,7 @@ def _loft(person: Identity) -> tuple[Array, Array]:
     u = np.linspace(-1, 1, COLUMNS)
     angle = np.pi * (0.42 * u + 0.58 * u**3)
     turn = (1 - np.cos(angle)) / 2
-    # Below the brow a face is flatter in front than an ellipse.
+    # Below the brow, a face is flatter in front than an ellipse.
     flat = 1 - 0.14 * bump(np.arange(ROWS, dtype=float), np.zeros(ROWS), ROW_OF_KEY[7], 0, 22, 1)
     sine = np.sign(np.sin(angle))[None] * np.abs(np.sin(angle))[None] ** flat[:, None]
     x = rows[:, 4:5] * sine
@@ -240,7 +284,7 @@ def _loft(person: Identity) -> tuple[Array, Array]:
 
 
 def _nose_section(x: Array, y: Array, person: Identity, nose: float) -> Array:
-    """How far the nose stands out, as a share of its tip's height, over the face."""
+    """Returns how far the nose stands out over the face, as a share of its tip's height."""
     keys = np.array([[-16, 0], [-6, 0.02], [2, 0.14], [12, 0.36], [24, 0.62], [34, 0.86], [40, 0.98], [44, 0.98], [48, 0.62], [52, 0.2],
                      [57, 0.02], [62, 0.0]])  # fmt: skip
     along = keys[:, 0] * (1 + (nose - 47) / 47)
@@ -250,22 +294,22 @@ def _nose_section(x: Array, y: Array, person: Identity, nose: float) -> Array:
 
 
 def _relief(x: Array, y: Array, person: Identity, eye: float, mouth: float, nose: float) -> Array:
-    """Displacement along z (negative stands out) of everything but cheeks."""
+    """Returns the displacement along z of all features but the cheeks. Negative stands out."""
     ax = np.abs(x)
     height = 21.5 * person.nose_height
     dz = -height * _nose_section(x, y, person, nose)
     dz -= person.nose_hump * 1.5 * bump(x, y, 0, eye + 17, 6, 8)
     wing = 15.0 * person.nose_width
     dz -= 9.0 * bump(ax, y, wing, nose - 3.5, 4.6, 5.2)
-    dz += 3.5 * bump(ax, y, wing + 6.5, nose - 3, 3.5, 7)  # the groove beside the wing
-    dz += 4.0 * bump(ax, y, 7.0 * person.nose_width, nose + 2.2, 3.4, 2.2)  # nostril
-    # Sockets and brow.
+    dz += 3.5 * bump(ax, y, wing + 6.5, nose - 3, 3.5, 7)  # This is the groove beside the wing.
+    dz += 4.0 * bump(ax, y, 7.0 * person.nose_width, nose + 2.2, 3.4, 2.2)  # This is a nostril.
+    # Sockets and brow follow.
     d = person.eye_distance
     dz += (6.5 + person.brow_ridge) * bump(ax, y, d - 1, eye - 1, 14.5, 9.5) + 3.5 * bump(ax, y, 17, eye - 4, 5, 7)
     dz -= person.brow_ridge * (bump(ax, y, 27, eye - 17 - person.brow_height, 19, 6) + 0.5 * bump(x, y, 0, eye - 17, 10, 7))
     dz += 4 * bump(ax, y, 68, eye - 25, 12, 18)
-    dz += (1.0 + 2.5 * person.age) * bump(ax, y, d - 4, eye + 17, 12, 4.5)  # below the eyes
-    # Muzzle, lips, chin.
+    dz += (1.0 + 2.5 * person.age) * bump(ax, y, d - 4, eye + 17, 12, 4.5)  # This is the hollow below the eyes.
+    # Muzzle, lips and chin follow.
     lip = mouth_shape(x, person)
     forward = person.lip_forward
     dz -= 5.5 * bump(x, y, 0, mouth - 2, 25, 17)
@@ -276,6 +320,6 @@ def _relief(x: Array, y: Array, person: Identity, eye: float, mouth: float, nose
     philtrum = (nose + 5 + mouth - 8) / 2
     dz += 1.0 * bump(x, y, 0, philtrum, 2.6, 5) - 0.8 * bump(ax, y, 5, philtrum, 2.2, 5)
     dz += 3.8 * bump(x, y, 0, mouth + 15.5, 20, 4.5) - 4.5 * bump(x, y, 0, mouth + 31, 13 * person.chin_width, 10)
-    # The fold from the nose's wing to the mouth's corner.
+    # The last term is the fold from the nose's wing to the mouth's corner.
     fold = np.interp(y, [nose - 4, mouth + 4], [wing + 5, person.mouth_width + 6])
     return dz + (0.6 + 2.2 * person.age) * np.exp(-0.5 * ((ax - fold) / 2.6) ** 2) * bump(x, y, 0, (nose + mouth) / 2, 1e3, 10)

@@ -1,6 +1,6 @@
-"""The job: synthetic clips with ground truth, one after the other or several at once.
+"""The job that writes synthetic clips with ground truth, one after the other or several at once.
 
-Clip i of a seed is the same however many are asked for, so a folder can grow, and an interrupted run goes on where it stopped.
+Clip i of a seed is the same however many are asked for. So a folder can grow, and an interrupted run goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -20,23 +20,24 @@ from dagan.progress import Progress, silent
 from dagan.synthetic.render import HeadRenderer, find_landmarks, locate
 from dagan.synthetic.scene import draw_scene
 
-RATE = 25
-# Version of the heads: a change that alters pictures or truth for a seed must raise it.
-VERSION = 1
-SMALLEST, LARGEST = 32, 1024
-LONGEST = 2000  # the truth of a whole clip is in memory
-# Below the usual 18: compression must not eat the skin's texture.
-_QUALITY = 14
+RATE = 25  # Frames a second.
+VERSION = 1  # This is the version of the heads. A change that alters pictures or ground truth for a seed must raise it.
+SMALLEST, LARGEST = 32, 1024  # The side of a clip's pictures, in pixels, lies between these.
+LONGEST = 2000  # Frames. The ground truth of a whole clip is in memory, which limits its length.
+_QUALITY = 14  # This is better than the usual 18, so that compression keeps the skin's texture.
 
 
 @dataclass(frozen=True)
 class ClipRecipe:
-    """What a clip is drawn from. clip: its number. size: side in pixels. frames: at RATE a second."""
+    """What a clip is drawn from. Equal recipes give equal clips."""
 
     seed: int
     clip: int
+    """The number of the clip within the seed."""
     size: int
+    """The side of the pictures in pixels."""
     frames: int
+    """The number of frames, at RATE a second."""
     version: int = VERSION
 
 
@@ -44,10 +45,10 @@ def synthesise(
     output: Path, clips: int, size: int, seed: int, frames: int, *, overwrite: bool = False, workers: int = 1,
     progress: Progress = silent,
 ) -> tuple[int, int]:  # fmt: skip
-    """Writes clips 0 .. clips - 1 to the folder `output`; returns how many were written and how many were there already.
+    """Writes clips 0 to clips - 1 to the folder `output`. Returns how many were written and how many were there already.
 
-    A clip that is there and was drawn from the same recipe is kept; `progress` hears of each. Raises InputError for values out
-    of range, and without `overwrite` for a clip that is there and is another.
+    A clip that is there and was drawn from the same recipe is kept. `progress` is told of each clip. Raises InputError for values out of
+    range, and, without `overwrite`, for a clip that is there but was drawn from another recipe.
     """
     _check(output, clips, size, seed, frames, workers)
     recipes = [ClipRecipe(seed, number, size, frames) for number in range(clips)]
@@ -62,7 +63,7 @@ def synthesise(
             done += 1
             progress("heads", done, clips)
     else:
-        # Spawned, not forked: the parent may hold threads of numeric libraries.
+        # Processes are spawned and not forked, because the parent may hold threads of numeric libraries.
         with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
             futures = [pool.submit(write_clip, path, recipe) for path, recipe in waiting]
             try:
@@ -113,7 +114,7 @@ def write_clip(path: Path, recipe: ClipRecipe) -> None:
 
 
 def _is_there(path: Path, recipe: ClipRecipe, overwrite: bool) -> bool:
-    """Whether the clip is there, whole and drawn from `recipe`."""
+    """Says whether the clip is there, whole, and drawn from `recipe`. Raises InputError where another clip has its name."""
     if overwrite:
         return False
     found = recipe_of(path.with_suffix(".json"))

@@ -1,6 +1,6 @@
-"""The skin of head and neck as a mesh that can open its eyes and mouth, and what moves in it.
+"""The skin of head and neck as a mesh that can open its eyes and its mouth, and the expressions that move it.
 
-The grid of `skull` is slit along the eyes and the mouth: the vertices there exist twice, for the upper and for the lower edge.
+The grid of `anatomy.Skull` is slit along the eyes and the mouth. The vertices there exist twice, for the upper and for the lower edge.
 Legend: V vertices, upper copies in grid order first, lower copies after them. Lengths in mm.
 """
 
@@ -30,52 +30,70 @@ from dagan.synthetic.anatomy import (
 )
 from dagan.synthetic.mesh import Array, Ints, grid_faces, grid_uv
 
-HINGE = np.array([0.0, 10.0, -5.0])  # of the jaw
-JAW_ANGLE = 0.24  # radians, fully open
-# Heights of the lids' edges above (upper) and below (lower) the eye line: open, and closed.
+HINGE = np.array([0.0, 10.0, -5.0])  # The jaw turns about this point.
+JAW_ANGLE = 0.24  # Radians by which a fully open jaw is turned.
+# The edge of the upper lid is so many mm above the eye line when the eye is open, and when it is closed. The lower lid's edge is so many mm
+# below it.
 _UPPER, _LOWER = (4.9, -2.2), (3.8, 2.2)
 
 
 @dataclass(frozen=True)
 class Expression:
-    """Strengths, about 0 to 1: jaw, upper_lip, lower_lip (apart from the jaw), smile, pucker, blink (1 closed), brow (-1 to 1).
-    gaze: (yaw, pitch) in radians; positive looks to the image's right and down."""
+    """Strengths of the movements of a face. They lie in about 0 to 1 unless said otherwise."""
 
     jaw: float = 0.0
+    """How far the jaw is open."""
     upper_lip: float = 0.0
+    """How far the upper lip is raised."""
     lower_lip: float = 0.0
+    """How far the lower lip is lowered, apart from what the jaw does."""
     smile: float = 0.0
     pucker: float = 0.0
+    """How far the lips are rounded and pushed forward."""
     blink: float = 0.0
+    """How far the eyes are closed; 1 is closed."""
     brow: float = 0.0
+    """How far the brows are raised, from -1 to 1."""
     gaze: tuple[float, float] = (0.0, 0.0)
+    """Yaw and pitch of the eyes in radians. Positive looks to the image's right, and down."""
 
 
 @dataclass(frozen=True)
 class FaceMesh:
-    """rest: V x 3, eyes and mouth closed. jaw, head: V weights of the jaw's and the head's movement. lower: V, True for lower copies
-    and all below the mouth row. lips: V x 2 (upper, lower) strengths of lip movements. smile, pucker, brow: V x 3 displacements at full
-    strength. lids: per eye (vertices, shift of upper edge, shift of lower edge). upper_edge, lower_edge: vertex numbers along the
-    mouth's slit, corner to corner."""
+    """The skin as a mesh, with what each vertex does in a movement."""
 
     rest: Array
+    """V x 3, the vertices with eyes and mouth closed."""
     faces: Ints
+    """F x 3, the triangles."""
     uv: Array
+    """V x 2, places in the texture, in [0, 1]."""
     label: NDArray[np.uint8]
+    """F values of Label."""
     jaw: Array
+    """V shares of the jaw's movement."""
     head: Array
+    """V shares of the head's movement; the neck follows it less and less towards the body."""
     lips: Array
+    """V x 2 strengths of movements of the upper and of the lower lip."""
     smile: Array
+    """V x 3 displacements at a full smile."""
     pucker: Array
+    """V x 3 displacements at a full pucker."""
     brow: Array
+    """V x 3 displacements at fully raised brows."""
     lids: tuple[tuple[Ints, Array, Array], ...]
+    """For each eye the vertices round it, and how far each moves with the edge of the upper and of the lower lid."""
     eyeballs: Array
+    """2 x 3 centres of the eyeballs."""
     upper_edge: Ints
+    """The numbers of the vertices along the upper edge of the mouth's slit, from corner to corner."""
     lower_edge: Ints
+    """The numbers of the vertices along its lower edge."""
 
 
 def build_face_mesh(skull: Skull, person: Identity) -> FaceMesh:
-    """Slits the skull's surface and works out what each vertex does."""
+    """Slits the skull's surface and works out what each vertex does in a movement."""
     rest = skull.position.reshape(-1, 3)
     row = np.repeat(np.arange(ROWS, dtype=float), COLUMNS)
     faces, uv = grid_faces(ROWS, COLUMNS), grid_uv(ROWS, COLUMNS)
@@ -90,7 +108,7 @@ def build_face_mesh(skull: Skull, person: Identity) -> FaceMesh:
         upper = line * COLUMNS + columns
         lower_of[upper] = len(rest) + len(extra) + np.arange(len(upper))
         extra += upper.tolist()
-    # Triangles below a slit hang on the lower copies.
+    # Triangles below a slit use the lower copies of its vertices.
     hanging = np.isin(np.arange(len(faces)) // 2 // (COLUMNS - 1), (EYE_ROW, MOUTH_ROW))
     on_line = np.isin(faces // COLUMNS, (EYE_ROW, MOUTH_ROW)) & hanging[:, None]
     top = on_line & (faces // COLUMNS == faces.min(1, keepdims=True) // COLUMNS)
@@ -122,12 +140,12 @@ def build_face_mesh(skull: Skull, person: Identity) -> FaceMesh:
 
 
 def deform(mesh: FaceMesh, look: Expression) -> Array:
-    """V x 3: the skin with an expression, in head coordinates."""
+    """Returns the skin with an expression, V x 3, in head coordinates."""
     points = mesh.rest + look.smile * mesh.smile + look.pucker * mesh.pucker + look.brow * mesh.brow
     points[:, 1] += mesh.lips @ np.array([-4.0 * look.upper_lip, 4.5 * look.lower_lip])
     points = swing_jaw(points, mesh.jaw, look.jaw)
     closed = float(np.clip(look.blink + 0.12 * look.smile, 0, 1))
-    lowered = 0.35 * look.gaze[1] * EYEBALL  # the upper lid follows the gaze
+    lowered = 0.35 * look.gaze[1] * EYEBALL  # The upper lid follows the gaze.
     for (vertices, upper, lower), ball in zip(mesh.lids, mesh.eyeballs, strict=True):
         up, down = np.interp(closed, [0, 1], _UPPER) - lowered * (1 - closed), np.interp(closed, [0, 1], _LOWER)
         points[vertices, 1] += lower * down - upper * up
@@ -136,7 +154,7 @@ def deform(mesh: FaceMesh, look: Expression) -> Array:
 
 
 def swing_jaw(points: Array, weight: Array | float, strength: float) -> Array:
-    """Points (V x 3) turned about the jaw's hinge, each by its weight's share of the jaw's angle."""
+    """Turns points, V x 3, about the jaw's hinge, each by its share `weight` of the jaw's angle."""
     angle = JAW_ANGLE * strength * np.asarray(weight, float)
     y, z = points[:, 1] - HINGE[1], points[:, 2] - HINGE[2]
     sine, cosine = np.sin(angle), np.cos(angle)
@@ -144,7 +162,10 @@ def swing_jaw(points: Array, weight: Array | float, strength: float) -> Array:
 
 
 def _jaw_weight(rest: Array, under: Array, below: NDArray[np.bool_], row: Array, person: Identity) -> Array:
-    """1 on the chin and the lower lip, 0 on the upper lip, mixed beside the mouth; under: mm below the mouth's line."""
+    """Returns 1 on the chin and the lower lip, 0 on the upper lip, and values between beside the mouth.
+
+    `under` says how many mm each vertex is below the mouth's line.
+    """
     ax = np.abs(rest[:, 0])
     band = 5 + 20 * smoothstep(person.mouth_width - 6, person.mouth_width + 14, ax)
     mixed = smoothstep(-band, band, under)
@@ -157,7 +178,7 @@ def _jaw_weight(rest: Array, under: Array, below: NDArray[np.bool_], row: Array,
 def _mouth_fields(
     rest: Array, below: NDArray[np.bool_], skull: Skull, person: Identity, front: Array
 ) -> tuple[Array, Array, Array]:  # fmt: skip
-    """(lips V x 2, smile V x 3, pucker V x 3)."""
+    """Returns the fields `lips` (V x 2), `smile` and `pucker` (V x 3 each) of FaceMesh."""
     x, y = rest[:, 0], rest[:, 1]
     ax, side = np.abs(x), np.sign(x)
     shape = mouth_shape(x, person)
@@ -172,20 +193,20 @@ def _mouth_fields(
 
 
 def _lid_field(rest: Array, below: NDArray[np.bool_], ball: Array, person: Identity) -> tuple[Ints, Array, Array]:
-    """Vertices round an eye, and how far they go up with the upper lid's edge and down with the lower one's."""
+    """Returns the vertices round an eye, and how far each goes up with the upper lid's edge and down with the lower one's."""
     across = (rest[:, 0] - ball[0]) / person.eye_width
     near = np.flatnonzero((np.abs(across) < 1.7) & (np.abs(rest[:, 1] - ball[1]) < 22) & (rest[:, 2] < -40)).astype(np.int32)
     across, height = across[near], ball[1] - rest[near, 1]
     towards_nose = across * np.sign(-ball[0])
     arch = np.clip(1 - across**2, 0, 1)
-    # The upper lid is highest towards the nose, the lower one lowest towards the temple.
+    # The upper lid is highest near the nose, and the lower lid is lowest near the temple.
     upper = arch ** (0.65 - 0.12 * towards_nose) * person.eye_height * (1 - smoothstep(0, 15, height)) * ~below[near]
     lower = arch ** (0.75 + 0.12 * towards_nose) * person.eye_height * (1 - smoothstep(0, 12, -height)) * below[near]
     return near, upper, lower
 
 
 def _over_eyeball(points: Array, ball: Array) -> Array:
-    """z of skin that lies on the eyeball where the ball stands out of it."""
+    """Returns the z of skin that lies on the eyeball wherever the ball would stand out of it."""
     radius = EYEBALL + LID
     distance = np.square(points[:, :2] - ball[:2]).sum(1)
     surface = np.where(distance < radius**2, ball[2] - np.sqrt(np.clip(radius**2 - distance, 0, None)), points[:, 2] + 10)

@@ -1,7 +1,7 @@
-"""Meshes (pieces with texture coordinates, grids turned into triangles, normals), and the z-buffer that draws them.
+"""Meshes of triangles with texture coordinates and normals, and the z-buffer that draws them.
 
-The z-buffer is vectorised and tells which triangle each sample of the image sees, at which depth and where in the triangle. It is a plain
-one because every platform has numpy, while the ray tracers and OpenGL wrappers on the package index lack wheels or a display on some.
+The z-buffer tells for each sample of the image which triangle it sees, at which depth, and where in the triangle. It is written with
+numpy, which every platform has. The ray tracers and OpenGL wrappers on the package index lack wheels, or need a display, on some.
 
 Legend: V vertices, F triangles, n samples that hit something, H W image. Lengths in mm while modelling.
 """
@@ -22,7 +22,7 @@ Ints = NDArray[np.int32]
 
 
 class MovesWith(IntEnum):
-    """What a piece moves with."""
+    """Says what a piece moves with."""
 
     HEAD = 0
     JAW = 1
@@ -34,62 +34,68 @@ class MovesWith(IntEnum):
 
 @dataclass(frozen=True)
 class Piece:
-    """points: V x 3 in rest. faces: F x 3, clockwise as seen from outside. uv: V x 2 in [0, 1] within the texture tile `tile`.
-    label: F values of Label. shine: strength of highlights."""
+    """A part of the head that keeps its shape."""
 
     points: Array
+    """V x 3, at rest."""
     faces: Ints
+    """F x 3 triangles, clockwise as seen from outside."""
     uv: Array
+    """V x 2 places in the texture tile, in [0, 1]."""
     tile: str
+    """The name of the texture tile."""
     carrier: MovesWith
+    """What the piece moves with."""
     label: NDArray[np.uint8]
+    """F values of Label."""
     shine: float = 0.0
+    """The strength of highlights."""
 
 
 def grid_faces(rows: int, columns: int) -> Ints:
-    """Triangles of a grid of vertices, numbered row by row: clockwise where columns run to the right and rows down."""
+    """Returns the triangles of a grid of vertices numbered row by row. They are clockwise where columns go right and rows go down."""
     number = np.arange(rows * columns, dtype=np.int32).reshape(rows, columns)
     a, b, c, d = (part.ravel() for part in (number[:-1, :-1], number[:-1, 1:], number[1:, :-1], number[1:, 1:]))
     return np.stack([np.stack([a, b, c], 1), np.stack([b, d, c], 1)], 1).reshape(-1, 3)
 
 
 def grid_uv(rows: int, columns: int) -> Array:
-    """V x 2 (u along the columns, v along the rows) in [0, 1]."""
+    """Returns V x 2 coordinates in [0, 1]: u along the columns and v along the rows."""
     u, v = np.meshgrid(np.linspace(0, 1, columns), np.linspace(0, 1, rows))
     return np.stack([u.ravel(), v.ravel()], 1)
 
 
 def grid_piece(points: Array, tile: str, carrier: MovesWith, label: Label, shine: float = 0.0) -> Piece:
-    """A piece from a grid of points, R x C x 3."""
+    """Makes a piece from a grid of points, R x C x 3."""
     rows, columns = points.shape[:2]
     faces = grid_faces(rows, columns)
     return Piece(points.reshape(-1, 3), faces, grid_uv(rows, columns), tile, carrier, np.full(len(faces), label, np.uint8), shine)
 
 
 def normal_sums(faces: Ints, count: int) -> csr_array:
-    """The matrix that adds up face normals at the `count` vertices."""
+    """Returns the matrix that adds up the normals of triangles at each of `count` vertices."""
     rows = faces.ravel()
     columns = np.repeat(np.arange(len(faces)), 3)
     return csr_array((np.ones(len(rows), np.float32), (rows, columns)), shape=(count, len(faces)))
 
 
 def vertex_normals(points: NDArray[np.float32], faces: Ints, sums: csr_array) -> NDArray[np.float32]:
-    """V x 3 unit normals that point outwards, weighted by area."""
+    """Returns V x 3 unit normals that point outwards. At a vertex, triangles count by their area."""
     a = points[faces[:, 0]]
     (ux, uy, uz), (vx, vy, vz) = (points[faces[:, 1]] - a).T, (points[faces[:, 2]] - a).T
-    # Clockwise with y down: the cross product of the edges points inwards, this is its opposite.
+    # Triangles are clockwise and y goes down, so the cross product of the edges points inwards. This is its opposite.
     total = sums @ np.stack([uz * vy - uy * vz, ux * vz - uz * vx, uy * vx - ux * vy], 1)
     return unit(total)
 
 
 def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """V x 3 vectors at length 1."""
+    """Returns V x 3 vectors scaled to length 1."""
     x, y, z = vectors.T
     return vectors / np.maximum(np.sqrt(x * x + y * y + z * z), 1e-9)[:, None]
 
 
 def turn(axis: int, angle: float) -> Array:
-    """Rotation by `angle` radians about x, y or z (axis 0, 1, 2)."""
+    """Returns the rotation matrix for `angle` radians about x, y or z (axis 0, 1 or 2)."""
     sine, cosine = np.sin(angle), np.cos(angle)
     matrix = np.eye(3)
     i, j = ((1, 2), (2, 0), (0, 1))[axis]
@@ -100,38 +106,41 @@ def turn(axis: int, angle: float) -> Array:
 
 Floats = NDArray[np.float32]
 
-# Nearer than this to the camera plane (metres) a triangle is dropped whole: heads never come that near.
+# A triangle with a corner nearer to the camera plane than this, in metres, is dropped whole. Heads never come that near.
 NEAREST = 0.05
-# Candidates (triangle, sample) tested at once: bounds memory when a triangle fills the image.
+# So many candidates (pairs of a triangle and a sample) are tested at once. This bounds memory when a triangle fills the image.
 CHUNK = 2_000_000
 
 
 @dataclass(frozen=True)
 class Hits:
-    """Samples that see a triangle. sample: n flat indices into H x W. face: n triangle indices. weights: n x 3 barycentric
-    weights in space (not in the image). depth: n, along z, in the vertices' unit."""
+    """The samples that see a triangle."""
 
     sample: Ints
+    """n flat indices into H x W."""
     face: Ints
+    """n numbers of the triangles that they see."""
     weights: Floats
+    """n x 3 weights of the triangle's corners. They are barycentric in space, not in the image."""
     depth: Floats
+    """n depths along z, in the unit of the vertices."""
 
 
 def rasterise(points: Floats, faces: Ints, intrinsics: tuple[float, float, float, float], size: tuple[int, int]) -> Hits:
-    """The nearest front-facing triangle of each pixel centre.
+    """Finds the nearest triangle that faces the camera, for each pixel centre.
 
     Args:
-        points: V x 3 in camera coordinates.
-        faces: F x 3, clockwise as seen in the image (y down) from the front.
-        intrinsics: fx, fy, cx, cy in pixels; pixel centres are whole numbers, as in `geometry.camera`.
-        size: (height, width).
+        points: These are the vertices, V x 3, in camera coordinates.
+        faces: These are the triangles, F x 3, clockwise as seen in the image (y down) from the front.
+        intrinsics: These are fx, fy, cx, cy in pixels. Pixel centres are whole numbers, as in `geometry.camera`.
+        size: This is (height, width).
     """
     height, width = size
     fx, fy, cx, cy = intrinsics
     z = points[:, 2]
     inverse = 1 / np.maximum(z, NEAREST).astype(np.float64)
     x, y = points[:, 0] * inverse * fx + cx, points[:, 1] * inverse * fy + cy
-    # Corner by corner: reductions over an axis of three are several times slower.
+    # Corners are treated one by one, because reductions over an axis of length three are several times slower.
     corners = np.ascontiguousarray(faces.T)
     x0, x1, x2 = (x.take(corner) for corner in corners)
     y0, y1, y2 = (y.take(corner) for corner in corners)
@@ -156,7 +165,7 @@ def rasterise(points: Floats, faces: Ints, intrinsics: tuple[float, float, float
         place = np.arange(len(triangle), dtype=np.int32) - np.repeat((np.cumsum(count) - count).astype(np.int32), count)
         row, column = np.divmod(place, columns[triangle])
         across, down = column.astype(np.float32), row.astype(np.float32)
-        # Two edges and the inverse depth are affine in the image; the third edge is what is left of 1.
+        # Two edges and the inverse depth are affine functions in the image. The third edge is what is left of 1.
         first = planes[0].take(triangle) * across + planes[1].take(triangle) * down + planes[2].take(triangle)
         second = planes[3].take(triangle) * across + planes[4].take(triangle) * down + planes[5].take(triangle)
         inside = np.flatnonzero((first >= 0) & (second >= 0) & (first + second <= 1))
@@ -170,7 +179,7 @@ def rasterise(points: Floats, faces: Ints, intrinsics: tuple[float, float, float
         return Hits(np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros((0, 3), np.float32), np.zeros(0, np.float32))
     sample, face, edges, near = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
     winner = np.flatnonzero(near == nearest[sample])
-    # A sample on a shared edge is won by both neighbours: one is enough.
+    # A sample on a shared edge is won by both triangles, of which one is kept.
     sample, first_of = np.unique(sample[winner], return_index=True)
     winner = winner[first_of]
     face, edges, near = face[winner], edges[winner], near[winner]
@@ -187,9 +196,9 @@ def _least(a: NDArray[np.float64], b: NDArray[np.float64], c: NDArray[np.float64
 def _planes(
     x: list[NDArray[np.float64]], y: list[NDArray[np.float64]], inverse: list[NDArray[np.float64]], double_area: NDArray[np.float64]
 ) -> Floats:  # fmt: skip
-    """9 x F: (per column, per row, at the origin) of the weights of corners 0 and 1 and of the inverse depth.
+    """Returns 9 x F numbers: per column, per row and at the origin, for the weights of corners 0 and 1 and for the inverse depth.
 
-    x, y: three corners, counted from each triangle's own first pixel: float32 then has digits to spare.
+    x and y hold three corners. They are counted from each triangle's own first pixel, so that float32 is precise enough.
     """
     edges = []
     for a, b in ((1, 2), (2, 0)):
@@ -203,7 +212,7 @@ def _planes(
 
 
 def _chunks(counts: NDArray[np.int64]) -> list[slice]:
-    """Runs of triangles with at most about CHUNK candidates each."""
+    """Divides the triangles into runs with at most about CHUNK candidates each."""
     ends = np.cumsum(counts)
     if not len(ends):
         return []

@@ -1,6 +1,6 @@
-"""Everything of a head but its skin: eyeballs, teeth, tongue, mouth's lining, ears, hair, and the shoulders below.
+"""Builds all parts of a head but its skin: eyeballs, teeth, tongue, the mouth's lining, ears, hair, and the shoulders below.
 
-Lengths in mm, in rest. Grids are built with columns to the image's right and rows down as seen from outside.
+Lengths are in mm, at rest. As seen from outside, the columns of grids go to the image's right, and rows go down.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LINING_ROWS = 9
 
 
 def build_parts(skull: Skull, person: Identity, rng: np.random.Generator) -> list[Piece]:
-    """All pieces that keep their shape, in rest."""
+    """Builds all pieces that keep their shape, at rest."""
     mouth = skull.position[MOUTH_ROW, COLUMNS // 2]
     pieces = [*_eyes(skull), *_teeth(mouth, person), _tongue(mouth), *(_ear(side, skull, person) for side in (-1.0, 1.0))]
     if person.hair != "bald":
@@ -30,7 +30,10 @@ def build_parts(skull: Skull, person: Identity, rng: np.random.Generator) -> lis
 
 
 def lining(points: Array, mesh: FaceMesh) -> Array:
-    """The mouth's inside for skin points V x 3: LINING_ROWS rows from the upper lip's edge round the back to the lower lip's."""
+    """Returns the inside of the mouth for skin points V x 3.
+
+    It has LINING_ROWS rows of vertices, from the upper lip's edge round the back to the lower lip's edge.
+    """
     upper, lower = points[mesh.upper_edge], points[mesh.lower_edge]
     # The pouch closes at the mouth's corners.
     deep = (1 - np.linspace(-1, 1, len(upper)) ** 6)[:, None]
@@ -41,25 +44,25 @@ def lining(points: Array, mesh: FaceMesh) -> Array:
 
 
 def lining_faces(mesh: FaceMesh) -> Ints:
-    """Triangles of `lining`, seen from in front."""
+    """Returns the triangles of `lining`, as seen from in front."""
     return grid_faces(LINING_ROWS, len(mesh.upper_edge))
 
 
 def _sphere(radii: tuple[float, float, float], rows: int, columns: int) -> Array:
-    """The front half and a little more of an ellipsoid round the origin, rows x columns x 3."""
+    """Returns the front half, and a little more, of an ellipsoid round the origin, rows x columns x 3."""
     across, down = np.meshgrid(np.linspace(-1.9, 1.9, columns), np.linspace(-1.45, 1.45, rows))
     return np.stack([np.sin(across) * np.cos(down), np.sin(down), -np.cos(across) * np.cos(down)], -1) * radii
 
 
 def _eyes(skull: Skull) -> list[Piece]:
-    """Balls with their texture's middle at the pupil, and a dark body behind them for what gapes at the corners of the eyes."""
+    """Builds the eyeballs, with the pupil in the middle of their texture, and a dark body behind them for gaps at the eyes' corners."""
     behind = grid_piece(_sphere((60, 34, 48), 9, 13) + np.array([0, skull.eye, -18]), "lining", MovesWith.HEAD, Label.HEAD)
     carriers = zip(skull.eyeballs, (MovesWith.RIGHT_EYE, MovesWith.LEFT_EYE), strict=True)
     return [behind, *(grid_piece(_sphere((EYEBALL,) * 3, 25, 33) + ball, "eye", carrier, Label.FACE, 1.0) for ball, carrier in carriers)]
 
 
 def _teeth(mouth: Array, person: Identity) -> list[Piece]:
-    """Two arcs behind the lips."""
+    """Builds the teeth as two arcs behind the lips."""
     x = np.linspace(-22, 22, 25)
     pieces = []
     for carrier, tile, top, bottom, back in ((MovesWith.HEAD, "teeth", -9.0, 1.0, 8.5), (MovesWith.JAW, "teeth", 2.6, 11.0, 10.5)):
@@ -74,17 +77,17 @@ def _tongue(mouth: Array) -> Piece:
 
 
 def _ear(side: float, skull: Skull, person: Identity) -> Piece:
-    """A shell with rim, hollow and lobe; side -1 is the image's left."""
+    """Builds an ear as a shell with rim, hollow and lobe. Side -1 is the image's left."""
     rings, around = 11, 37
     radius, angle = np.meshgrid(np.linspace(0.02, 1.12, rings), np.linspace(0, 2 * np.pi, around), indexing="ij")
-    # In the ear's plane: b backwards, d down; the upper half is wider, the lobe narrow.
+    # In the plane of the ear, b goes backwards and d down. The upper half is wider, and the lobe is narrow.
     wide = 17.5 - 4.5 * np.sin(angle)
     reach = np.minimum(radius, 1.0)
     b, d = wide * reach * np.cos(angle), 31 * reach * np.sin(angle)
-    rim = smoothstep(-0.9, 0.5, -np.sin(angle - 0.5))  # the rim fades out towards the lobe
+    rim = smoothstep(-0.9, 0.5, -np.sin(angle - 0.5))  # The rim fades out towards the lobe.
     out = 3.5 * np.exp(-(((radius - 0.88) / 0.09) ** 2)) * rim - 6.5 * np.exp(-((radius / 0.42) ** 2)) * smoothstep(1.0, 0.2, np.sin(angle))
     out += 2.0 * np.exp(-(((radius - 0.58) / 0.09) ** 2)) * rim
-    out -= 26 * np.clip(radius - 1.0, 0, None) / 0.12  # the outermost ring runs into the head
+    out -= 26 * np.clip(radius - 1.0, 0, None) / 0.12  # The outermost ring runs into the head.
     local = np.stack([out + 4.0, d, b], -1) * person.ear_size
     flare = np.radians(person.ear_angle)
     cosine, sine = np.cos(flare), np.sin(flare)
@@ -94,12 +97,12 @@ def _ear(side: float, skull: Skull, person: Identity) -> Piece:
     row = int(np.argmin(np.abs(skull.position[:, column, 1] - (skull.eye + 12))))
     at = skull.position[row, column]
     points = (points + np.array([0.5, 0, 12.0])) * [side, 1, 1] + np.array([side * abs(at[0]), skull.eye + 13, at[2]])
-    # Rings run outwards, angles clockwise on the right side only.
+    # Rings run outwards, and angles run clockwise only on the right side, so the other side is reversed.
     return grid_piece(points[:, ::-1] if side > 0 else points, "ear", MovesWith.HEAD, Label.HEAD, 0.25)
 
 
 def hairline(angle: Array, person: Identity) -> Array:
-    """y above which hair grows, by direction round the head."""
+    """Returns the y above which hair grows, for each direction round the head."""
     turn_by = np.abs(angle)
     top = -person.hairline
     heights = [top, top + 3, top + 22, -28, 12, 16, 30, 68, 74]
@@ -107,14 +110,14 @@ def hairline(angle: Array, person: Identity) -> Array:
 
 
 def _hair_cap(skull: Skull, person: Identity, rng: np.random.Generator) -> Piece:
-    """A shell over the skull that dips below the skin at the hairline."""
+    """Builds the hair as a shell over the skull that dips below the skin at the hairline."""
     base = skull.base[: ROWS - 12 : 2]
     rows = len(base)
     thick = {"buzz": 2.2, "short": 9.0, "full": 19.0, "long": 13.0}[person.hair] * person.hair_volume
     angle = np.broadcast_to(skull.angle[None], base.shape[:2])
     lumps = gaussian_filter(rng.standard_normal(base.shape[:2]), (2.5, 3), mode=("nearest", "wrap"))
     lumps += 0.5 * gaussian_filter(rng.standard_normal(base.shape[:2]), (1.2, 1.2), mode=("nearest", "wrap"))
-    lumps *= smoothstep(0, 7, np.arange(rows, dtype=float))[:, None] / lumps.std()  # the columns meet at the crown
+    lumps *= smoothstep(0, 7, np.arange(rows, dtype=float))[:, None] / lumps.std()  # Lumps fade where all columns meet, at the crown.
     edge = hairline(angle, person) + (0.25 * thick) * lumps
     inside = smoothstep(-1.5, 10 + 0.5 * thick, edge - base[..., 1])
     side = person.hair_volume > 1 and rng.random() < 0.5
@@ -123,26 +126,26 @@ def _hair_cap(skull: Skull, person: Identity, rng: np.random.Generator) -> Piece
     out = inside * thick * (top * sway * (1 + 0.16 * lumps)) - 4.5 * (1 - smoothstep(-1.0, 3.5, edge - base[..., 1]))
     points = base + out[..., None] * _outward(base)
     piece = grid_piece(points, "hair", MovesWith.HEAD, Label.HEAD, 0.35)
-    # Below the hairline the shell ends: sockets and an open jaw would bare it.
+    # Below the hairline the shell is cut off, because eye sockets and an open jaw would lay it bare.
     kept = ((edge - base[..., 1]).ravel()[piece.faces] > -7).any(1)
     return replace(piece, faces=piece.faces[kept], label=piece.label[kept])
 
 
 def _outward(base: Array) -> Array:
-    """Unit directions away from the middle of the head."""
+    """Returns unit directions away from the middle of the head."""
     direction = base - np.array([0.0, -15.0, 5.0])
     direction[..., 1] *= 0.85
     return direction / np.linalg.norm(direction, axis=-1, keepdims=True)
 
 
 def _long_hair(skull: Skull, person: Identity, rng: np.random.Generator) -> Piece:
-    """A curtain from the crown over the ears down to the shoulders, open in front."""
+    """Builds long hair as a curtain from the crown over the ears down to the shoulders, open in front."""
     rows, columns = 40, 90
     fall = np.linspace(0, 1, rows)[:, None]
     opening = rng.uniform(1.15, 1.45)
     u = np.linspace(-1, 1, columns)[None]
     y = -85 + (85 + person.hair_length) * fall
-    # Columns run over the back: from the image's right to its left as seen from behind.
+    # As seen from behind, columns run over the back from the image's right to its left.
     angle = np.pi + u * (np.pi - opening - 0.12 * fall)
     swell = np.sin(np.clip(fall * 3.2, 0, 1) * np.pi / 2)
     width = (80 + 8 * person.hair_volume) * person.width * (0.80 + 0.25 * swell) * (1 - 0.16 * smoothstep(0.5, 1.0, fall))
@@ -152,14 +155,14 @@ def _long_hair(skull: Skull, person: Identity, rng: np.random.Generator) -> Piec
     x, z = (width + waves) * np.sin(angle), 8 - (depth + waves) * np.cos(angle)
     outer = np.stack(np.broadcast_arrays(x, y, z), -1)
     inner = outer * [0.88, 1, 0.9] + [0, 2, 2]
-    # The columns go on round the edge and back along the inside, which shows beside the neck.
+    # The columns go on round the edge and back along the inside, which can be seen beside the neck.
     points = np.concatenate([outer, inner[:, ::-1], outer[:, :1]], axis=1)
     return grid_piece(points, "hair", MovesWith.NECK, Label.HEAD, 0.35)
 
 
 def _shoulders(skull: Skull, person: Identity) -> Piece:
-    """Chest, shoulders and collar: a loft below the neck."""
-    # Half width, half depth, middle z, y at the side and in front.
+    """Builds chest, shoulders and collar as a loft below the neck."""
+    # Each row is half the width, half the depth, the middle z, and the y at the side and in front.
     keys = np.array([[57, 50, 18, 108, 134], [66, 57, 18, 116, 142], [96, 66, 20, 130, 154], [150, 80, 20, 148, 180],
                      [196, 92, 16, 172, 220], [214, 104, 10, 220, 270], [216, 112, 4, 320, 350],
                      [205, 118, 0, 440, 440]], float)  # fmt: skip

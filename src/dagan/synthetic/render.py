@@ -1,7 +1,7 @@
-"""Pictures and ground truth of a scene's frames, named points of the face included.
+"""Draws the frames of a scene and their ground truth, including named points of the face.
 
-The picture is shaded at SAMPLES x SAMPLES samples a pixel and averaged; depth and labels are those at the pixels' centres, exact. Named
-points are found once on the skin's mesh and followed through a clip; "right" and "left" are the person's.
+The picture is shaded at SAMPLES x SAMPLES samples a pixel, which are averaged. Depth and labels are exact, at the centres of pixels. Named
+points are found once on the skin's mesh and followed through a clip. In their names "right" and "left" are the person's.
 
 Legend: S side of the image, V vertices, n samples.
 """
@@ -22,22 +22,27 @@ from dagan.synthetic.texture import GAMMA
 
 Floats = NDArray[np.float32]
 _CODES = 4096
-# Linear light in [0, 1] to 8 bits, as a table: a power for each sample would cost more than the shading.
+# This table turns linear light in [0, 1] into 8 bits. Computing a power for each sample would cost more than the shading.
 _TO_BYTES = (255 * (np.arange(_CODES) / (_CODES - 1)) ** (1 / GAMMA)).astype(np.float32)
 
+# Light reaches this far past the edge of shadow in red, green and blue, because it scatters in skin.
 _SCATTER = np.array([0.22, 0.12, 0.10], np.float32)
 
 
 @dataclass(frozen=True)
 class RenderedView:
-    """One frame. image: S x S x 3 uint8. depth: S x S metres along z. label: S x S of Label. points: V x 3 vertices in camera
-    coordinates."""
+    """One frame with its ground truth."""
 
     image: NDArray[np.uint8]
+    """S x S x 3."""
     depth: Floats
+    """S x S metres along z."""
     label: NDArray[np.uint8]
+    """S x S of Label."""
     points: Floats
+    """V x 3 vertices in camera coordinates."""
     pose: Pose
+    """The head's pose."""
 
 
 class HeadRenderer:
@@ -48,7 +53,7 @@ class HeadRenderer:
         self._sums = normal_sums(scene.faces, len(scene.uv))
 
     def frame(self, index: int) -> RenderedView:
-        """The picture and the truth of frame `index`; the same whenever it is asked for."""
+        """Draws frame `index` with its ground truth. The result is the same whenever it is asked for."""
         scene = self.scene
         points = points_at(scene, index)
         fine = rasterise(points, scene.faces, scene.camera.at(SAMPLES), (SAMPLES * scene.size,) * 2)
@@ -61,10 +66,10 @@ class HeadRenderer:
         return RenderedView(image, depth.reshape(shape), label.reshape(shape), points, pose_at(scene, index))
 
     def _shade(self, points: Floats, hits: Hits) -> Floats:
-        """(SAMPLES S)^2 x 3 linear colours."""
+        """Returns (SAMPLES S)^2 x 3 linear colours."""
         scene = self.scene
         light = self._lit(points)
-        # u, v, light and highlight in one table: one gather for each corner.
+        # One table holds u, v, light and highlight, so that each corner needs one look-up.
         table = np.column_stack([self._texel_places, light]).astype(np.float32)
         corners = scene.faces[hits.face].T
         mixed = table.take(corners[0], axis=0) * hits.weights[:, :1]
@@ -76,7 +81,7 @@ class HeadRenderer:
         return wall
 
     def _lit(self, points: Floats) -> Floats:
-        """V x 6: diffuse light and highlights at the vertices."""
+        """Returns diffuse light and highlights at the vertices, V x 6."""
         scene = self.scene
         lamp = scene.light
         normals = vertex_normals(points, scene.faces, self._sums)
@@ -85,7 +90,7 @@ class HeadRenderer:
         shine = np.zeros_like(diffuse)
         for direction, colour in zip(lamp.directions.astype(np.float32), lamp.colours.astype(np.float32), strict=True):
             facing = normals @ direction
-            # Light scatters in skin: it reaches a little past the edge of shadow, reddish.
+            # Light scatters in skin: it reaches a little past the edge of shadow and is reddish there.
             reach = np.clip((facing[:, None] + _SCATTER) / (1 + _SCATTER), 0, None)
             diffuse += reach * colour
             half = np.einsum("vi,vi->v", normals, unit(towards + direction))
@@ -95,20 +100,20 @@ class HeadRenderer:
 
     @cached_property
     def _atlas(self) -> tuple[Floats, NDArray[np.int64], NDArray[np.int64]]:
-        """(texels of all tiles in a row, first texel of each tile, its width)."""
+        """The texels of all tiles one after the other, the first texel of each tile, and each tile's width."""
         tiles = [self.scene.tiles[name] for name in self.scene.tile]
         starts = np.cumsum([0, *(t.shape[0] * t.shape[1] for t in tiles[:-1])])
         return np.concatenate([t.reshape(-1, 3) for t in tiles]), starts, np.array([t.shape[1] for t in tiles])
 
     @cached_property
     def _texel_places(self) -> Floats:
-        """V x 2: column and row in the vertex's tile."""
+        """V x 2: the column and the row of each vertex in its tile."""
         sizes = np.array([[self.scene.tiles[n].shape[1], self.scene.tiles[n].shape[0]] for n in self.scene.tile])
-        # Half a texel short of the last one, so that its neighbour to the right and below exists.
+        # Places end just short of the last texel, so that a neighbour to the right and one below exist.
         return (self.scene.uv * (sizes[self.scene.tile_of] - 1.01)).astype(np.float32)
 
     def _look_up(self, place: Floats, tile: NDArray[np.uint8]) -> Floats:
-        """Bilinear texture look-up, n x 3."""
+        """Looks colours up in the textures, bilinearly, n x 3."""
         texels, starts, widths = self._atlas
         whole = place.astype(np.int32)
         across, down = (place - whole.astype(np.float32)).T[:, :, None]
@@ -121,7 +126,7 @@ class HeadRenderer:
         return colour
 
     def _develop(self, samples: Floats, index: int) -> NDArray[np.uint8]:
-        """Averages samples, applies the response curve and the sensor's noise; S x S x 3 uint8."""
+        """Averages samples and applies the response curve and the sensor's noise. The result is S x S x 3 uint8."""
         size = self.scene.size
         squares = samples.reshape(size, SAMPLES, size, SAMPLES, 3)
         total = sum(squares[:, i, :, j] for i in range(SAMPLES) for j in range(SAMPLES))
@@ -130,30 +135,35 @@ class HeadRenderer:
         return np.clip(_TO_BYTES[codes] + self.scene.light.grain * grain + 0.5, 0, 255).astype(np.uint8)
 
 
-# A landmark counts as seen when the surface drawn at its place is no more than this nearer to the camera, metres. Points on edges
-# (lips, lids) lie a few pixels beside where they are looked up.
+# A landmark is visible when what is drawn at its place is at most this much nearer to the camera, in metres. Points on edges (lips, lids)
+# lie a few pixels beside the place where they are looked up.
 TOLERANCE = 0.006
 
 
 @dataclass(frozen=True)
 class NamedLandmarks:
-    """names: L. vertices: L vertex numbers of the scene's mesh."""
+    """Points of the face that have names."""
 
     names: tuple[str, ...]
+    """L names."""
     vertices: Ints
+    """The L numbers of their vertices in the scene's mesh."""
 
 
 @dataclass(frozen=True)
 class SeenLandmarks:
-    """pixels: L x 2 (x, y), pixel centres are whole numbers. depth: L, metres along z. visible: L."""
+    """Where landmarks are in a frame."""
 
     pixels: NDArray[np.float32]
+    """L x 2 places (x, y). Pixel centres are whole numbers."""
     depth: NDArray[np.float32]
+    """L depths, in metres along z."""
     visible: NDArray[np.bool_]
+    """Which of the L landmarks are visible."""
 
 
 def find_landmarks(scene: Scene) -> NamedLandmarks:
-    """Vertices nearest to each named place on the face in rest."""
+    """Finds the vertex that is nearest to each named place on the face at rest."""
     person, skull, skin = scene.person, scene.skull, scene.skin
     eye, mouth, nose = skull.eye, skull.mouth, skull.nose
     middle = COLUMNS // 2
@@ -187,7 +197,7 @@ def find_landmarks(scene: Scene) -> NamedLandmarks:
 
 
 def locate(landmarks: NamedLandmarks, scene: Scene, view: RenderedView) -> SeenLandmarks:
-    """Where the landmarks are in a frame, and which of them show."""
+    """Returns where the landmarks are in a frame, and which of them are visible."""
     points = view.points[landmarks.vertices]
     camera = scene.camera
     pixels = camera.focal * points[:, :2] / points[:, 2:] + [camera.cx, camera.cy]
@@ -199,7 +209,7 @@ def locate(landmarks: NamedLandmarks, scene: Scene, view: RenderedView) -> SeenL
 
 
 def _lower_copy(scene: Scene, above: int, below: int) -> int:
-    """The slit's lower copy of vertex `above`: it shares a triangle with the vertex below it and lies past the grid."""
+    """Returns the slit's lower copy of vertex `above`. It shares a triangle with the vertex below it, and its number is past the grid's."""
     faces = scene.skin.faces
     beside = faces[(faces == below).any(1)].ravel()
     grid = scene.skull.position.shape[0] * COLUMNS

@@ -1,8 +1,9 @@
-"""One clip's scene, drawn from a seed: who, where the camera is, which light, and what the head does.
+"""Draws the scene of one clip from a seed: who is seen, where the camera is, which light there is, and what the head does.
 
-The head turns and nods, speaks in phrases, blinks and looks about, with one value per frame.
+The head turns and nods, speaks in phrases, blinks and looks about. Each of these is one value per frame.
 
-Legend: V vertices, F triangles, N frames, at `rate` frames a second. Modelled in mm, handed out in metres in the camera's coordinates.
+Legend: V vertices, F triangles, N frames, at `rate` frames a second. Things are modelled in mm and handed out in metres in the camera's
+coordinates.
 """
 
 from __future__ import annotations
@@ -24,16 +25,18 @@ from dagan.synthetic.texture import Texture, paint_tiles, paint_wall
 
 @dataclass(frozen=True)
 class HeadMotion:
-    """turns: N x 3 radians of the head about x (nod), y (turn), z (tilt), on the neck. sway: N x 3, mm, of the whole body.
-    expressions: N."""
+    """What a person does in a clip."""
 
     turns: Array
+    """N x 3 radians of the head on the neck, about x (nod), y (turn) and z (tilt)."""
     sway: Array
+    """N x 3 mm by which the whole body is shifted."""
     expressions: list[Expression]
+    """N expressions."""
 
 
 def draw_motion(frames: int, rate: float, rng: np.random.Generator) -> HeadMotion:
-    """A random performance of a person who talks to the camera."""
+    """Draws the random performance of a person who talks to the camera."""
     seconds = np.arange(frames) / rate
     liveliness = rng.uniform(0.6, 1.3)
     reach = np.radians([9, 22, 7]) * liveliness
@@ -63,12 +66,12 @@ def draw_motion(frames: int, rate: float, rng: np.random.Generator) -> HeadMotio
     return HeadMotion(turns, sway, expressions)
 
 
-# Shortest and longest time in seconds between the targets of slow movements.
+# These are the shortest and the longest time, in seconds, between the targets of slow movements.
 _PACES = {"open": (0.2, 0.5), "spread": (0.15, 0.4), "round": (0.2, 0.5), "smile": (1.0, 3.0), "brow": (0.6, 2.0)}
 
 
 def _wander(seconds: Array, rng: np.random.Generator, shortest: float, longest: float) -> Array:
-    """A smooth path between random targets of deviation about 0.6, N."""
+    """Returns a smooth path of N values between random targets with a standard deviation of about 0.6."""
     times, values = [seconds[0] - longest], [0.0]
     while times[-1] < seconds[-1] + longest:
         times.append(times[-1] + rng.uniform(shortest, longest))
@@ -77,7 +80,7 @@ def _wander(seconds: Array, rng: np.random.Generator, shortest: float, longest: 
 
 
 def _talking(seconds: Array, rng: np.random.Generator) -> Array:
-    """1 in phrases, 0 in pauses, with soft ends."""
+    """Returns 1 in phrases and 0 in pauses, with soft changes."""
     talk = np.zeros_like(seconds)
     start = -rng.uniform(0, 1.5)
     while start < seconds[-1]:
@@ -88,7 +91,7 @@ def _talking(seconds: Array, rng: np.random.Generator) -> Array:
 
 
 def _syllables(seconds: Array, talk: Array, rng: np.random.Generator) -> Array:
-    """Openings of the mouth, three to six a second, each of its own height."""
+    """Returns how far the mouth opens for syllables, some three to eight a second, each of its own height."""
     opening = np.zeros_like(seconds)
     start = seconds[0] - 0.3
     while start < seconds[-1]:
@@ -101,7 +104,7 @@ def _syllables(seconds: Array, talk: Array, rng: np.random.Generator) -> Array:
 
 
 def _blinks(seconds: Array, rng: np.random.Generator) -> Array:
-    """Quick to close, slower to open; every two to five seconds."""
+    """Returns how far the eyes are closed. They blink every two to five seconds, and close faster than they open."""
     blink = np.zeros_like(seconds)
     start = rng.uniform(0.1, 3.0)
     while start < seconds[-1]:
@@ -111,7 +114,7 @@ def _blinks(seconds: Array, rng: np.random.Generator) -> Array:
 
 
 def _gaze(seconds: Array, turns: Array, rng: np.random.Generator) -> Array:
-    """N x 2 (yaw, pitch): mostly at the camera, against the head's turns, with jumps aside."""
+    """Returns N x 2 (yaw, pitch). The eyes look mostly at the camera, against the head's turns, and jump aside now and then."""
     aside = np.zeros((len(seconds), 2))
     start = seconds[0]
     while start < seconds[-1]:
@@ -121,42 +124,50 @@ def _gaze(seconds: Array, turns: Array, rng: np.random.Generator) -> Array:
     return np.clip(0.8 * at_camera + aside, -0.5, 0.5)
 
 
-# The head turns about a point in the upper neck.
+# The head turns about this point in the upper neck.
 PIVOT = np.array([0.0, 78.0, 22.0])
-# Samples a pixel has each way; the tile of the skin has this many texels for a pixel of the image's side.
+# A pixel has so many samples each way. The skin's tile has so many texels for each pixel of the image's side.
 SAMPLES = 2
 
 
 @dataclass(frozen=True)
 class Camera:
-    """Focal length and principal point in pixels of the clip (square pixels, no skew); pixel centres are whole numbers."""
+    """A camera with square pixels and no skew."""
 
     focal: float
+    """The focal length in pixels of the clip."""
     cx: float
+    """The principal point's x in pixels; pixel centres are whole numbers."""
     cy: float
+    """The principal point's y in pixels."""
 
     def at(self, factor: int) -> tuple[float, float, float, float]:
-        """fx, fy, cx, cy for `factor` times as many pixels each way."""
+        """Returns fx, fy, cx, cy for an image with `factor` times as many pixels each way."""
         shift = (factor - 1) / 2
         return self.focal * factor, self.focal * factor, self.cx * factor + shift, self.cy * factor + shift
 
 
 @dataclass(frozen=True)
 class Light:
-    """Lamps: directions they shine from (L x 3, unit) and colours (L x 3, linear). sky, ground: ambient colours from above and
-    below. exposure: factor on all. grain: deviation of the sensor's noise in 8-bit steps."""
+    """The light of a scene: L lamps, ambient light, and how the sensor records them."""
 
     directions: Array
+    """L x 3 unit vectors towards the lamps."""
     colours: Array
+    """L x 3 linear colours of the lamps."""
     sky: Array
+    """The ambient colour from above."""
     ground: Array
+    """The ambient colour from below."""
     exposure: float
+    """A factor on all light."""
     grain: float
+    """The standard deviation of the sensor's noise, in 8-bit steps."""
 
 
 @dataclass(frozen=True)
 class Pose:
-    """Where the head is: camera point = rotation @ head point + translation, in metres."""
+    """The place of the head. A head point p is at rotation @ p + translation in camera coordinates, in metres."""
 
     rotation: Array
     translation: Array
@@ -164,32 +175,47 @@ class Pose:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything that does not change during a clip, and the motion. faces, uv, tile, label, shine: of all pieces together, the
-    skin first, then the mouth's lining, then `pieces`. wall: the background at SAMPLES times the size. wall_depth: metres."""
+    """Everything that does not change during a clip, and the motion.
+
+    The mesh is made of all pieces together: the skin comes first, then the mouth's lining, then `pieces`.
+    """
 
     size: int
+    """The side of the image in pixels."""
     camera: Camera
     person: Identity
     skull: Skull
     skin: FaceMesh
     pieces: list[Piece]
+    """The parts that keep their shape."""
     faces: Ints
+    """F x 3 triangles of the mesh."""
     uv: NDArray[np.float32]
+    """V x 2 places in the texture tiles."""
     tile: list[str]
+    """The names of the texture tiles."""
     tile_of: NDArray[np.uint8]
+    """For each of V vertices, which of these tiles it has."""
     label: NDArray[np.uint8]
+    """F values of Label."""
     shine: NDArray[np.float32]
+    """V strengths of highlights."""
     tiles: dict[str, Texture]
+    """The texture tiles by their names."""
     light: Light
     wall: Texture
+    """The background, at SAMPLES times the image's size."""
     wall_depth: float
+    """The distance of the background, in metres."""
     stance: Array
+    """The 3 x 3 rotation of the body."""
     place: Array
+    """Where the body is, in mm in camera coordinates."""
     motion: HeadMotion
 
 
 def draw_scene(seed: int, clip: int, size: int, frames: int, rate: float) -> Scene:
-    """The scene of clip number `clip`; it does not depend on how many clips there are. size: the image's side in pixels."""
+    """Draws the scene of clip number `clip`. It does not depend on how many clips there are. `size` is the image's side in pixels."""
     who, where, paint, act = (np.random.default_rng(s) for s in np.random.SeedSequence((seed, clip)).spawn(4))
     person = draw_identity(who)
     skull = build_skull(person)
@@ -198,7 +224,7 @@ def draw_scene(seed: int, clip: int, size: int, frames: int, rate: float) -> Sce
     motion = draw_motion(frames, rate, act)
     focal = float(np.exp(where.uniform(np.log(1.1), np.log(3.0))))
     camera = Camera(focal * size, *((size - 1) / 2 + size * where.uniform(-0.04, 0.04, 2)))
-    share = where.uniform(0.58, 0.82)  # of the image's height, for the 240 mm from crown to chin
+    share = where.uniform(0.58, 0.82)  # The 240 mm from crown to chin take this share of the image's height.
     distance = focal * 240 / share + 60
     aim = np.array([where.normal(0, 0.025), where.normal(0.0, 0.025) + 0.02]) * distance / focal
     stance = turn(1, where.normal(0, 0.12)) @ turn(0, where.normal(0, 0.06)) @ turn(2, where.normal(0, 0.03))
@@ -214,7 +240,7 @@ def draw_scene(seed: int, clip: int, size: int, frames: int, rate: float) -> Sce
 
 
 def pose_at(scene: Scene, frame: int) -> Pose:
-    """The head's pose in a frame."""
+    """Returns the head's pose in a frame."""
     nod, yaw, tilt = scene.motion.turns[frame]
     head = turn(1, yaw) @ turn(0, nod) @ turn(2, tilt)
     rotation = scene.stance @ head
@@ -222,7 +248,7 @@ def pose_at(scene: Scene, frame: int) -> Pose:
 
 
 def points_at(scene: Scene, frame: int) -> NDArray[np.float32]:
-    """V x 3: all vertices in a frame, in camera coordinates, metres."""
+    """Returns all vertices in a frame, V x 3, in camera coordinates, in metres."""
     look = scene.motion.expressions[frame]
     skin = deform(scene.skin, look)
     rest = [skin, lining(skin, scene.skin), *(_carried(piece, look, scene.skin.eyeballs) for piece in scene.pieces)]
@@ -241,12 +267,12 @@ def points_at(scene: Scene, frame: int) -> NDArray[np.float32]:
 
 
 def skin_count(scene: Scene) -> int:
-    """Number of vertices of the skin, which come first."""
+    """Returns the number of vertices of the skin, which come first in the mesh."""
     return len(scene.skin.rest)
 
 
 def _follow(points: Array, carrier: MovesWith) -> Array:
-    """Share of the head's movement: none for the body; long hair hangs loose below the chin."""
+    """Returns each point's share of the head's movement: none for the body, and for long hair less and less below the mouth."""
     if carrier == MovesWith.BODY:
         return np.zeros(len(points))
     return 1 - 0.8 * np.clip((points[:, 1] - 60) / 130, 0, 1)
@@ -264,7 +290,7 @@ def _carried(piece: Piece, look: Expression, eyeballs: Array) -> Array:
 def _assemble(
     skin: FaceMesh, pieces: list[Piece]
 ) -> tuple[Ints, NDArray[np.float32], list[str], NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float32]]:  # fmt: skip
-    """(faces, uv, tile names, tile number of each vertex, label of each face, shine of each vertex)."""
+    """Returns the mesh's triangles, its uv, the tiles' names, each vertex's tile, each triangle's label, and each vertex's shine."""
     inside = lining_faces(skin)
     count = LINING_ROWS * len(skin.upper_edge)
     blocks = [
@@ -286,7 +312,7 @@ def _assemble(
 
 
 def _draw_light(rng: np.random.Generator) -> Light:
-    """A key lamp from above on either side, a weaker fill from the other, and the room."""
+    """Draws a key lamp from in front on either side, a weaker fill from the other side, a lamp from behind, and the light of the room."""
     side = rng.choice([-1.0, 1.0])
     azimuth, height = side * rng.uniform(0.1, 1.25), rng.uniform(0.1, 0.95)
     others = [(-side * rng.uniform(0.5, 1.4), rng.uniform(-0.1, 0.6)), (rng.choice([-1, 1]) * rng.uniform(2.0, 2.7), rng.uniform(0.2, 0.9))]

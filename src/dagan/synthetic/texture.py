@@ -1,6 +1,8 @@
-"""Colours of a synthetic head: skin with blotches, pores, freckles and beard, brows, lips, eyes, hair, cloth, and the wall behind.
+"""Paints the colours of a synthetic head: skin with blotches, pores, freckles and beard, brows, lips, eyes, hair, cloth, and the wall.
 
-Painted in sRGB, handed out in linear light. Legend: T side of the skin's tile in texels. Lengths in mm.
+Colours are painted in sRGB and handed out in linear light.
+
+Legend: T side of the skin's tile in texels. Lengths in mm.
 """
 
 from __future__ import annotations
@@ -18,12 +20,12 @@ from dagan.synthetic.parts import hairline
 Texture = NDArray[np.float32]
 Noise = Callable[[Array, float], Array]
 
-GAMMA = 2.2
-LASHES = np.array([0.07, 0.05, 0.05])
+GAMMA = 2.2  # The exponent that turns sRGB values into linear light, nearly.
+LASHES = np.array([0.07, 0.05, 0.05])  # The colour of lashes and nostrils.
 
 
 def paint_tiles(skull: Skull, person: Identity, side: int, rng: np.random.Generator) -> dict[str, Texture]:
-    """Tile name -> h x w x 3 colours in linear light, for a skin tile of `side`."""
+    """Paints all texture tiles, h x w x 3 colours in linear light, by their names. The skin's tile has the given side."""
     noise = _noise(rng)
     small = max(16, side // 4)
     tiles = {
@@ -40,7 +42,7 @@ def paint_tiles(skull: Skull, person: Identity, side: int, rng: np.random.Genera
 
 
 def paint_wall(height: int, width: int, rng: np.random.Generator) -> Texture:
-    """A static room: a gradient, soft rectangles and lines, grain; height x width x 3 in linear light."""
+    """Paints a room that does not move, height x width x 3 in linear light: a gradient, soft rectangles and lines, and grain."""
     y, x = np.mgrid[0:height, 0:width] / max(height, width)
     first, second = _muted(rng, 0.12, 0.85), _muted(rng, 0.12, 0.85)
     share = smoothstep(0, 1, 0.5 + rng.uniform(-0.6, 0.6) * (x - 0.5) + rng.uniform(-0.8, 0.8) * (y - 0.5))[..., None]
@@ -59,17 +61,20 @@ def paint_wall(height: int, width: int, rng: np.random.Generator) -> Texture:
 
 
 def _muted(rng: np.random.Generator, low: float, high: float) -> Array:
-    """A colour that is mostly grey, as rooms are."""
+    """Draws a colour that is mostly grey, as rooms are."""
     return rng.uniform(low, high) + rng.uniform(0.05, 0.35) * rng.uniform(-0.5, 0.5, 3)
 
 
 def _noise(rng: np.random.Generator) -> Noise:
-    """noise(points ... x 3, size): smooth noise of deviation about 1 with features of `size` mm, the same at the same point."""
+    """Returns a function noise(points ... x 3, size) that gives smooth noise with features of `size` mm, equal at equal points.
+
+    Its standard deviation is about 1.
+    """
     volume = rng.standard_normal((32, 32, 32))
 
     def at(points: Array, size: float) -> Array:
         places = np.moveaxis(points / size, -1, 0).reshape(3, -1)
-        # Order 1 pulls the deviation down to about 0.6.
+        # Linear interpolation lowers the standard deviation to about 0.6, which is undone.
         return map_coordinates(volume, places, order=1, mode="grid-wrap").reshape(points.shape[:-1]) / 0.6
 
     return at
@@ -108,11 +113,11 @@ def _skin(skull: Skull, person: Identity, side: int, rng: np.random.Generator, n
     colour = _hairs(colour, place, x, y, angle, skull, person, front, noise)
     nostril = front * bump(ax, y, 7.6 * person.nose_width, skull.nose + 1.6, 2.1, 1.2)
     colour = _mix(colour, LASHES, 0.8 * np.clip(1.4 * nostril, 0, 1))
-    # Lid edges and their lashes.
+    # The edges of the lids get their lashes.
     across = (ax - person.eye_distance) / person.eye_width
     lid = front * smoothstep(1.06, 0.98, np.abs(across))
     colour = _mix(colour, LASHES, lid * smoothstep(2.0, 0.9, np.abs(y - skull.eye + 0.4)) * np.where(y < skull.eye, 0.95, 0.45))
-    # The neck lies in the chin's shadow.
+    # The neck lies in the shadow of the chin.
     return colour * (1 - 0.35 * smoothstep(104, 118, y) * smoothstep(1.9, 0.5, np.abs(angle)))[..., None]
 
 
@@ -130,7 +135,7 @@ def _wrinkles(colour: Array, x: Array, y: Array, skull: Skull, person: Identity,
 
 
 def _cavities(skull: Skull, side: int) -> Array:
-    """Darkening where the surface lies lower than round about: light reaches it less."""
+    """Returns factors that darken the surface where it lies lower than its surroundings, because less light gets there."""
     out = -(skull.position - skull.base)[..., 2]
     low = sum(np.clip(gaussian_filter(out, s) - out, 0, 6) / 6 for s in (2.5, 6.0))
     rows, columns = out.shape
@@ -152,7 +157,7 @@ def _lips(colour: Array, place: Array, x: Array, y: Array, skull: Skull, person:
 def _hairs(
     colour: Array, place: Array, x: Array, y: Array, angle: Array, skull: Skull, person: Identity, front: Array, noise: Noise
 ) -> Array:  # fmt: skip
-    """Brows, beard, scalp."""
+    """Paints brows, beard and scalp."""
     ax = np.abs(x)
     hair = np.array(person.hair_colour)
     strands = np.clip(0.5 + 0.5 * noise(place * [1.0, 0.4, 0.4], 1.1), 0, 1)
@@ -177,14 +182,14 @@ def _mix(colour: Array, other: Array, share: Array) -> Array:
 
 
 def _strands(colour: Array, side: int, rng: np.random.Generator) -> Array:
-    """Streaks along v, from the crown down."""
+    """Paints strands of hair as streaks along v, from the crown down."""
     layers = ((0.8, 0.5), (2.0, 0.6), (6.0, 0.5))
     waves = sum(_unit(gaussian_filter(rng.standard_normal((side, side)), (s * 14, s), mode="wrap")) * a for s, a in layers)
     return colour * np.clip(1 + 0.24 * np.asarray(waves), 0.3, 2.2)[..., None] + 0.012
 
 
 def _eye(person: Identity, side: int, rng: np.random.Generator) -> Array:
-    """The pupil is in the tile's middle; u spans 3.8 radians, v 2.9 (`parts`)."""
+    """Paints an eye. The pupil is in the tile's middle; u spans 3.8 radians of the eyeball and v spans 2.9 (see `parts`)."""
     u, v = np.meshgrid(np.linspace(-1.9, 1.9, side), np.linspace(-1.45, 1.45, side))
     away = np.hypot(u, v)
     rays = 1 + 0.18 * np.interp(np.arctan2(v, u), np.linspace(-np.pi, np.pi, 90), rng.standard_normal(90))
@@ -194,7 +199,7 @@ def _eye(person: Identity, side: int, rng: np.random.Generator) -> Array:
     soft = 3.8 / side
     colour = _mix(white, iris, smoothstep(0.455 + soft, 0.455 - soft, away))
     colour = _mix(colour, np.full(3, 0.02), smoothstep(0.19 + soft, 0.19 - soft, away))
-    # The upper lid shades the ball.
+    # The upper lid casts a shadow on the ball.
     return colour * (1 - 0.5 * smoothstep(-0.08, -0.4, v))[..., None]
 
 
@@ -213,7 +218,7 @@ def _lining(person: Identity) -> Array:
 
 
 def _ear(person: Identity, side: int, rng: np.random.Generator) -> Array:
-    """Rows are the rings from the hollow outwards."""
+    """Paints an ear. The tile's rows are the ear's rings, from the hollow outwards."""
     ring = np.linspace(0.02, 1.12, side)[:, None]
     shade = np.interp(ring, [0, 0.3, 0.5, 0.6, 0.72, 0.86, 1.12], [0.45, 0.6, 0.85, 1.0, 0.72, 1.0, 0.85])
     grain = 1 + 0.03 * _unit(gaussian_filter(rng.standard_normal((side, side)), 2))
