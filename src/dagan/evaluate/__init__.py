@@ -1,1 +1,1 @@
-"""Measuring models: metrics, each with its range and tool stated, and the protocols that apply them."""
+"""Measures models: metrics, each with its range and its tool, and the protocols that apply them."""

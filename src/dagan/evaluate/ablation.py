@@ -1,9 +1,8 @@
-"""The ablation job: trains the variants of a table from each of their seeds, measures them, tabulates.
+"""The ablation job: trains each variant of a table from each of its seeds, measures the runs, and tabulates the figures.
 
-One run comes after the other, each by the ordinary training job and the ordinary evaluation. A run that is measured is kept in
-OUTPUT/figures, so that the same command goes on where it stopped; a run that was interrupted continues from its checkpoint.
-
-Legend: a figure's mean over seeds, and the deviation between seeds where there are two or more.
+One run comes after the other. Each is trained by the ordinary training job and measured by the ordinary evaluation. A run that is
+measured is kept in OUTPUT/figures, so that the same command goes on where it stopped. A run that was interrupted continues from its
+checkpoint. The table gives each figure's mean over seeds, and its deviation between seeds where there are two or more.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from dagan.media.output import atomic_output
 from dagan.names import json_text, printable
 from dagan.progress import Warn, to_stderr
 
-# What a column shows: (kind of clips, figure of `depth_report.ROWS`) -> heading.
+# Each column shows a figure of `evaluate.depth.report.ROWS` on one kind of clips, under this heading.
 COLUMNS = {
     ("synthetic", "spearman"): "synthetic: rank correlation",
     ("synthetic", "relief"): "relief error",
@@ -38,29 +37,38 @@ COLUMNS = {
 
 @dataclass(frozen=True, kw_only=True)
 class RunFigures:
-    """One trained and measured run. synthetic, real: figure -> value; empty where no such clips were measured. settings: of the recipe,
-    beyond the recipe file, with which it was made."""
+    """The figures of one trained and measured run."""
 
     variant: str
+    """The variant's name."""
     seed: int
+    """The seed of the run."""
     steps: int
+    """The number of steps that were trained."""
     minutes: float
+    """How long the training took."""
     settings: tuple[str, ...]
+    """The settings with which the run was made, besides those of the recipe file."""
     synthetic: Mapping[str, float]
+    """The figures on synthetic clips by their names; empty where none were measured."""
     real: Mapping[str, float]
+    """The figures on real clips by their names; empty where none were measured."""
 
 
 @dataclass(frozen=True)
 class Spread:
-    """mean over `count` seeds; deviation: sample standard deviation, None for one seed."""
+    """The mean of a figure over seeds, and how much it differs between them."""
 
     mean: float
+    """The mean over the seeds."""
     deviation: float | None
+    """The sample standard deviation; None for one seed."""
     count: int
+    """The number of seeds."""
 
 
 def spread(runs: Sequence[RunFigures], kind: str, figure: str) -> Spread | None:
-    """Of a figure over the runs that have it; None where none has."""
+    """Returns mean and deviation of a figure over the runs that have it, or None where none has it."""
     values = [table[figure] for run in runs if figure in (table := run.synthetic if kind == "synthetic" else run.real)]
     if not values:
         return None
@@ -68,7 +76,7 @@ def spread(runs: Sequence[RunFigures], kind: str, figure: str) -> Spread | None:
 
 
 def write_tables(folder: Path, runs: Sequence[RunFigures], about: Mapping[str, Any]) -> list[Path]:
-    """Writes ablation.json and ablation.md, replacing earlier ones: they hold what is measured so far. Returns the files."""
+    """Writes ablation.json and ablation.md with what is measured so far, and replaces earlier ones. Returns the files."""
     files = [folder / "ablation.json", folder / "ablation.md"]
     note = {"about": dict(about), "variants": _variants(runs), "runs": [asdict(run) for run in runs]}
     for path, text in zip(files, (json_text(note), printable(markdown(runs, about))), strict=True):
@@ -78,7 +86,7 @@ def write_tables(folder: Path, runs: Sequence[RunFigures], about: Mapping[str, A
 
 
 def markdown(runs: Sequence[RunFigures], about: Mapping[str, Any]) -> str:
-    """One row for each variant, in the order of the runs."""
+    """Returns the table with one row for each variant, in the order of the runs."""
     shown = [key for key in COLUMNS if spread(runs, *key) is not None]
     lines = ["# Ablation of stage 1", "", *(f"- {name}: {value}" for name, value in about.items()), ""]
     lines += [f"| variant | seeds | steps | {' | '.join(COLUMNS[key] for key in shown)} |", "|" + " --- |" * (len(shown) + 3)]
@@ -112,11 +120,14 @@ def _cell(value: Spread | None, digits: int) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Variant(Checked):
-    """settings: overrides of the recipe, such as "loss.levels=1". seeds: of its runs."""
+    """One variant of a recipe."""
 
     name: str
+    """The variant's name."""
     settings: tuple[str, ...] = ()
+    """Settings that replace the recipe's, such as "loss.levels=1"."""
     seeds: tuple[Seed, ...] = (0,)
+    """The seeds of the variant's runs."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -126,11 +137,14 @@ class Variant(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class AblationTable(Checked):
-    """recipe: file, from the table's own folder. settings: overrides of the recipe that all variants share; a variant's come after."""
+    """A table of variants."""
 
     recipe: Path
+    """The recipe file, named from the table's own folder."""
     variants: tuple[Variant, ...]
+    """The variants to train."""
     settings: tuple[str, ...] = ()
+    """Settings that all variants share and that replace the recipe's. Those of a variant come after them."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -141,21 +155,26 @@ class AblationTable(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class AblateOptions:
-    """output: folder of runs and tables. synthetic: clips of `dagan synth` to measure on, of other seeds than the training clips.
-    real: real clips to measure on, by landmarks; hold_out: share of their identities that training held out (0: all clips).
-    every: as in `dagan evaluate depth`. only: names of the variants to run; all where empty."""
+    """What an ablation measures on, and where it writes."""
 
     output: Path
+    """The folder of runs and tables."""
     synthetic: Path | None = None
+    """Clips of `dagan synth` to measure on. Their seeds should differ from those of the training clips."""
     real: Path | None = None
+    """Real clips to measure on, by landmarks."""
     hold_out: float = 0.0
+    """The share of the real clips' identities that training held out; they alone are measured. 0 measures all clips."""
     every: int = 10
+    """Each n-th frame is measured."""
     only: tuple[str, ...] = ()
+    """The names of the variants to run; all where it is empty."""
     overwrite: bool = False
+    """Whether runs that are there already are made again."""
 
 
 class PlannedRun(Protocol):
-    """What is looked at of a training recipe."""
+    """The part of a training recipe that an ablation looks at."""
 
     seed: int
     max_minutes: float | None
@@ -163,7 +182,7 @@ class PlannedRun(Protocol):
 
 
 class Outcome(Protocol):
-    """What is looked at of a training run: its last step, its weights, and whether it came to its end."""
+    """The part of a training run that an ablation looks at: its last step, its weights, and whether it came to its end."""
 
     @property
     def steps(self) -> int: ...
@@ -177,12 +196,12 @@ class Outcome(Protocol):
 
 @dataclass(frozen=True)
 class Training:
-    """The training job, handed over by an interface: jobs do not import each other."""
+    """The training job. An interface hands it over, because jobs do not import each other."""
 
     read: Callable[[Path, list[str]], Any]
-    """The recipe in a file, with these settings in place of its own. Raises InputError."""
+    """Reads the recipe in a file, with these settings in place of its own. Raises InputError."""
     run: Callable[[Any, bool], Outcome]
-    """Trains a recipe, afresh where that is asked for; otherwise a run that is there goes on."""
+    """Trains a recipe. It begins again where the second argument says so; otherwise a run that is there goes on."""
 
 
 def ablate_depth(
@@ -190,14 +209,15 @@ def ablate_depth(
 ) -> tuple[list[RunFigures], str, list[Path]]:
     """Runs what is not measured yet and writes ablation.json and ablation.md after each run. Returns figures, table and files.
 
-    overrides: of all variants, before their own settings; a step budget (max_steps) belongs here. A run ends at max_steps or, if the
-    recipe has it, after max_minutes. Raises InputError for unusable tables, recipes and clips; KeyboardInterrupt when interrupted.
+    `overrides` are settings of all variants and come before a variant's own; a limit of steps (max_steps) belongs here. A run ends at
+    max_steps or, if the recipe has it, after max_minutes. Raises InputError for unusable tables, recipes and clips, and
+    KeyboardInterrupt when interrupted.
     """
     if options.synthetic is None and options.real is None:
         raise InputError("there is nothing to measure on: name clips with --synthetic, --real or both")
     for folder in (options.synthetic, options.real):
         if folder is not None:
-            find_clips(folder)  # before the training, not after it
+            find_clips(folder)  # Missing clips are an error before the training and not after it.
     read = read_table(table)
     unknown = set(options.only) - {v.name for v in read.variants}
     if unknown:
@@ -222,7 +242,7 @@ def ablate_depth(
 
 
 def read_table(path: Path) -> AblationTable:
-    """The table in a YAML file, its recipe's path made whole. Raises InputError."""
+    """Reads the table in a YAML file and completes its recipe's path. Raises InputError."""
     table = parse(AblationTable, read_mapping(path, "table"), str(path))
     return replace(table, recipe=path.parent / table.recipe)
 
@@ -230,7 +250,7 @@ def read_table(path: Path) -> AblationTable:
 def _planned(
     read: AblationTable, overrides: list[str], options: AblateOptions, training: Training
 ) -> Iterator[tuple[Variant, int, PlannedRun, tuple[str, ...]]]:
-    """Every run, its recipe checked before the first one starts."""
+    """Yields every run with its recipe. All recipes are checked before the first run starts."""
     for variant in read.variants:
         if options.only and variant.name not in options.only:
             continue
@@ -245,7 +265,7 @@ def _run(variant: Variant, recipe: PlannedRun, settings: tuple[str, ...], option
     result = training.run(recipe, options.overwrite)
     minutes = (time.monotonic() - began) / 60
     if not result.finished and (recipe.max_minutes is None or minutes < recipe.max_minutes):
-        raise KeyboardInterrupt  # the loop keeps a signal to itself, saves, and returns early
+        raise KeyboardInterrupt  # The training loop catches a signal, saves, and returns early.
     tables: dict[str, dict[str, float]] = {"synthetic": {}, "real": {}}
     for kind, folder, hold_out in (("synthetic", options.synthetic, 0.0), ("real", options.real, options.hold_out)):
         if folder is not None:
@@ -268,7 +288,7 @@ def _figures_file(options: AblateOptions, variant: Variant, seed: int) -> Path:
 
 
 def _known(file: Path, settings: tuple[str, ...]) -> RunFigures | None:
-    """The figures of a run that is done; None where it is not. Raises InputError for a run with other settings."""
+    """Returns the figures of a run that is done, or None where it is not. Raises InputError for a run with other settings."""
     if not file.is_file():
         return None
     try:
@@ -281,12 +301,12 @@ def _known(file: Path, settings: tuple[str, ...]) -> RunFigures | None:
 
 
 def _about(read: AblationTable, overrides: list[str], options: AblateOptions) -> dict[str, str]:
-    """What a reader needs to repeat the table, without folders of the machine."""
+    """Returns what a reader needs to repeat the table, without the machine's folders."""
     shared = [s for s in (*read.settings, *overrides) if not s.startswith(("data.train=", "data.cache=", "output="))]
     about = {"recipe": read.recipe.name, "shared settings": ", ".join(shared) or "none", "frames measured": f"each {options.every}th"}
     return about | {f"variant {v.name}": ", ".join(v.settings) or "the recipe as it is" for v in read.variants}
 
 
 def _slug(name: str) -> str:
-    """A file name of a variant's."""
+    """Returns a name for files of a variant."""
     return "-".join("".join(c if c.isalnum() else " " for c in name).lower().split())

@@ -1,12 +1,15 @@
-"""Faces in measured pictures, and metrics between them: identity, head pose, expression, gaze.
+"""Finds faces in measured pictures and compares them: identity, head pose, expression and gaze.
 
 Faces are found in every picture on its own, because a face that is lost in one must be counted there. Landmarks are those of the
-478-point mesh, x and y in pixels, z in their scale. Identity (AED and CSIM, docs/method.md#evaluation) is an embedding by a face
-recognition network in ONNX, which is given by path; none is bundled.
+478-point mesh, x and y in pixels and z in the same scale. Identity (AED and CSIM, see docs/method.md#evaluation) is compared by the
+vectors of a face recognition network in ONNX. It is given by its path; none is bundled.
 
-Whether a result speaks, blinks, looks and smiles as far as the driving face does is measured over all frames of a run. Slope: by how much
-the result's expression differs from the source's where the driving frame's differs by one (least squares through zero); 1 is as far as
-driven. Correlation: of the two differences. Strongest: the slope over the tenth of the frames in which the driving face differs most.
+Whether a result speaks, blinks, looks and smiles as far as the driving face does is measured over all frames of a run. It compares how the
+result's expression and the driving frame's differ from the source's, by three figures:
+- The slope says by how much the result differs where the driving frame differs by one. It is fitted by least squares through zero; 1 means
+  that the result goes as far as the driving face.
+- The correlation is that of the two differences.
+- The strongest is the slope over the tenth of the frames in which the driving face differs most.
 """
 
 from __future__ import annotations
@@ -30,15 +33,15 @@ from dagan.motion.reference import HeadPose, head_pose, rotation_between
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-# Where eyes, nose and mouth corners lie in the 112 x 112 crops that ArcFace networks are trained on.
+# In the 112 x 112 crops that ArcFace networks are trained on, eyes, nose and corners of the mouth lie here.
 TEMPLATE = np.array([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]])
 SIZE = 112
-# The same five points in the 478-point mesh: each eye as the mean of its corners, nose tip, mouth corners (viewer's left first).
+# These are the same five points in the mesh: each eye as the mean of its corners, nose tip, corners of the mouth (viewer's left first).
 _MESH = ((33, 133), (362, 263), (1,), (61,), (291,))
 
 
 class IdentityNetwork:
-    """Aligned faces -> unit embeddings. Input of the network: 112 x 112 RGB, (x - 127.5) / 128, NCHW."""
+    """Turns aligned faces into vectors of length 1. The network's input is 112 x 112 RGB, (x - 127.5) / 128, NCHW."""
 
     def __init__(self, file: str | Path) -> None:
         """Raises InputError when the file is missing or not an ONNX network that turns one such picture into one vector."""
@@ -46,22 +49,24 @@ class IdentityNetwork:
         self.input = self.session.get_inputs()[0].name
         try:
             shapes = [found.shape for found in self.session.run(None, {self.input: np.zeros((1, 3, SIZE, SIZE), np.float32)})]
-        except Exception as error:  # the runtime's own errors have no common class
+        except Exception as error:  # The runtime's own errors have no common class.
             reason = str(error).splitlines()[0][:120]
             raise InputError(f"{file} does not take 1 x 3 x 112 x 112 pictures ({reason}): give a face recognition network") from None
         if len(shapes) != 1 or len(shapes[0]) != 2:
             raise InputError(f"{file} does not turn a picture into one vector, but into {shapes}: give a face recognition network")
 
     def embed(self, image: NDArray[np.uint8], landmarks: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Unit vector of the face in `image` (H x W x 3) with mesh `landmarks` (478 x >= 2, pixels)."""
+        """Returns the unit vector of the face in `image` (H x W x 3) with mesh `landmarks` (478 x >= 2, in pixels)."""
         face = (align(image, landmarks).astype(np.float32) - 127.5) / 128
         (vector,) = self.session.run(None, {self.input: face.transpose(2, 0, 1)[None]})
         return vector[0] / np.linalg.norm(vector[0])
 
 
 def open_network(file: str | Path, kind: str) -> InferenceSession:
-    """An ONNX network on the CPU, one thread: figures do not depend on the machine's cores. Raises InputError when the file is
-    missing or no network; `kind` says what was looked for."""
+    """Opens an ONNX network on the CPU with one thread, so that figures do not depend on the number of the machine's cores.
+
+    Raises InputError when the file is missing or no network; `kind` says what was looked for.
+    """
     import onnxruntime
 
     if not Path(file).is_file():
@@ -75,12 +80,12 @@ def open_network(file: str | Path, kind: str) -> InferenceSession:
 
 
 def five_points(landmarks: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Eyes, nose tip, mouth corners, 5 x 2 pixels, from mesh landmarks 478 x >= 2."""
+    """Returns eyes, nose tip and corners of the mouth, 5 x 2 pixels, from mesh landmarks, 478 x >= 2."""
     return np.stack([landmarks[list(ids), :2].mean(0) for ids in _MESH]).astype(np.float64)
 
 
 def align(image: NDArray[np.uint8], landmarks: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """The face turned and scaled to the 112 x 112 template by a least-squares similarity."""
+    """Turns and scales the face to the 112 x 112 template, by a similarity fitted by least squares."""
     transform = SimilarityTransform.from_estimate(TEMPLATE, five_points(landmarks))
     return np.rint(warp(image, transform, output_shape=(SIZE, SIZE), order=1, mode="edge", preserve_range=True)).astype(np.uint8)
 
@@ -89,7 +94,7 @@ Image = NDArray[np.uint8]
 
 
 class Landmarker(Protocol):
-    """Finds the largest face's mesh landmarks, 478 x 3 pixels, or None."""
+    """Finds the mesh landmarks of the largest face, 478 x 3 pixels, or None."""
 
     def __call__(self, image: Image) -> NDArray[np.floating] | None: ...
 
@@ -98,17 +103,17 @@ class FaceDetector(Protocol):
     """Finds the largest face, or None."""
 
     def face(self, image: Image) -> Face | None:
-        """In a uint8 H x W x 3 picture."""
+        """Looks in a uint8 H x W x 3 picture."""
 
 
 class Landmarks:
-    """uint8 H x W x 3 -> the largest face, its mesh landmarks (478 x 3 pixels) when called, or None."""
+    """Finds the largest face in uint8 H x W x 3. A call gives its mesh landmarks, 478 x 3 pixels. Both may be None."""
 
     def __init__(self) -> None:
         self.landmarker = FaceLandmarker()
 
     def face(self, image: Image) -> Face | None:
-        """The largest face."""
+        """Finds the largest face, or None."""
         faces = self.landmarker.detect(image, thorough=False)
         return faces[0] if faces else None
 
@@ -119,23 +124,25 @@ class Landmarks:
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """A face as the rulers see it. landmarks: 478 x 3 pixels of the picture measured; pose: its rigid points and 51 expression
-    strengths; identity: unit vector, None without an identity network."""
+    """A face as metrics see it."""
 
     landmarks: NDArray[np.floating]
+    """478 x 3 pixels of the measured picture."""
     pose: HeadPose
+    """The rigid points of the head and 51 strengths of expressions."""
     identity: NDArray[np.float32] | None
+    """The unit vector of the identity; None without an identity network."""
 
 
 class Watcher:
-    """Looks at pictures; the latest answer is kept, because the copy baseline shows one picture over and over."""
+    """Looks at pictures. The latest answer is kept, because the copy baseline shows one picture over and over."""
 
     def __init__(self, detector: FaceDetector, identity: IdentityNetwork | None) -> None:
         self.detector, self.identity = detector, identity
         self._latest: tuple[Image, Seen | None] | None = None
 
     def see(self, image: Image) -> Seen | None:
-        """The largest face of a uint8 H x W x 3 picture, which must not be changed later; None where none is found."""
+        """Finds the largest face of a uint8 H x W x 3 picture, or None. The picture must not be changed later."""
         if self._latest is None or self._latest[0] is not image:
             self._latest = (image, self._look(image))
         return self._latest[1]
@@ -150,34 +157,35 @@ class Watcher:
 
 Points = NDArray[np.floating]
 
-ACTIVE = 0.25  # strength from which a movement counts as present
-MOVES = 0.02  # standard deviation below which the driving face does not make a movement
-FEWEST_FRAMES = 5  # below, a correlation says nothing
-CLOSED = 0.5  # blink strength from which an iris cannot be seen well enough
-# Radius of the eyeball in widths of the eye's opening: about 12 mm of about 30 mm in adults.
-_EYEBALL = 0.4
-_EYES = ((RIGHT_EYE_OUTER, RIGHT_EYE_INNER, 468), (LEFT_EYE_INNER, LEFT_EYE_OUTER, 473))  # viewer's left corner, right corner, iris
+ACTIVE = 0.25  # A movement of at least this strength counts as present.
+MOVES = 0.02  # Where a strength's standard deviation is smaller, the driving face does not make that movement.
+FEWEST_FRAMES = 5  # A correlation over fewer frames says nothing.
+CLOSED = 0.5  # Above this blink strength an iris cannot be seen well enough.
+_EYEBALL = 0.4  # The radius of the eyeball in widths of the eye's opening: about 12 mm of about 30 mm in adults.
+# For each eye these are the corner on the viewer's left, the one on the right, and the iris.
+_EYES = ((RIGHT_EYE_OUTER, RIGHT_EYE_INNER, 468), (LEFT_EYE_INNER, LEFT_EYE_OUTER, 473))
 
 
 def head_pose_error(a: Points, b: Points) -> float:
-    """Root mean square, in degrees, of yaw, pitch and roll between two heads, from P x 3 points that no expression moves.
+    """Returns the root mean square, in degrees, of yaw, pitch and roll between two heads. It lies in 0 to 150.
 
-    The rotation is the least-squares one (Procrustes; place and size left aside). 0 to 150.
+    Each head is given by P x 3 points that no expression moves. The rotation is the least-squares one (Procrustes), which ignores place
+    and size.
     """
     angles = Rotation.from_matrix(rotation_between(a, b).T).as_euler("YXZ", degrees=True)
     return float(np.sqrt(np.square(angles).mean()))
 
 
 def expression_agreement(a: Points, b: Points) -> float:
-    """Share, 0 to 1, of movements (strengths E) that are present (at least `ACTIVE`) in both faces or in neither."""
+    """Returns the share, 0 to 1, of movements (strengths E) that are present (at least `ACTIVE`) in both faces or in neither."""
     return float(np.mean((a >= ACTIVE) == (b >= ACTIVE)))
 
 
 def expression_correlation(result: Points, driving: Points) -> float | None:
-    """Mean over movements of the correlation, in [-1, 1], of their strengths over time (T x E each).
+    """Returns the mean over movements of the correlation, in [-1, 1], of their strengths over time (T x E each).
 
-    Movements that the driving face does not make (standard deviation below `MOVES`) are left out; one that it makes and the
-    result does not counts 0. None for fewer than `FEWEST_FRAMES` frames, or when the driving face makes none.
+    Movements that the driving face does not make (standard deviation below `MOVES`) are left out. One that it makes and the result does
+    not counts 0. Returns None for fewer than `FEWEST_FRAMES` frames, or when the driving face makes no movement.
     """
     if len(driving) < FEWEST_FRAMES:
         return None
@@ -192,10 +200,10 @@ def expression_correlation(result: Points, driving: Points) -> float | None:
 
 
 def gaze(landmarks: Points) -> NDArray[np.float64]:
-    """Unit vector (right, down, forward) of the gaze relative to the eyes' openings, mean of both eyes.
+    """Returns the direction (right, down, forward) of the gaze relative to the eyes' openings, as a unit vector, the mean of both eyes.
 
-    From where the iris lies between the corners of each eye, on an eyeball of 0.4 widths of its opening; the head's own turn is
-    left aside as far as corners turn with it.
+    It is computed from where the iris lies between the corners of each eye, on an eyeball with a radius of 0.4 widths of its opening.
+    The head's own turn does not count, as far as the corners turn with it.
     """
     directions = []
     for first, second, iris in _EYES:
@@ -205,7 +213,7 @@ def gaze(landmarks: Points) -> NDArray[np.float64]:
         offset = (landmarks[iris, :2] - (corner + other) / 2) / (_EYEBALL * width)
         side, down = float(offset @ across), float(offset @ np.array([-across[1], across[0]]))
         length = np.hypot(side, down)
-        if length > 1:  # outside the eyeball: the rim is as far as an eye can turn
+        if length > 1:  # The iris is outside the eyeball. It is put on the rim, which is as far as an eye can turn.
             side, down = side / length, down / length
         directions.append([side, down, np.sqrt(max(0.0, 1 - side**2 - down**2))])
     mean = np.mean(directions, axis=0)
@@ -213,17 +221,17 @@ def gaze(landmarks: Points) -> NDArray[np.float64]:
 
 
 def gaze_error(a: Points, b: Points) -> float:
-    """Angle in degrees, 0 to 180, between the gazes of two faces (landmarks 478 x >= 2)."""
+    """Returns the angle in degrees, 0 to 180, between the gazes of two faces (landmarks 478 x >= 2)."""
     return float(np.degrees(np.arccos(np.clip(gaze(a) @ gaze(b), -1, 1))))
 
 
 _TITLES = {"mouth": "Mouth opening", "eyes": "Eye opening", "gaze": "Gaze", "smile": "Smile"}
-# How many of EXPRESSIONS are kept of every frame.
+# So many of EXPRESSIONS are kept of every frame.
 KEPT = 5
 
 
 def expression_metrics(tool: str) -> list[Metric]:
-    """What `expression_totals` gives, in the order to show. tool: what finds the landmarks, in words."""
+    """Returns the metrics that `expression_totals` computes, in the order to show. `tool` says in words what finds the landmarks."""
     found = []
     for key, numbers in MOVEMENTS.items():
         title = _TITLES[key]
@@ -240,7 +248,7 @@ def expression_metrics(tool: str) -> list[Metric]:
 
 
 def expression_totals(scores: Iterable[PairScores]) -> dict[str, float]:
-    """The figures of one method by metric key; those that cannot be told (too few frames, nothing that moves) are left out."""
+    """Returns the figures of one method by the metrics' keys. Those that cannot be told (few frames, nothing moves) are left out."""
     rows = [row for pair in scores for row in pair.expressions]
     if not rows:
         return {}

@@ -1,1 +1,1 @@
-"""Animation measured: pairs of source and driving clip, what answers them, and the metrics."""
+"""Measures animation: pairs of a source and a driving clip, what answers them, and the metrics."""

@@ -1,10 +1,10 @@
-"""Distances in features of networks: LPIPS between two pictures, Fréchet between two sets.
+"""Distances in features of networks: LPIPS between two pictures, and the Fréchet distance between two sets of pictures.
 
-LPIPS (Zhang et al., CVPR 2018, version 0.1) uses SqueezeNet, VGG-16 or AlexNet features with the linear weights that torchmetrics ships.
-torchmetrics' own class needs torchvision for the feature network; ours reads the same weights from a file instead.
+LPIPS (Zhang et al., CVPR 2018, version 0.1) uses features of SqueezeNet, VGG-16 or AlexNet with the linear weights that torchmetrics
+ships. The class in torchmetrics needs torchvision for the feature network; this one reads the network's weights from a file instead.
 
-The Fréchet distance (Heusel et al. 2017) uses the features of whichever network is given. Its figures are comparable only between runs
-with the same network and the same number of frames: they are not Inception's.
+The Fréchet distance (Heusel et al. 2017) uses the features of whichever network is given. Its figures can be compared only between runs
+with the same network and the same number of frames. They are not those of Inception.
 
 Legend: N pictures, D features.
 """
@@ -31,15 +31,15 @@ _LINEAR = {"squeezenet": "squeeze.pth", "vgg16": "vgg.pth", "alexnet": "alex.pth
 
 
 class LPIPS(nn.Module):
-    """(a, b) B x 3 x H x W in [0, 1] -> B distances, 0 = equal; lower is better.
+    """Measures the distances, B numbers, of pictures a and b, both B x 3 x H x W in [0, 1]. 0 means equal; lower is better.
 
-    file: the network's weights with torchvision's key names; None takes SqueezeNet's bundled ones.
-    Raises InputError when the file is missing or does not fit.
+    `file` holds the network's weights under torchvision's names; None takes SqueezeNet's bundled ones. Raises InputError when the file is
+    missing or does not fit.
     """
 
     def __init__(self, file: str | Path | None = None, network: LpipsNetwork = "squeezenet") -> None:
         super().__init__()
-        # The feature network's mean and deviation on [0, 1] are LPIPS's shift and scale on [-1, 1].
+        # The feature network normalises [0, 1] by mean and deviation. LPIPS does the same by a shift and a scale on [-1, 1].
         self.network = FeatureNetwork(network, file)
         with resources.as_file(resources.files("torchmetrics.functional.image") / "lpips_models" / _LINEAR[network]) as weights:
             linear = torch.load(weights, map_location="cpu", weights_only=True)
@@ -65,32 +65,35 @@ Extractor = Callable[[torch.Tensor], Features]
 
 @dataclass
 class Moments:
-    """Count, sum (D) and sum of outer products (D x D) of vectors: what the distance needs, however many there are."""
+    """What the Fréchet distance needs to know of a set of vectors, however many there are."""
 
     count: int = 0
+    """The number of vectors."""
     total: NDArray[np.float64] | float = 0.0
+    """Their sum, D."""
     products: NDArray[np.float64] | float = 0.0
+    """The sum of their outer products, D x D."""
 
     def add(self, features: Features) -> None:
-        """N x D more vectors."""
+        """Adds N x D vectors."""
         wide = features.astype(np.float64)
         self.count += len(wide)
         self.total = self.total + wide.sum(0)
         self.products = self.products + wide.T @ wide
 
     def mean_and_covariance(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """D and D x D, the covariance with N - 1."""
+        """Returns the mean, D, and the covariance, D x D, with N - 1 in its denominator."""
         mean = np.asarray(self.total) / self.count
         covariance = (np.asarray(self.products) - self.count * np.outer(mean, mean)) / (self.count - 1)
         return mean, covariance
 
 
 def frechet_distance(a: Moments, b: Moments) -> float | None:
-    """|mean difference|^2 + trace(A + B - 2 sqrt(A B)), at least 0; None when a set has fewer than 2 vectors."""
+    """Returns |mean difference|^2 + trace(A + B - 2 sqrt(A B)), which is at least 0; None when a set has fewer than 2 vectors."""
     if min(a.count, b.count) < 2:
         return None
     (mean_a, cov_a), (mean_b, cov_b) = a.mean_and_covariance(), b.mean_and_covariance()
-    # sqrt(A B) has the trace of sqrt(sqrt(A) B sqrt(A)), which is symmetric: exact also where few vectors make A and B singular.
+    # sqrt(A B) has the trace of sqrt(sqrt(A) B sqrt(A)). That is symmetric, and so exact even where few vectors make A and B singular.
     values, vectors = np.linalg.eigh(cov_a)
     root = (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T
     cross = np.sqrt(np.clip(np.linalg.eigvalsh(root @ cov_b @ root), 0, None)).sum()
@@ -98,7 +101,7 @@ def frechet_distance(a: Moments, b: Moments) -> float | None:
 
 
 def squeezenet_features(network: FeatureNetwork) -> Extractor:
-    """B x 3 x H x W in [0, 1] -> B x 512: the last layer's means over the picture."""
+    """Returns a function from B x 3 x H x W in [0, 1] to B x 512, the means of the last layer over the picture."""
 
     @torch.inference_mode()
     def extract(images: torch.Tensor) -> Features:
@@ -108,9 +111,9 @@ def squeezenet_features(network: FeatureNetwork) -> Extractor:
 
 
 def onnx_features(file: Path) -> Extractor:
-    """B x 3 x H x W in [0, 1] -> B x D with an ONNX network, at its own input size when that is fixed; maps are averaged.
+    """Returns a function from B x 3 x H x W in [0, 1] to B x D features of an ONNX network. Features that are maps are averaged.
 
-    Raises InputError as `open_network` does.
+    Pictures are resized where the network's input has a fixed size. Raises InputError as `open_network` does.
     """
     session = open_network(file, "feature network")
     inputs = session.get_inputs()[0]

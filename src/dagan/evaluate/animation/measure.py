@@ -1,4 +1,6 @@
-"""One pair measured: its driving frames once, and every method's answers beside them. Memory holds a few frames, whatever the length.
+"""Measures one pair: goes once through its driving frames, with every method's answers beside them.
+
+Only a few frames are in memory, however long the clip is.
 
 Legend: S side of the pictures measured. Pictures are uint8 H x W x 3.
 """
@@ -24,33 +26,38 @@ from dagan.media.video import VideoReader, open_video
 from dagan.motion.reference import pose_distance
 from dagan.stream import batched
 
-TILE = 128
-BATCH = 8
-_CANDIDATES = 60  # measured frames among which the reference frame is looked for
-_NOTHING = 127  # grey of tiles without a picture
+TILE = 128  # The side of a frame in a strip, in pixels.
+BATCH = 8  # So many driving frames are answered at once.
+_CANDIDATES = 60  # The reference frame is looked for among at most so many measured frames.
+_NOTHING = 127  # The grey of a tile without a picture.
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What came of one method on one pair. strip: JPEG file of the shown frames; features: N x D of results and of their driving
-    frames, for distances between sets; notices: what a user should know beside the scores' problem."""
+    """What came of one method on one pair."""
 
     scores: PairScores
+    """The values that were measured."""
     strip: bytes | None = None
+    """A JPEG file of the shown frames."""
     features: tuple[np.ndarray, np.ndarray] | None = None
+    """The features of results and of their driving frames, N x D each, for distances between sets."""
     notices: tuple[str, ...] = ()
+    """What a user should know besides the problem in the scores."""
 
 
 @dataclass(frozen=True)
 class MeasuredPair:
-    """strips: JPEG files of "source" and "driving"; empty when the pair could not be read."""
+    """What came of all methods on one pair."""
 
     methods: Mapping[str, Measured]
+    """What came of each method, by its name."""
     strips: Mapping[str, bytes]
+    """JPEG files of "source" and "driving"; empty when the pair could not be read."""
 
 
 def measure_pair(pair: Pair, methods: Mapping[str, Method], rulers: Rulers, settings: Settings) -> MeasuredPair:
-    """Every method on a pair. A pair, or a method's result, that cannot be read becomes a problem in the scores, not an error."""
+    """Measures every method on a pair. A pair, or a method's result, that cannot be read becomes a problem in the scores, not an error."""
     with ExitStack() as stack:
         try:
             plan = make_plan(count_frames(pair.driving.path), settings.every, pair.frame if pair.same else None)
@@ -63,7 +70,7 @@ def measure_pair(pair: Pair, methods: Mapping[str, Method], rulers: Rulers, sett
 
 
 def _measure(job: Job, video: VideoReader, methods: Mapping[str, Method], rulers: Rulers, settings: Settings) -> MeasuredPair:
-    """Every method on a pair whose driving clip is open."""
+    """Measures every method on a pair whose driving clip is open."""
     pair, plan, source = job.pair, job.plan, job.source
     found: dict[str, Measured] = {}
     renderers: dict[str, Renderer] = {}
@@ -93,7 +100,7 @@ def _measure(job: Job, video: VideoReader, methods: Mapping[str, Method], rulers
 def _watch(
     job: Job, video: VideoReader, renderers: Mapping[str, Renderer], tallies: Mapping[str, Tally], failed: dict[str, str], rulers: Rulers
 ) -> dict[int, Image]:
-    """One pass over the driving frames; returns the tiles of those that are shown. failed: hears of results that break off."""
+    """Goes once through the driving frames and returns the tiles of those that are shown. Results that break off are put in `failed`."""
     plan, size = job.plan, job.size
     measured, followed, shown = set(plan.measured), set(plan.followed), set(plan.shown)
     tiles: dict[int, Image] = {}
@@ -132,7 +139,7 @@ def _watch(
 
 
 def _reference(pair: Pair, video: VideoReader, plan: Plan, source: Image, rulers: Rulers, settings: Settings) -> Image | None:
-    """The driving frame taken as the source's pose; None for absolute motion, and for a clip driven by itself."""
+    """Returns the driving frame that stands for the source's pose. It is None for absolute motion, and for a clip driven by itself."""
     if not settings.relative or settings.protocol == "reconstruction":
         return None
     wanted: Seen | None = None
@@ -163,7 +170,7 @@ def _tile(picture: Image) -> Image:
 
 
 def _strip(tiles: Sequence[Image | None]) -> bytes:
-    """A JPEG file of tiles, left to right; grey where there is none."""
+    """Returns a JPEG file of tiles, left to right. A tile that is None is grey."""
     from PIL import Image as Pillow
 
     blank = np.full((TILE, TILE, 3), _NOTHING, np.uint8)

@@ -1,6 +1,8 @@
-"""What is measured: models, folders of results that any program made, and the baseline that copies the source.
+"""The methods that are measured: models, folders of results of any program, and the baseline that copies the source.
 
-A method's specification is small and can be sent to another process; opened there, it answers driving frames with pictures.
+A method is described by a small specification, which can be sent to another process. Opened there, it answers driving frames with
+pictures.
+
 Legend: S side of the pictures that are measured. Pictures are uint8 H x W x 3.
 """
 
@@ -27,70 +29,84 @@ from dagan.motion.transfer import transfer
 
 @dataclass(frozen=True)
 class Job:
-    """One pair to answer. source: its picture; reference: the driving frame taken as the source's pose, None for absolute motion."""
+    """One pair to answer."""
 
     pair: Pair
+    """The source and the driving clip."""
     plan: Plan
+    """Which frames are measured."""
     source: Image
+    """The source picture."""
     reference: Image | None
+    """The driving frame that stands for the source's pose; None for absolute motion."""
     size: int
+    """The side S of the pictures that are measured."""
     adapt_scale: bool = True
+    """Whether movements are scaled to the size of the source's face."""
 
 
 class Renderer(Protocol):
-    """Answers a job's driving frames, which come in order. problem: what keeps it from answering all of them; notices: what else a
-    user should know."""
+    """Answers a job's driving frames, which come in order."""
 
     problem: str | None
+    """Why it cannot answer all of them; None where it can."""
     notices: list[str]
+    """What else a user should know."""
 
     def render(self, numbers: Sequence[int], driving: Sequence[Image]) -> list[Image | None]:
-        """For each frame an S x S result; None where there is none."""
+        """Returns an S x S result for each frame; None where there is none."""
 
 
 class Method(Protocol):
-    """A method ready to work. Raises InputError from `begin` when a pair cannot be answered at all."""
+    """A method that is ready to work. `begin` raises InputError when a pair cannot be answered at all."""
 
     def begin(self, job: Job) -> Renderer: ...
 
 
 class Spec(Protocol):
-    """name: in the report. facts: what a reader needs to repeat the run."""
+    """The specification of a method."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The method's name in the report."""
 
     @property
-    def facts(self) -> dict[str, str]: ...
+    def facts(self) -> dict[str, str]:
+        """What a reader needs to repeat the run."""
 
     def stamp(self, pair: Pair) -> str:
-        """Tells apart what could give other results on a pair."""
+        """Returns a text that differs wherever results on a pair could differ."""
 
     def open(self) -> Method:
-        """Loads what is needed."""
+        """Loads what the method needs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """A model in a runtime.
-
-    opener: opens its engine, in each process that measures; a run that is complete opens none. source, digest: the name of its file or
-    folder, and the SHA-256 of that. size: side of its pictures. keypoints: what drives, see `Animator`.
-    """
+    """A model in a runtime."""
 
     name: str
+    """The method's name in the report."""
     opener: Callable[[], Engine]
+    """Opens the engine, in each process that measures. A run that is complete opens none."""
     source: str
+    """The name of the model's file or folder."""
     digest: str
+    """The SHA-256 of that."""
     size: int
+    """The side of the model's pictures."""
     runtime: str
+    """The runtime's name."""
     device: str
+    """The device that computes."""
     precision: str
+    """The precision that it computes in."""
     keypoints: str = "auto"
+    """Which keypoints drive; see `Animator`."""
 
     @property
     def facts(self) -> dict[str, str]:
-        """Digest, device, precision and what drives."""
+        """Digest, device, precision and which keypoints drive."""
         return {
             f"{self.name}: weights": f"{self.source}, SHA-256 {self.digest}",
             f"{self.name}: device": f"{self._device}, precision {self.precision}",
@@ -132,7 +148,7 @@ class _ModelRenderer:
             self.notices.append(f"results of {engine.size} x {engine.size} pixels are resized to {job.size} x {job.size}")
         picture = to_square(job.source, engine.size)
         face = self._face(picture)
-        self.landmarker = self.landmarker if face is not None else None  # as in `Animator`: of a source without a face none drive
+        self.landmarker = self.landmarker if face is not None else None  # As in `Animator`, no landmarks drive a source without a face.
         self.source = finite_source(engine, picture, engine.face.places(face, engine.size) if self.landmarker is not None else None)
         self.reference = None if job.reference is None else self._keypoints([to_square(job.reference, engine.size)])
 
@@ -175,7 +191,7 @@ class CopySpec:
 
 
 class CopyMethod:
-    """See CopySpec."""
+    """The opened copy baseline; see CopySpec."""
 
     def begin(self, job: Job) -> Renderer:
         """Cuts the source to the measured square."""
@@ -195,8 +211,11 @@ class _CopyRenderer:
 
 @dataclass(frozen=True)
 class ResultsSpec:
-    """Videos or image folders below `folder`, named like the pair ("SOURCE--DRIVING", also with one "-" or "_") or like the driving
-    clip, without suffixes; frame by frame beside the driving clip. Raises InputError when the folder holds none."""
+    """Results of another program: videos or image folders below `folder`, frame by frame beside the driving clip.
+
+    They are named like the pair ("SOURCE--DRIVING", also with one "-" or "_") or like the driving clip, without suffixes. Raises
+    InputError when the folder holds none.
+    """
 
     name: str
     folder: Path
@@ -206,7 +225,7 @@ class ResultsSpec:
 
     @cached_property
     def files(self) -> dict[str, Path]:
-        """Name without suffix -> file, by path below the folder and by file name."""
+        """The files by their names without suffix. Each is found by its path below the folder and by its file name."""
         found: dict[str, Path] = {}
         for clip in find_clips(self.folder):
             name = _bare(clip)
@@ -215,7 +234,7 @@ class ResultsSpec:
         return found
 
     def find(self, pair: Pair) -> Path | None:
-        """The pair's result."""
+        """Returns the pair's result, or None where there is none."""
         source, driving = _bare(pair.source), _bare(pair.driving)
         for s, d in ((source, driving), (Path(source).name, Path(driving).name)):
             framed = [f"{s}@{pair.frame}"] if pair.frame else []
@@ -241,13 +260,13 @@ class ResultsSpec:
 
 
 class ResultsMethod:
-    """See ResultsSpec."""
+    """The opened folder of results; see ResultsSpec."""
 
     def __init__(self, spec: ResultsSpec) -> None:
         self.spec = spec
 
     def begin(self, job: Job) -> Renderer:
-        """Finds the pair's result."""
+        """Finds the pair's result. Raises InputError where there is none."""
         file = self.spec.find(job.pair)
         if file is None:
             driving = Path(_bare(job.pair.driving)).name
@@ -287,17 +306,17 @@ class _ResultsRenderer:
 
 
 def _read(file: Path, numbers: tuple[int, ...]) -> Iterator[tuple[int, Image]]:
-    """(number, picture) of the wanted frames of a result, which is closed with the last of them."""
+    """Yields (number, picture) of the wanted frames of a result. The result is closed after the last of them."""
     with open_video(file) as video:
         yield from numbered(video, numbers)
 
 
 def stamp_of(path: Path) -> str:
-    """Size and time of change of a file, or of all files of a folder of images."""
+    """Returns the size and the time of change of a file, or of all files of a folder of images."""
     files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
     return " ".join(f"{p.name} {p.stat().st_size} {p.stat().st_mtime_ns}" for p in files)
 
 
 def _bare(clip: Clip) -> str:
-    """The clip's name without a video's suffix."""
+    """Returns the clip's name without a video's suffix."""
     return clip.name if clip.path.is_dir() else Path(clip.name).with_suffix("").as_posix()

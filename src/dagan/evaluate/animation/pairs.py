@@ -1,8 +1,8 @@
-"""Which source is driven by which clip, and which frames of it are measured.
+"""Pairs: which source is driven by which clip, and which frames of it are measured.
 
-Pairs are drawn by seed, or come from a list in a CSV file. A list has the columns source, driving and (0 when left out) frame, the number
-of the source's frame; columns beyond these, such as the `distance` of published lists, are left aside. Clips are named by their path
-below the clip folder, by their file name, or by that without its suffix.
+Pairs are drawn by seed, or come from a list in a CSV file. A list has the columns source, driving and frame, which is the number of the
+source's frame, or 0 where it is left out. Other columns, such as the `distance` of published lists, are ignored. Clips are named by
+their path below the clip folder, by their file name, or by that without its suffix.
 
 Legend: H W picture.
 """
@@ -31,15 +31,18 @@ COLUMNS = ("source", "driving", "frame")
 
 @dataclass(frozen=True)
 class Pair:
-    """frame: number of the source's frame in its clip."""
+    """A source and a driving clip."""
 
     source: Clip
+    """The clip that the source frame is from."""
     driving: Clip
+    """The clip that drives."""
     frame: int = 0
+    """The number of the source's frame in its clip."""
 
     @property
     def name(self) -> str:
-        """ "source--driving", with the frame where it is not the first: unique in a run."""
+        """The name "source--driving", with the frame where it is not the first. It is unique in a run."""
         return f"{self.source.name}{f'@{self.frame}' if self.frame else ''}--{self.driving.name}"
 
     @property
@@ -49,15 +52,15 @@ class Pair:
 
 
 def self_pairs(clips: Iterable[Clip]) -> list[Pair]:
-    """Every clip driven by itself, from its first frame."""
+    """Returns every clip driven by itself, from its first frame."""
     return [Pair(clip, clip) for clip in clips]
 
 
 def draw_pairs(drivers: Sequence[Clip], sources: Sequence[Clip], seed: int, count: int | None = None) -> list[Pair]:
-    """For each driving clip a source of another identity; `count` of them, all for None.
+    """Draws a source of another identity for each driving clip. There are `count` pairs, or all for None.
 
-    Chosen by hashes of the names with the seed: the same names give the same pairs on every machine, and a clip that comes or goes
-    changes no other pair's order. Raises InputError when nobody else is there.
+    Sources are chosen by hashes of names and seed. So the same names give the same pairs on every machine, and a clip that comes or goes
+    does not change the order of other pairs. Raises InputError when no source shows another identity.
     """
     if count is not None and count < 1:
         raise InputError(f"the number of pairs is {count}: must be at least 1")
@@ -72,13 +75,13 @@ def draw_pairs(drivers: Sequence[Clip], sources: Sequence[Clip], seed: int, coun
 
 
 def read_pairs(file: Path, sources: Sequence[Clip], drivers: Sequence[Clip]) -> tuple[list[Pair], list[str]]:
-    """The pairs of a list, and the names in it that no clip has, whose pairs are left out.
+    """Returns the pairs of a list, and the names in it that no clip has, whose pairs are left out.
 
     Raises InputError when the file is missing or no such list, and when none of its pairs is left.
     """
     require_file(file, "pair list")
     source_of, driving_of = _index(sources), _index(drivers)
-    pairs: dict[Pair, None] = {}  # in their order, each once
+    pairs: dict[Pair, None] = {}  # Pairs stay in their order, each once.
     unknown: dict[str, None] = {}
     try:
         with file.open(newline="", encoding="utf-8-sig") as lines:
@@ -112,7 +115,7 @@ def write_pairs(file: Path, pairs: Iterable[Pair], overwrite: bool = False) -> N
 
 def _frame(text: str | None, file: Path, line: int) -> int:
     try:
-        value = float(text or 0)  # tables written by other programs have 0.0
+        value = float(text or 0)  # Tables written by other programs may have 0.0.
         if value < 0 or not value.is_integer():
             raise ValueError
     except ValueError:
@@ -121,7 +124,7 @@ def _frame(text: str | None, file: Path, line: int) -> int:
 
 
 def _index(clips: Sequence[Clip]) -> dict[str, Clip]:
-    """Name -> clip, the full name first; a short name that two clips share names neither."""
+    """Returns the clips by their names. Full names take precedence; a short name that two clips share names neither."""
     index: dict[str, Clip | None] = {}
     for clip in clips:
         path = Path(clip.name)
@@ -138,19 +141,22 @@ def _place(seed: int, first: str, second: str) -> bytes:
 
 Image = NDArray[np.uint8]
 
-FLICKER_PAIRS = 8  # of a clip, evenly spaced: optical flow costs more than everything else
-STRIP_FRAMES = 6
+FLICKER_PAIRS = 8  # Flicker is measured at so many evenly spaced places of a clip, because optical flow costs more than all else.
+STRIP_FRAMES = 6  # A strip shows so many frames.
 
 
 @dataclass(frozen=True)
 class Plan:
-    """measured: numbers of the frames that are measured; followed: of those, the ones whose next frame is looked at too, for flicker;
-    shown: of those, the ones in the strip; length: frames of the video."""
+    """Which frames of a driving clip are looked at."""
 
     measured: tuple[int, ...]
+    """The numbers of the frames that are measured."""
     followed: tuple[int, ...]
+    """Those of them whose next frame is looked at too, for flicker."""
     shown: tuple[int, ...]
+    """Those of them that are in the strip."""
     length: int
+    """The number of the video's frames."""
 
     @property
     def needed(self) -> tuple[int, ...]:
@@ -159,7 +165,7 @@ class Plan:
 
 
 def make_plan(length: int, every: int, left_out: int | None) -> Plan:
-    """Every `every`-th frame from the first without `left_out`, the source's own. Raises InputError when none is left."""
+    """Plans to measure every `every`-th frame from the first, except `left_out`, the source's own. Raises InputError when none is left."""
     measured = tuple(i for i in range(0, length, every) if i != left_out)
     if not measured:
         raise InputError(f"none of its {length} frames is left to measure with --every {every}: give a smaller one")
@@ -167,19 +173,19 @@ def make_plan(length: int, every: int, left_out: int | None) -> Plan:
 
 
 def evenly(numbers: tuple[int, ...] | list[int], most: int) -> tuple[int, ...]:
-    """At most `most` of the numbers, evenly spaced, first and last among them."""
+    """Returns at most `most` of the numbers, evenly spaced, including the first and the last."""
     if len(numbers) <= most:
         return tuple(numbers)
     return tuple(numbers[round(i * (len(numbers) - 1) / (most - 1))] for i in range(most))
 
 
 def count_frames(path: Path) -> int:
-    """Frames of a video by its packets, none of which is decoded: headers lie. Raises InputError for a file that is no video."""
+    """Counts a video's frames by its packets without decoding, because headers may be wrong. Raises InputError for what is no video."""
     return probe(Clip(path, path.name, "")).count
 
 
 def numbered(video: VideoReader, numbers: tuple[int, ...]) -> Iterator[tuple[int, Image]]:
-    """(number, picture) of the wanted frames, ascending, as far as the video goes, in one pass over it."""
+    """Yields (number, picture) of the wanted frames, in ascending order, as far as the video goes. It reads the video once."""
     if not numbers:
         return
     wanted = set(numbers)
@@ -191,7 +197,7 @@ def numbered(video: VideoReader, numbers: tuple[int, ...]) -> Iterator[tuple[int
 
 
 def read_source(clip: Clip, frame: int) -> Image:
-    """A clip's frame, or a still. Raises InputError when there is no such frame."""
+    """Returns a clip's frame, or a still. Raises InputError when there is no such frame."""
     if clip.still:
         if frame:
             raise InputError(f"{clip.path} is one picture, it has no frame {frame}: name frame 0")

@@ -1,6 +1,7 @@
 """The evaluation job: which pairs a protocol measures, with which tools, and what it writes.
 
-Two protocols: clips rebuilt from one of their own frames, and one person's picture driven by another's clip.
+There are two protocols. In reconstruction, clips are rebuilt from one of their own frames. In cross-identity, one person's picture is
+driven by another's clip.
 """
 
 from __future__ import annotations
@@ -25,52 +26,68 @@ from dagan.progress import Progress, Warn, silent, to_stderr
 
 PAIRS = "pairs.csv"
 REPORT = ("evaluation.json", "report.md", "report.html")
-DEFAULT_SIZE = 256  # of pictures that are measured without a model
+DEFAULT_SIZE = 256  # Pictures that are measured without a model have this side, in pixels.
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateOptions:
-    """results: folders of results of other programs. hold_out: share of identities held out, as in the training recipe; 0 takes all
-    clips. pairs: list to measure. portraits, seed, count: sources and pairs to draw between identities. lpips ... fid_network: files;
-    what is missing is left out. folder: of the report, of pictures and of what is kept for a next run. summary: JSON file of means
-    alone. The others: see `Settings`."""
+    """How an evaluation measures, and what it writes. What has no description here is described in `Settings`."""
 
     results: Sequence[Path] = ()
+    """Folders of results of other programs."""
     hold_out: float = 0.0
+    """The share of identities that the training recipe holds out; they alone are measured. 0 measures all clips."""
     every: int = 5
     size: int | None = None
+    """The side of the pictures that are measured; None takes that of the first model."""
     pairs: Path | None = None
+    """A list of pairs to measure."""
     portraits: Path | None = None
+    """A folder of sources for pairs between identities; None takes sources from the clips."""
     seed: int = 0
+    """The seed for drawing such pairs."""
     count: int | None = None
+    """How many of such pairs are drawn; None draws one for each clip."""
     absolute: bool = False
+    """Whether keypoints are taken as they are, instead of movements relative to the reference frame."""
     adapt_scale: bool = True
     reference: str = "auto"
     lpips: Path | None = None
+    """Weights of SqueezeNet; None takes the bundled ones."""
     lpips_vgg: Path | None = None
+    """Weights of VGG-16; None leaves its LPIPS out."""
     lpips_alex: Path | None = None
+    """Weights of AlexNet; None leaves its LPIPS out."""
     identity: str | None = None
+    """A face recognition network; None leaves its metrics out."""
     fid: bool = False
     fid_network: Path | None = None
+    """A feature network for the Fréchet distance; None takes SqueezeNet."""
     legacy_range: bool = False
     workers: int = 1
+    """The number of processes that measure."""
     folder: Path | None = None
+    """The folder of the report, of pictures, and of what is kept for a next run."""
     summary: Path | None = None
+    """A JSON file for the means alone."""
     overwrite: bool = False
+    """Whether files that exist are replaced."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """evaluation: what was measured. report: the files that were written for people, none without a folder."""
+    """A run that was made."""
 
     evaluation: Evaluation
+    """What was measured."""
     report: tuple[Path, ...] = ()
+    """The report's files; there are none without a folder."""
 
 
 def evaluate_reconstruction(
     clips: Path, models: Sequence[ModelSpec], options: EvaluateOptions, progress: Progress = silent, warn: Warn = to_stderr
 ) -> Run:
-    """Clips rebuilt from one of their frames. Raises InputError for missing clips or files, and outputs that exist."""
+    """Measures clips rebuilt from one of their frames. Raises InputError for missing clips or files, and for outputs that exist."""
     found = clips_for(clips, options.hold_out)
     if options.pairs is None:
         return _run("reconstruction", self_pairs(found), models, options, progress, warn)
@@ -86,7 +103,7 @@ def evaluate_reconstruction(
 def evaluate_cross_identity(
     clips: Path, models: Sequence[ModelSpec], options: EvaluateOptions, progress: Progress = silent, warn: Warn = to_stderr
 ) -> Run:
-    """One person's picture driven by another's clip. Raises InputError for missing clips or files, and outputs that exist."""
+    """Measures one person's picture driven by another's clip. Raises InputError for missing clips or files, and for outputs that exist."""
     drivers = clips_for(clips, options.hold_out)
     sources = find_stills(options.portraits) if options.portraits is not None else drivers
     if options.pairs is None:
@@ -130,7 +147,7 @@ def _run(
 
 
 def _report(folder: Path, evaluation: Evaluation, overwrite: bool, warn: Warn) -> list[Path]:
-    """The files written: all of them, or the values alone where the page's template engine is not installed."""
+    """Writes the report and returns its files. Without the page's template engine, only the values are written."""
     try:
         from dagan.evaluate.report.pages import write_report
     except ImportError as error:
@@ -141,7 +158,7 @@ def _report(folder: Path, evaluation: Evaluation, overwrite: bool, warn: Warn) -
 
 
 def _refuse_existing(options: EvaluateOptions) -> None:
-    """Before the work, not after it."""
+    """Raises InputError for outputs that exist, before the work and not after it."""
     outputs = [options.folder / name for name in REPORT] if options.folder is not None else []
     outputs += [options.summary] if options.summary is not None else []
     for path in outputs:
@@ -164,7 +181,7 @@ def _tools(options: EvaluateOptions) -> RulerFiles:
 
 
 def _identity(text: str) -> Path:
-    """A file, or with "hub:owner/repository/path.onnx" one that is fetched because the user asks for it."""
+    """Returns a file. Text such as "hub:owner/repository/path.onnx" names one that is fetched, because the user asks for it."""
     if not text.startswith("hub:"):
         path = Path(text)
         if not path.is_file():
@@ -180,12 +197,12 @@ def _identity(text: str) -> Path:
         return Path(hf_hub_download(f"{owner}/{repository}", file))
     except ImportError:
         raise InputError("fetching needs huggingface_hub: install dagan[hub], or give a file") from None
-    except (OSError, ValueError) as error:  # the hub's own errors are kinds of these
+    except (OSError, ValueError) as error:  # The hub's own errors are kinds of these.
         raise InputError(f"{text} could not be fetched ({str(error).splitlines()[0][:120]}): give a file") from None
 
 
 def _methods(models: Sequence[ModelSpec], results: Sequence[Path]) -> list[Spec]:
-    """Models, folders of results, and the copy baseline last; names made unique by counting."""
+    """Returns models, folders of results, and the copy baseline last. Equal names are made unique by numbers."""
     taken = {COPY, "source", "driving"}
 
     def name_of(text: str) -> str:

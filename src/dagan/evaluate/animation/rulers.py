@@ -1,6 +1,6 @@
-"""The tools that measure, the table of metrics that they give, and the values of one method on one pair, gathered frame by frame.
+"""The tools that measure (the rulers), the metrics that they give, and the values of one method on one pair, gathered frame by frame.
 
-Each metric stands in the table with its range, unit and tool.
+Each metric says its range, its unit and its tool.
 
 Legend: S side of the pictures measured. Pictures are uint8 S x S x 3.
 """
@@ -48,38 +48,49 @@ _LPIPS: dict[str, tuple[str, LpipsNetwork, str]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class RulerFiles:
-    """Files of the tools; None leaves a tool's metrics out. lpips: SqueezeNet 1.1 weights; lpips_vgg, lpips_alex: VGG-16's and
-    AlexNet's; identity: ONNX face recognition network; fid: ONNX feature network."""
+    """The files of the tools. None leaves out the metrics of a tool."""
 
     lpips: Path = SQUEEZENET
+    """Weights of SqueezeNet 1.1."""
     lpips_vgg: Path | None = None
+    """Weights of VGG-16."""
     lpips_alex: Path | None = None
+    """Weights of AlexNet."""
     identity: Path | None = None
+    """A face recognition network in ONNX."""
     fid: Path | None = None
+    """A feature network in ONNX."""
 
     def digests(self) -> dict[str, str]:
-        """Tool -> SHA-256 of its file."""
+        """Returns the SHA-256 of each tool's file by the tool's name."""
         return {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in self.present().items()}
 
     def present(self) -> dict[str, Path]:
-        """Tool -> its file, for the tools that have one; the bundled face landmarker is among them."""
+        """Returns the file of each tool that has one, by the tool's name. The bundled face landmarker is among them."""
         named = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: file for name, file in named.items() if file is not None} | {"landmarker": BUNDLE}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How to measure. every: each n-th driving frame; size: side of the pictures measured; relative, adapt_scale, reference: of the
-    motion when identities differ, as `dagan animate` has them; legacy_range: PSNR and SSIM with data range 2 too; fid: Fréchet distance."""
+    """How to measure. `relative`, `adapt_scale` and `reference` are as in `dagan animate` and serve pairs of different identities."""
 
     protocol: Protocol
+    """What is measured."""
     every: int = 5
+    """Each n-th driving frame is measured."""
     size: int = 256
+    """The side of the pictures that are measured."""
     relative: bool = True
+    """Whether movements count from the reference frame."""
     adapt_scale: bool = True
+    """Whether movements are scaled to the size of the source's face."""
     reference: Literal["auto", "first"] = "auto"
+    """Whether the reference frame is looked for, or is the first one."""
     legacy_range: bool = False
+    """Whether PSNR and SSIM are also given with data range 2."""
     fid: bool = False
+    """Whether the Fréchet distance is measured."""
 
 
 class Rulers:
@@ -99,7 +110,7 @@ class Rulers:
 
 
 def catalogue(files: RulerFiles, settings: Settings) -> tuple[Metric, ...]:
-    """The metrics of a run, in the order to show."""
+    """Returns the metrics of a run, in the order to show."""
     metrics = _pixel_metrics(files, settings) if settings.protocol == "reconstruction" else []
     metrics += _face_metrics(files, settings)
     metrics += _temporal_metrics(settings)
@@ -198,12 +209,12 @@ def _fid(files: RulerFiles) -> Metric:
     )  # fmt: skip
 
 
-MOST_PSNR = 100.0  # equal pictures have an infinite one, of which no mean can be taken
-LEGACY_GAIN = 20 * float(np.log10(2))
+MOST_PSNR = 100.0  # Equal pictures have an infinite PSNR, with which no mean can be taken. Higher values are set to this one.
+LEGACY_GAIN = 20 * float(np.log10(2))  # PSNR with data range 2 is so many dB higher.
 
 
 class Tally:
-    """Values so far; `source`: the face in the source picture."""
+    """Gathers the values of one method on one pair. `source` is the face in the source picture."""
 
     def __init__(self, rulers: Rulers, settings: Settings, source: Seen | None) -> None:
         self.rulers, self.settings, self.source = rulers, settings, source
@@ -222,7 +233,7 @@ class Tally:
         self._flicker: list[float] = []
 
     def add(self, numbers: list[int], results: list[Image], driving: list[Image], faces: list[Seen | None]) -> None:
-        """Measured frames, with the faces in the driving frames."""
+        """Adds measured frames. `faces` are those in the driving frames."""
         if not numbers:
             return
         self.frames += numbers
@@ -237,12 +248,12 @@ class Tally:
             self._faces(result, self.rulers.watcher.see(result), target)
 
     def follow(self, before: Image, after: Image, driving: metrics.Step) -> None:
-        """Results of consecutive frames, with what happened between the driving ones, for flicker."""
+        """Adds the results of two consecutive frames, and what happened between the driving frames, for flicker."""
         motion = driving.motion if self.rebuilt else None
         self._flicker.append(metrics.step(before, after, motion).error - driving.error)
 
     def finish(self, *, pair: str, source: str, driving: str, method: str, source_frame: int, problem: str | None) -> PairScores:
-        """All values, those per clip included."""
+        """Returns all values, including those per clip."""
         if not self.frames:
             return PairScores(pair=pair, source=source, driving=driving, method=method, source_frame=source_frame, problem=problem)
         self._put("flicker", float(np.mean(self._flicker)) if self._flicker else None)
@@ -270,12 +281,12 @@ class Tally:
             self.values.setdefault(key, []).extend(values.tolist())
 
     def _regions(self, a: Tensor, b: Tensor, faces: list[Seen | None]) -> None:
-        """LPIPS of mouths and eyes, cut out where the driving frame has them and enlarged."""
+        """Measures LPIPS of mouths and eyes, which are cut out where the driving frame has them and enlarged."""
         if "lpips" not in self.rulers.lpips or self.rulers.watcher is None:
             return
         unknown = np.full((MESH_POINTS, 2), np.nan)
         places = np.stack([unknown if face is None else face.landmarks[:, :2] for face in faces])
-        # Landmarks count from the outer edge of the first pixel, coordinates from its centre.
+        # Landmarks count from the outer edge of the first pixel, and coordinates count from its centre.
         cuts = self._cutter(torch.cat([a, b], dim=1), torch.from_numpy(2 * (places - 0.5) / (self.settings.size - 1) - 1).float())
         for key, cut in zip(("lpips_mouth", "lpips_eyes"), cuts, strict=True):
             distances = self.rulers.lpips["lpips"](*cut.split(3, dim=1)).tolist()
@@ -317,5 +328,5 @@ def _distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def tensor(pictures: list[Image]) -> Tensor:
-    """B x 3 x S x S in [0, 1]."""
+    """Turns pictures into B x 3 x S x S in [0, 1]."""
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255

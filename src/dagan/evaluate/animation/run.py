@@ -1,11 +1,11 @@
-"""An evaluation run: every method on every pair, in parallel, taking up what a former run in the same folder has measured.
+"""An evaluation run: every method on every pair, in parallel. It goes on from what an earlier run in the same folder has measured.
 
-Figures do not depend on the number of workers, nor on what was taken up.
+Figures depend neither on the number of workers nor on what was measured earlier.
 
-What was measured is kept in the run's folder, one entry for each method on each pair. An entry's name is a digest of everything that its
-figures depend on, so a changed clip, model, result, tool, setting or version finds nothing and is measured anew, and entries of other
-settings can stay. Entries appear whole or not at all: a run that is stopped, however rudely, goes on where it was. Strips lie in the same
-way beside them, in a folder of their own.
+What was measured is kept in the run's folder, as one entry for each method on each pair. An entry's name is a digest of everything that
+its figures depend on. A changed clip, model, result, tool, setting or version therefore finds no entry and is measured again, and entries
+of other settings can stay. Entries appear whole or not at all, so that a run that is stopped, even by force, goes on where it was. Strips
+are kept in the same way, in a folder of their own.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ from dagan.evaluate.records import Evaluation, PairScores, finite, scores_from
 from dagan.media.output import atomic_output
 from dagan.progress import Progress, Warn, silent
 
-FORMAT = 2  # to be raised whenever a metric's way to measure changes
+FORMAT = 2  # It must be raised whenever a metric is measured in another way.
 _PACKAGES = ("dagan", "torch", "numpy", "scipy", "scikit-image", "torchmetrics", "ai-edge-litert", "onnxruntime", "av")
 PICTURES = "pictures"
-STAGE = "pairs"  # for progress
+STAGE = "pairs"  # `Progress` is told of this stage.
 CACHE = "cache"
 
 
 class Cache:
-    """Entries below `folder`."""
+    """Reads and writes entries below `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def load(self, key: str, with_features: bool) -> Measured | None:
-        """The entry of a key with its strip; None when it is missing, damaged or incomplete."""
+        """Returns the entry of a key with its strip, or None when it is missing, damaged or incomplete."""
         try:
             entry = json.loads(self._scores(key).read_text(encoding="utf-8"))
             scores = scores_from(entry["scores"])
@@ -67,7 +67,7 @@ class Cache:
             return None
 
     def save(self, key: str, measured: Measured) -> None:
-        """Writes an entry, its scores last: they make it count."""
+        """Writes an entry. Its scores are written last, because without them it does not count."""
         if measured.features is not None:
             with atomic_output(self._features(key), overwrite=True) as partial, partial.open("wb") as file:
                 np.savez(file, results=measured.features[0], driving=measured.features[1])
@@ -78,7 +78,7 @@ class Cache:
             partial.write_text(json.dumps(entry, allow_nan=False), encoding="utf-8")
 
     def strip(self, key: str) -> Path:
-        """Where the strip of a key lies."""
+        """Returns where the strip of a key is."""
         return self.folder / PICTURES / f"{key}.jpg"
 
     def save_strip(self, key: str, strip: bytes) -> None:
@@ -94,12 +94,12 @@ class Cache:
 
 
 def key_of(parts: Mapping[str, object]) -> str:
-    """32 hexadecimal digits: the same for the same parts."""
+    """Returns 32 hexadecimal digits, which are the same for the same parts."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 
 def versions() -> dict[str, str]:
-    """Package -> version of what figures depend on."""
+    """Returns the versions of the packages that figures depend on."""
     found = {}
     for package in _PACKAGES:
         try:
@@ -117,9 +117,9 @@ def evaluate(
 ) -> Evaluation:  # fmt: skip
     """Measures `methods` on `pairs`.
 
-    folder: keeps what was measured (`cache`) and strips (`pictures`); None keeps nothing and takes no pictures. workers: processes,
-    each with its own copy of models and tools. progress hears of pairs, warn of results that had to be adapted.
-    Raises InputError for settings that do not fit, for files that are missing, and when not a single pair could be measured.
+    `folder` keeps what was measured (in `cache`) and strips (in `pictures`); with None nothing is kept and no pictures are taken. There
+    are `workers` processes, each with its own copy of models and tools. `progress` is told of pairs, and `warn` of results that had to be
+    adapted. Raises InputError for settings that do not fit, for files that are missing, and when not a single pair could be measured.
     """
     _check(pairs, methods, settings, workers)
     run = _Run(pairs, methods, files, settings, Cache(folder) if folder is not None else None, warn)
@@ -135,8 +135,7 @@ def evaluate(
 
 @dataclass
 class _Run:
-    """What is known so far."""
-
+    """What is known of a run so far."""
     pairs: Sequence[Pair]
     methods: Sequence[Spec]
     files: RulerFiles
@@ -153,7 +152,7 @@ class _Run:
         }  # fmt: skip
 
     def take_up(self, pair: Pair) -> list[str]:
-        """Takes what the cache has of a pair; names the methods that are to be measured."""
+        """Takes what the cache has of a pair, and returns the names of the methods that are to be measured."""
         if self.cache is None:
             return [spec.name for spec in self.methods]
         strips = {name: self.cache.strip(self._key(pair, name)) for name in ("source", "driving")}
@@ -167,7 +166,7 @@ class _Run:
         return missing
 
     def keep(self, pair: Pair, measured: MeasuredPair) -> None:
-        """Takes in what was measured of a pair, and writes it down."""
+        """Takes what was measured of a pair, and writes it into the cache."""
         if self.cache is not None:
             for name, strip in measured.strips.items():
                 self.cache.save_strip(self._key(pair, name), strip)
@@ -178,7 +177,7 @@ class _Run:
             self._note(pair, name, found)
 
     def evaluation(self) -> Evaluation:
-        """The whole run. Raises InputError when nothing was measured."""
+        """Returns the whole run. Raises InputError when nothing was measured."""
         scores = [self.scores[pair.name, spec.name] for pair in self.pairs for spec in self.methods]
         if not any(s.frames for s in scores):
             raise InputError(f"nothing could be measured; the first of {len(scores)} problems: {scores[0].problem}")
@@ -195,11 +194,11 @@ class _Run:
         self.scores[pair.name, method] = measured.scores
         for notice in measured.notices:
             self.notices.setdefault((method, notice), []).append(pair.name)
-        if measured.features is not None and self.cache is None:  # a cache has them on disk: memory stays flat
+        if measured.features is not None and self.cache is None:  # A cache has them on disk, so that memory does not grow.
             self.features[pair.name, method] = measured.features
 
     def _pictures(self) -> dict[str, dict[str, str]]:
-        """In the order of pairs, whichever was ready first: the same run gives the same file."""
+        """Returns the strips in the order of pairs, whichever was ready first, so that the same run gives the same file."""
         pictures: dict[str, dict[str, str]] = {}
         for pair in self.pairs if self.cache is not None else ():
             measured = [spec.name for spec in self.methods if self.scores[pair.name, spec.name].frames]
@@ -208,7 +207,7 @@ class _Run:
         return pictures
 
     def _key(self, pair: Pair, name: str) -> str:
-        """name: of a method, or source or driving."""
+        """Returns the key of an entry. `name` is a method's, or "source" or "driving"."""
         stamps = {spec.name: spec.stamp(pair) for spec in self.methods if spec.name == name}
         clips = [stamp_of(pair.source.path), pair.frame, stamp_of(pair.driving.path)]
         kind = {spec.name: type(spec).__name__ for spec in self.methods if spec.name == name}
@@ -232,7 +231,7 @@ class _Run:
 
     def _fid(self, method: str) -> dict[str, float]:
         results, truths = Moments(), Moments()
-        for pair in self.pairs:  # in the order of pairs, whoever measured them: sums of floats depend on it
+        for pair in self.pairs:  # The order of pairs is fixed, because sums of floats depend on it.
             features = self._features(pair, method)
             if features is not None:
                 results.add(features[0])
@@ -243,7 +242,7 @@ class _Run:
     def _facts(self) -> dict[str, str]:
         settings = {f.name.replace("_", " "): str(getattr(self.settings, f.name)) for f in fields(self.settings)}
         if self.settings.protocol == "reconstruction":
-            for name in ("relative", "adapt scale", "reference"):  # of motion between two people
+            for name in ("relative", "adapt scale", "reference"):  # These concern only motion between two people.
                 settings.pop(name)
         present = self.files.present()
         tools = {f"tool {name}": f"{present[name].name}, SHA-256 {digest}" for name, digest in self.files.digests().items()}
@@ -271,16 +270,16 @@ def _check(pairs: Sequence[Pair], methods: Sequence[Spec], settings: Settings, w
 def _measure(
     waiting: Sequence[tuple[Pair, list[str]]], methods: Sequence[Spec], files: RulerFiles, settings: Settings, workers: int
 ) -> Iterator[tuple[Pair, MeasuredPair]]:
-    """Pairs as they get ready."""
+    """Yields pairs as they get ready."""
     if not waiting:
         return
     if workers == 1 or len(waiting) == 1:
-        # Opened once the first is needed: a run that is complete loads no model.
+        # Methods are opened when the first pair is measured, so that a run that is complete loads no model.
         bench = _Bench(methods, files, settings)
         for pair, names in waiting:
             yield pair, bench.measure(pair, names)
         return
-    # Spawned, not forked: the parent may hold threads of numeric libraries.
+    # Processes are spawned and not forked, because the parent may hold threads of numeric libraries.
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, len(waiting)), spawn, _start_worker, (tuple(methods), files, settings)) as pool:
         try:
@@ -296,33 +295,33 @@ def _measure(
 
 
 class _Bench:
-    """Opened methods and tools."""
+    """The opened methods and tools of one process."""
 
     def __init__(self, specs: Iterable[Spec], files: RulerFiles, settings: Settings) -> None:
         self.rulers, self.settings = Rulers(files, settings), settings
         self.methods: Mapping[str, Method] = {spec.name: spec.open() for spec in specs}
 
     def measure(self, pair: Pair, names: Iterable[str]) -> MeasuredPair:
-        """The named methods on a pair."""
+        """Measures the named methods on a pair."""
         with _one_thread():
             return measure_pair(pair, {name: self.methods[name] for name in names}, self.rulers, self.settings)
 
 
-_bench: _Bench | InputError | None = None  # of a worker process
+_bench: _Bench | InputError | None = None  # Each worker process has its own.
 
 
 def _start_worker(specs: tuple[Spec, ...], files: RulerFiles, settings: Settings) -> None:
     global _bench
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once and without words: only the parent writes files
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends a worker at once and silently, because only the parent writes files.
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         _bench = _Bench(specs, files, settings)
-    except InputError as error:  # raised here, it would reach the user as a broken pool
+    except InputError as error:  # Raised here, it would reach the user as a broken pool.
         _bench = error
 
 
 def _end_with_parent() -> None:
-    """A parent that is killed cannot end its workers, and they would wait for its next word forever."""
+    """Ends this worker when its parent is killed. Otherwise it would wait for the parent for ever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         multiprocessing.connection.wait([parent.sentinel])
@@ -338,7 +337,7 @@ def _work(pair: Pair, names: list[str]) -> MeasuredPair:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """torch on one thread: sums in another order would change last digits, and processes would fight for cores."""
+    """Keeps torch on one thread. In another order sums would have other last digits, and processes would compete for cores."""
     import torch
 
     before = torch.get_num_threads()

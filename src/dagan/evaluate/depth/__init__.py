@@ -1,1 +1,1 @@
-"""Depth measured, against ground truth or against landmarks."""
+"""Measures depth against ground truth or against landmarks."""

@@ -1,8 +1,8 @@
-"""Depth measured on clips: against exact ground truth on synthetic heads, against the landmarker's z on real ones.
+"""Measures depth on clips: against exact ground truth on synthetic heads, and against the landmarker's z on real ones.
 
-Depth learnt from video is known up to scale, and a network's disparity up to an affine map, so it is aligned before it is measured:
-least squares on inverse depth inside the face, with a slope that may not be negative (a hollow face must not pass for a face).
-Figures are means over frames, then over clips: clips weigh alike, whatever their length.
+Depth that was learnt from video is known up to scale, and a network's disparity up to a factor and an offset. It is therefore aligned
+before it is measured, by least squares on inverse depth inside the face. The factor may not be negative, because a hollow face must not
+pass for a face. Figures are means over frames and then over clips, so that all clips count alike, whatever their length.
 
 Legend: N frames, S side, H W image, n pixels of the face. True depth is in metres along the camera's z.
 """
@@ -31,44 +31,47 @@ from dagan.progress import Progress, silent
 Floats = NDArray[np.floating]
 Mask = NDArray[np.bool_]
 
-# Surfaces seen at a flatter angle than this have no normals to speak of at a pixel's width.
+# Degrees. Surfaces that are seen at a flatter angle have no usable normals at the width of a pixel.
 STEEPEST = 80.0
-# Percentiles of the face's depth between which its own range lies.
+# The face's own range of depth lies between these percentiles of its depth.
 RANGE = (1, 99)
-# The usual bound of the share of pixels whose depth is right within a factor.
+# `Scores.delta` is the share of pixels whose depth is right within this factor, which is the usual one.
 FACTOR = 1.25
 
 
 @dataclass(frozen=True)
 class Scores:
-    """spearman: rank correlation of disparity with inverse depth, in [-1, 1]. relief: RMSE of the aligned depth over the face's own
-    depth range. normals: mean angle to the true normals, degrees. abs_rel: mean |depth / true - 1|, delta: share of pixels within
-    FACTOR, both after scaling by the median alone. For spearman and delta more is better, for the others less."""
+    """The figures of one frame. For spearman and delta more is better, for the others less."""
 
     spearman: float
+    """The rank correlation of disparity with inverse depth, in [-1, 1]."""
     relief: float
+    """The root mean square error of the aligned depth over the face's own range of depth."""
     normals: float
+    """The mean angle to the true normals, in degrees."""
     abs_rel: float
+    """The mean of |depth / true - 1| after scaling by the median alone."""
     delta: float
+    """The share of pixels within FACTOR after scaling by the median alone."""
 
 
 def score(
     disparity: Floats, depth: Floats, truth: Floats, face: Mask, focal: tuple[float, float], principal: tuple[float, float]
 ) -> Scores:  # fmt: skip
-    """Scores of one frame.
+    """Measures one frame.
 
     Args:
-        disparity: H x W, near = large, up to an affine map.
-        depth: H x W, the network's own depth, up to scale.
-        truth: H x W, metres.
-        face: H x W, pixels to measure; at least two.
-        focal, principal: of the true camera, pixels.
+        disparity: This is the network's disparity, H x W; near is large. It is known up to a factor and an offset.
+        depth: This is the network's own depth, H x W, known up to scale.
+        truth: This is the true depth, H x W, in metres.
+        face: These are the pixels to measure, H x W. There must be at least two.
+        focal, principal: These describe the true camera in pixels.
     """
     aligned = align(disparity, truth, face)
     seen, true = depth[face], truth[face]
     ratio = seen / true
     ratio = ratio / np.median(ratio)
-    # A constant has no ranks: it correlates with nothing.
+    # A constant has no ranks, so it correlates with nothing.
     ranked = 0.0 if np.ptp(disparity[face]) == 0 else float(spearmanr(disparity[face], 1 / true).statistic)
     return Scores(
         spearman=ranked,
@@ -80,31 +83,33 @@ def score(
 
 
 def flat_scores(truth: Floats, face: Mask, focal: tuple[float, float], principal: tuple[float, float]) -> Scores:
-    """What a flat disc that faces the camera scores: the figures to beat."""
+    """Measures a flat disc that faces the camera. Its figures are those to beat."""
     flat = np.ones_like(truth)
     return score(flat, flat, truth, face, focal, principal)
 
 
 def align(disparity: Floats, truth: Floats, face: Mask) -> Floats:
-    """H x W depth in metres: 1 / (a disparity + b) with a >= 0, fitted to the truth's inverse inside the face."""
+    """Returns depth in metres, H x W: 1 / (a disparity + b) with a >= 0, fitted to the truth's inverse inside the face."""
     seen, wanted = disparity[face].astype(np.float64), 1 / truth[face].astype(np.float64)
     centred = seen - seen.mean()
     spread = float(np.square(centred).sum())
     slope = max(0.0, float((centred * wanted).sum()) / spread) if spread > 0 else 0.0
     inverse = wanted.mean() + slope * (disparity - seen.mean())
-    # Outside the face the fit may cross zero; there it only has to stay finite.
+    # Outside the face the fit may cross zero, but it must stay finite there.
     return 1 / np.maximum(inverse, 0.1 * wanted.min())
 
 
 def relief_error(depth: Floats, truth: Floats, face: Mask) -> float:
-    """RMSE in the face over the face's own depth range."""
+    """Returns the root mean square error in the face over the face's own range of depth."""
     low, high = np.percentile(truth[face], RANGE)
     return float(np.sqrt(np.square(depth[face] - truth[face]).mean()) / (high - low))
 
 
 def normal_error(depth: Floats, truth: Floats, face: Mask, focal: tuple[float, float], principal: tuple[float, float]) -> float:
-    """Mean angle in degrees between the normals of two depth maps, a pixel inside the face's edge and where the surface is not
-    steeper than STEEPEST; nan where no pixel is left."""
+    """Returns the mean angle in degrees between the normals of two depth maps.
+
+    Pixels count that lie inside the face's edge and where the surface is not steeper than STEEPEST. It is nan where none is left.
+    """
     true, seen = (surface_normals(z, focal, principal) for z in (truth, depth))
     inside = binary_erosion(face, np.ones((3, 3), bool)) & (-true[..., 2] > np.cos(np.radians(STEEPEST)))
     cosine = (true[inside] * seen[inside]).sum(-1)
@@ -112,7 +117,7 @@ def normal_error(depth: Floats, truth: Floats, face: Mask, focal: tuple[float, f
 
 
 def surface_normals(depth: Floats, focal: tuple[float, float], principal: tuple[float, float]) -> Floats:
-    """H x W x 3 unit normals towards the camera, from central differences of the back-projected points."""
+    """Returns H x W x 3 unit normals towards the camera, from central differences of the back-projected points."""
     height, width = depth.shape
     rows, columns = np.mgrid[0:height, 0:width]
     rays = np.stack([(columns - principal[0]) / focal[0], (rows - principal[1]) / focal[1], np.ones(depth.shape)], -1)
@@ -122,25 +127,24 @@ def surface_normals(depth: Floats, focal: tuple[float, float], principal: tuple[
 
 
 def rotation_between(first: Floats, second: Floats) -> Floats:
-    """3 x 3: the turn, in camera coordinates, that carries a head from pose `first` (3 x 3, head to camera) to `second`."""
+    """Returns the 3 x 3 turn, in camera coordinates, from pose `first` to pose `second` of a head (3 x 3, head to camera)."""
     return second @ first.T
 
 
 def angle_between(first: Floats, second: Floats) -> float:
-    """Degrees of the turn between two rotations."""
+    """Returns the degrees between two rotations."""
     return float(np.degrees(np.arccos(np.clip((np.trace(first.T @ second) - 1) / 2, -1, 1))))
 
 
 Image = NDArray[np.uint8]
-# Faces of fewer pixels are not measured: turned away, or out of the picture.
+# Faces of fewer pixels are not measured, because they are turned away or out of the picture.
 SMALLEST_FACE = 50
 BATCH = 8
 NAN = float("nan")
 
 
 class GroundTruth(Protocol):
-    """What is known of a synthetic clip (`data.truth.ClipTruth`): per frame depth in metres, the face's pixels, the head's
-    rotation; focal length and principal point in pixels."""
+    """What is known of a synthetic clip: for each frame depth, face and the head's rotation; for the clip the camera (see `ClipTruth`)."""
 
     @property
     def depth(self) -> NDArray[np.float32]: ...
@@ -156,7 +160,10 @@ class GroundTruth(Protocol):
 
 @dataclass(frozen=True)
 class ShownFrame:
-    """One frame for the pictures. truth, face: None on real clips. focal, principal: pixels, true or assumed."""
+    """One frame for the report's pictures, with the network's disparity and depth.
+
+    Focal length and principal point are in pixels; on real clips they are assumed, and the truth and the face's pixels are None.
+    """
 
     image: Image
     disparity: NDArray[np.float32]
@@ -169,22 +176,29 @@ class ShownFrame:
 
 @dataclass
 class ClipDepth:
-    """A clip's figures, each with that of its baseline: a flat disc for depth, standing still for the rotation, the untrained camera for
-    the focal length, the truth itself for the landmarker. frames: measured. missing_faces: frames where the landmarker found none."""
+    """A clip's figures, each with that of its baseline.
+
+    The baseline is a flat disc for depth, standing still for the rotation, the untrained camera for the focal length, and the true depth
+    for the correlation with the landmarker.
+    """
 
     name: str
     synthetic: bool
+    """Whether its ground truth is known."""
     frames: int = 0
     missing_faces: int = 0
+    """The number of frames in which the landmarker found no face."""
     figures: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    """For each figure's name its value and its baseline in each frame."""
     shown: list[ShownFrame] = field(default_factory=list)
+    """Frames for the report's pictures."""
 
     def add(self, name: str, value: float, baseline: float = NAN) -> None:
-        """One more frame's figure."""
+        """Adds a figure of one more frame."""
         self.figures.setdefault(name, []).append((value, baseline))
 
     def means(self) -> dict[str, tuple[float, float]]:
-        """Name -> (figure, baseline) over the frames that have it."""
+        """Returns each figure and its baseline by name, as means over the frames that have it."""
         means = {}
         for name, pairs in self.figures.items():
             known = np.array([pair for pair in pairs if np.isfinite(pair[0])])
@@ -195,25 +209,32 @@ class ClipDepth:
 
 @dataclass(frozen=True)
 class DepthSummary:
-    """synthetic, real: name -> (figure, baseline; nan where there is none) over the clips of that kind. notes: what was left out,
-    and why."""
+    """The figures over all clips."""
 
     weights: str
+    """The name of the weights."""
     size: int
+    """The side of the networks' pictures."""
     synthetic: dict[str, tuple[float, float]]
+    """Each figure and its baseline by name, over synthetic clips. The baseline is nan where there is none."""
     real: dict[str, tuple[float, float]]
+    """Each figure and its baseline by name, over real clips."""
     synthetic_clips: int
     real_clips: int
     frames: int
     missing_faces: int
+    """The number of frames in which the landmarker found no face."""
     notes: tuple[str, ...]
+    """What was left out, and why."""
 
 
 def measure_depth(
     path: Path, networks: DepthNetworks, truth: GroundTruth | None, landmarks: Landmarker | None, *, every: int, gap: int, show: int = 0
 ) -> ClipDepth:  # fmt: skip
-    """Measures each `every`-th frame of a clip; motion between frames `gap` apart, from each measured frame on. show: frames kept for
-    pictures. Raises InputError where video and ground truth do not fit."""
+    """Measures each `every`-th frame of a clip. Motion is measured from each of these frames to the one `gap` frames later.
+
+    `show` is the number of frames that are kept for pictures. Raises InputError where video and ground truth do not fit.
+    """
     found = ClipDepth(path.name, truth is not None)
     indices, images = _frames(path, every, gap if truth is not None and networks.egomotion is not None else 0)
     if truth is not None and (max(images) >= len(truth.depth) or truth.depth.shape[1:] != images[0].shape[:2]):
@@ -236,7 +257,7 @@ def measure_depth(
 
 
 def summarise_depth(clips: Sequence[ClipDepth], networks: DepthNetworks, notes: Iterable[str]) -> DepthSummary:
-    """Means over clips, synthetic and real ones apart."""
+    """Returns the means over clips. Synthetic and real ones are kept apart."""
     kinds = {kind: [clip for clip in clips if clip.synthetic is kind] for kind in (True, False)}
     return DepthSummary(
         networks.name, networks.size, _table(kinds[True]), _table(kinds[False]), len(kinds[True]), len(kinds[False]),
@@ -255,7 +276,7 @@ def _table(clips: Sequence[ClipDepth]) -> dict[str, tuple[float, float]]:
 
 
 def _frames(path: Path, every: int, gap: int) -> tuple[list[int], dict[int, Image]]:
-    """Indices to measure, and the frames of those and (with a gap) of their partners, cut to a square."""
+    """Returns the indices to measure, and those frames, cut to a square. With a gap, the frames that many later are read too."""
     images: dict[int, Image] = {}
     indices = []
     with open_video(path) as video:
@@ -278,7 +299,7 @@ def _shown(image: Image, disparity: NDArray[np.float32], networks: DepthNetworks
     depth = networks.metric(disparity)
     if truth is not None:
         return ShownFrame(image, disparity, depth, truth.focal, truth.principal, truth.depth[index], truth.face[index])
-    # Of a real camera nothing is known: the focal length training starts from.
+    # Nothing is known of a real camera, so it is taken to have the focal length that training starts from.
     side = image.shape[1]
     return ShownFrame(image, disparity, depth, (1.5 * side, 1.5 * side), ((side - 1) / 2, (side - 1) / 2))
 
@@ -301,7 +322,7 @@ def _against_landmarks(found: ClipDepth, shown: ShownFrame, landmarks: Landmarke
     if points is None:
         found.missing_faces += 1
         return
-    # How well the landmarker itself knows depth shows on synthetic heads.
+    # On synthetic heads one can see how well the landmarker itself knows depth.
     own = NAN if shown.truth is None else depth_rank_correlation(1 / shown.truth, points)
     found.add("landmarker", depth_rank_correlation(shown.disparity, points), own)
 
@@ -322,25 +343,31 @@ def _motion(found: ClipDepth, networks: DepthNetworks, truth: GroundTruth, image
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateDepthOptions:
-    """weights: a depth file, a stage 1 checkpoint, or what `dagan.load` takes. egomotion: stage 1 checkpoint. output: folder of the report.
-    every: measure each n-th frame. gap: frames between two of which motion is measured. clips: at most so many, spread over the folder.
-    pictures: clips that are drawn. hold_out: share of identities held out, as in the training recipe; 0 takes all clips."""
+    """How `dagan evaluate depth` measures."""
 
     weights: str = "lite-256"
+    """A depth file, a checkpoint of stage 1, or what `dagan.load` takes."""
     egomotion: Path | None = None
+    """A checkpoint of stage 1, for its motion and camera network."""
     output: Path | None = None
     size: int | None = None
+    """The side of the networks' pictures; None takes the one that they were trained at."""
     every: int = 10
+    """Each n-th frame is measured."""
     gap: int = 5
+    """Motion is measured between frames that are so many apart."""
     clips: int | None = None
+    """At most so many clips are measured, spread over the folder."""
     pictures: int = 6
+    """Pictures are drawn of so many clips."""
     hold_out: float = 0.0
+    """The share of identities that the training recipe holds out; they alone are measured. 0 measures all clips."""
     device: str = "auto"
     overwrite: bool = False
 
 
 def measure_folder(folder: Path, options: EvaluateDepthOptions, progress: Progress = silent) -> tuple[DepthSummary, list[ClipDepth]]:
-    """Figures over the clips of a folder, and each clip's. Raises InputError for missing clips or files."""
+    """Returns the figures over the clips of a folder, and each clip's. Raises InputError for missing clips or files."""
     _check(options)
     clips = clips_for(folder, options.hold_out)
     if options.clips is not None and options.clips < len(clips):
@@ -354,7 +381,7 @@ def measure_folder(folder: Path, options: EvaluateDepthOptions, progress: Progre
         truth = read_truth(description) if description else None
         shown = 3 if options.output is not None and number < options.pictures else 0
         found.append(measure_depth(clip.path, networks, truth, landmarks, every=options.every, gap=options.gap, show=shown))
-        found[-1].name = clip.name  # below the folder: names in sub-folders may be the same
+        found[-1].name = clip.name  # This is the path below the folder, because names in different sub-folders may be equal.
     notes = []
     if networks.egomotion is None and any(clip.synthetic for clip in found):
         notes.append("Pose and focal length are not measured: the motion network's weights are not there (--egomotion last.ckpt).")

@@ -1,4 +1,4 @@
-"""What `dagan evaluate depth` measures: a depth network, and the motion and camera network that was trained with it, if it is there.
+"""What `dagan evaluate depth` measures: a depth network and, where it is there, the motion and camera network trained with it.
 
 Legend: N frames, S side of the networks' pictures.
 """
@@ -28,25 +28,31 @@ from dagan.weights import load
 from dagan.weights.files import load_weights, read_tensors
 
 DEFAULT_SIZE = 256
-CHECKPOINT = "last.ckpt"  # what training leaves beside the weights
+CHECKPOINT = "last.ckpt"  # Training leaves this file beside the weights.
 
 
 @dataclass(frozen=True)
 class CameraMotion:
-    """Between two frames, as seen. rotation: 3 x 3 in camera coordinates. focal: (x, y) in image widths, heights."""
+    """What moved between two frames, and the camera, as the network sees them."""
 
     rotation: NDArray[np.float64]
+    """The 3 x 3 rotation in camera coordinates."""
     focal: tuple[float, float]
+    """The focal lengths in image widths (x) and image heights (y)."""
 
 
 @dataclass(frozen=True)
 class DepthNetworks:
-    """name: of the weights. size: side S that pictures are resized to. egomotion: None where its weights are not there."""
+    """The networks that are measured."""
 
     name: str
+    """The name of the weights."""
     size: int
+    """The side S to which pictures are resized."""
     depth: DepthNetwork
+    """The depth network."""
     egomotion: EgomotionNetwork | None = None
+    """The motion and camera network; None where its weights are not there."""
 
     @property
     def device(self) -> torch.device:
@@ -55,17 +61,17 @@ class DepthNetworks:
 
     @torch.inference_mode()
     def disparity(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """N x H x W in (0, 1), near = large, at the size of the images (N x H x W x 3)."""
+        """Returns N x H x W disparities in (0, 1), at the size of the images, N x H x W x 3. Near is large."""
         return resize(self.depth(self._pictures(images))[0], (images.shape[1], images.shape[2]))[:, 0].float().cpu().numpy()
 
     def metric(self, disparity: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Depth in the network's own unit."""
+        """Returns the depth that a disparity stands for, in the network's own unit."""
         config = self.depth.config
         return disparity_to_depth(torch.from_numpy(disparity), config.min_depth, config.max_depth).numpy()
 
     @torch.inference_mode()
     def motions(self, first: NDArray[np.uint8], second: NDArray[np.uint8]) -> list[CameraMotion]:
-        """What moved between N pairs of frames in temporal order. Needs `egomotion`."""
+        """Returns what moved between N pairs of frames in temporal order. It needs `egomotion`."""
         assert self.egomotion is not None
         seen = self.egomotion(self._pictures(first), self._pictures(second))
         rotations = axis_angle_to_rotation(seen.rotation).double().cpu().numpy()
@@ -79,9 +85,10 @@ class DepthNetworks:
 def open_networks(weights: str, egomotion: Path | None = None, size: int | None = None, device: str = "auto") -> DepthNetworks:
     """Finds and loads what is to be measured.
 
-    weights: a depth file of stage 1 (depth.safetensors), a checkpoint of stage 1 (.ckpt), or whatever `dagan.load` takes.
-    egomotion: a checkpoint of stage 1; without it the one beside a depth file is used. size: of the networks' pictures; else the
-    one they were trained at. Raises InputError for files that are missing or of another kind, and for models without a depth network.
+    `weights` is a depth file of stage 1 (depth.safetensors), a checkpoint of stage 1 (.ckpt), or anything that `dagan.load` takes.
+    `egomotion` is a checkpoint of stage 1; without it, the one beside a depth file is used. `size` is the side of the networks' pictures;
+    without it, it is the one that they were trained at. Raises InputError for files that are missing or of another kind, and for models
+    without a depth network.
     """
     target = choose_device(device)
     path = Path(weights)
@@ -124,7 +131,7 @@ def _from_model(name: str) -> DepthNetworks:
 
 
 def _from_checkpoint(path: Path) -> DepthNetworks:
-    """The averaged networks of a stage 1 checkpoint."""
+    """Returns the averaged networks of a stage 1 checkpoint."""
     if not path.is_file():
         raise InputError(f"checkpoint {path} does not exist: give the last.ckpt of a run of `dagan train depth`")
     try:

@@ -1,4 +1,4 @@
-"""Reports of `dagan evaluate depth`: JSON, Markdown, and pictures of input, depth, normals and error."""
+"""Writes the reports of `dagan evaluate depth`: JSON, Markdown, and pictures of input, depth, normals and error."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dagan.media.output import atomic_output
 from dagan.names import json_text, printable
 
 Image = NDArray[np.uint8]
-# Name -> (heading, what its baseline is, digits).
+# For each figure this is its heading, what its baseline is, and the number of digits after the point.
 ROWS = {
     "spearman": ("Rank correlation (Spearman), more is better", "flat disc", 3),
     "relief": ("Relief error: RMSE after aligning, share of the face's depth range", "flat disc", 3),
@@ -29,13 +29,13 @@ ROWS = {
     "focal": ("Focal length: relative error", "start of training", 3),
     "landmarker": ("Rank correlation with the landmarker's z, more is better", "true depth", 3),
 }
-# Colours of the error map end here, as a share of the face's depth range.
+# The colours of the error map end at this share of the face's range of depth.
 WORST = 0.25
 _GREY = np.array([60, 60, 60], np.uint8)
 
 
 def write_reports(folder: Path, summary: DepthSummary, clips: Sequence[ClipDepth], overwrite: bool) -> list[Path]:
-    """Writes depth.json, depth.md and one picture for each clip with frames to show; returns the files."""
+    """Writes depth.json, depth.md and one picture for each clip with frames to show. Returns the files."""
     files = [folder / "depth.json", folder / "depth.md"]
     note = asdict(summary) | {"clips": [{"clip": c.name, "synthetic": c.synthetic, "frames": c.frames, **_plain(c.means())} for c in clips]}
     note |= {"synthetic": _plain(summary.synthetic), "real": _plain(summary.real)}
@@ -45,7 +45,7 @@ def write_reports(folder: Path, summary: DepthSummary, clips: Sequence[ClipDepth
     for clip in clips:
         if clip.shown:
             named = Path(clip.name)
-            stem = named.with_suffix("").as_posix().replace("/", "_") if named.name else "all"  # the searched folder itself is the clip
+            stem = named.with_suffix("").as_posix().replace("/", "_") if named.name else "all"  # The name is empty for the folder itself.
             pictures.append(folder / "pictures" / f"{stem}.png")
             write_image(pictures[-1], picture(clip), overwrite)
     with atomic_output(files[1], overwrite) as partial:
@@ -54,7 +54,7 @@ def write_reports(folder: Path, summary: DepthSummary, clips: Sequence[ClipDepth
 
 
 def markdown(summary: DepthSummary, pictures: Sequence[Path] = ()) -> str:
-    """The summary as a page: one table for synthetic and one for real clips."""
+    """Returns the summary as a page, with one table for synthetic and one for real clips."""
     about = f"Weights: {summary.weights}, pictures of {summary.size} x {summary.size}; {summary.frames} frames measured."
     lines = ["# Depth", "", about, ""]
     for title, count, table in (
@@ -73,7 +73,7 @@ def markdown(summary: DepthSummary, pictures: Sequence[Path] = ()) -> str:
 
 
 def rows(table: dict[str, tuple[float, float]]) -> list[tuple[str, str, str, str]]:
-    """(heading, figure, baseline, what the baseline is) for each figure of a table, in the order of ROWS."""
+    """Returns heading, figure, baseline and what the baseline is, for each figure of a table, in the order of ROWS."""
     out = []
     for name, (heading, baseline_is, digits) in ROWS.items():
         if name in table:
@@ -84,7 +84,7 @@ def rows(table: dict[str, tuple[float, float]]) -> list[tuple[str, str, str, str
 
 
 def picture(clip: ClipDepth) -> Image:
-    """One row for each shown frame."""
+    """Returns a picture with one row for each shown frame."""
     return np.concatenate([np.concatenate(_columns(shown), axis=1) for shown in clip.shown])
 
 
@@ -96,7 +96,7 @@ def _columns(shown: ShownFrame) -> list[Image]:
     if not shown.face.any():
         return [shown.image] * 6
     aligned = metrics.align(shown.disparity, shown.truth, shown.face)
-    # One scale for truth and result, that of the head: the wall behind would take all colours.
+    # Truth and result have one scale, that of the head, because the wall behind would take up all colours.
     low, high = robust_range(1 / shown.truth[shown.face])
     low -= 0.5 * (high - low)
     error = np.abs(aligned - shown.truth) / np.ptp(np.percentile(shown.truth[shown.face], metrics.RANGE))
@@ -108,7 +108,7 @@ def _columns(shown: ShownFrame) -> list[Image]:
 
 
 def _normals(depth: NDArray[np.floating], shown: ShownFrame) -> Image:
-    """Right is red, up is green, towards the camera is blue."""
+    """Shows normals as colours: right is red, up is green, and towards the camera is blue."""
     normal = metrics.surface_normals(depth, shown.focal, shown.principal) * [1, -1, -1]
     return np.clip(127.5 + 127.5 * normal, 0, 255).astype(np.uint8)
 
@@ -119,5 +119,5 @@ def _inside(image: Image, shown: ShownFrame) -> Image:
 
 
 def _plain(table: dict[str, tuple[float, float]]) -> dict[str, dict[str, float | None]]:
-    """As JSON has it: no value instead of nan."""
+    """Returns a table as JSON has it, with null instead of nan."""
     return {n: {"value": v, "baseline": b if math.isfinite(b) else None} for n, (v, b) in table.items()}

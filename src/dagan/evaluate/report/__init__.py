@@ -1,1 +1,1 @@
-"""Statistics of an evaluation run, and its pages: HTML, Markdown and plots."""
+"""Computes the statistics of an evaluation run and writes its pages: HTML, Markdown and plots."""

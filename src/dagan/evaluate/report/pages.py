@@ -1,7 +1,7 @@
-"""The report of an evaluation run: evaluation.json, report.md and report.html, a page of one file that opens without a network.
+"""Writes the report of an evaluation run: evaluation.json, report.md and report.html, a page of one file that needs no network.
 
-The same tables stand in all three; the page adds plots and strips, the JSON every value. Strips are rows of pictures of those pairs that
-are chosen to be shown.
+All three have the same tables. The page also has plots and strips, and the JSON file has every value. Strips are rows of pictures of
+those pairs that are chosen to be shown.
 """
 
 from __future__ import annotations
@@ -24,39 +24,45 @@ from dagan.evaluate.report.statistics import FEWEST, LEGACY, Bin, Statistics, an
 from dagan.media.output import atomic_output
 from dagan.names import json_text, printable
 
-# The first of these that was measured ranks the pairs: what looks right to people, then geometry, then pixels.
+# Pairs are ranked by the first of these metrics that was measured: what looks right to people comes before geometry and pixels.
 RANKING = ("lpips", "lpips_squeeze", "akd", "csim", "aed", "prmse", "ssim", "l1")
-WIDEST = 800  # pixels; wider strips are made smaller, so that a page stays small
+WIDEST = 800  # Pixels. Wider strips are made smaller, so that a page stays small.
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """A pair to show and why: "best", "median" or "worst"."""
+    """A pair that is shown."""
 
     pair: str
+    """The pair's name."""
     why: str
+    """The reason, "best", "median" or "worst"."""
     value: float
+    """The pair's mean on the metric that ranks pairs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Strip:
-    """A picture as data URI, its width as a share, in (0, 1], of the pair's widest strip, and that one's width in pixels; uri is None
-    where there is no readable file."""
+    """A strip of pictures."""
 
     name: str
+    """What it shows: "source", "driving" or a method's name."""
     uri: str | None
+    """The picture as a data URI; None where there is no readable file."""
     share: float = 1.0
+    """Its width as a share, in (0, 1], of the pair's widest strip."""
     widest: int = 1
+    """The width of that widest strip in pixels."""
 
 
 def ranking_metric(metrics: Sequence[Metric], measured: Mapping[str, Mapping[str, float]]) -> Metric | None:
-    """By which pairs are ranked: of the metrics that have values (key -> pair -> mean), the first of RANKING, otherwise the first."""
+    """Returns the metric that ranks pairs: the first of RANKING that has values (key -> pair -> mean), or else the first that has."""
     known = {metric.key: metric for metric in metrics if measured.get(metric.key)}
     return next((known[key] for key in RANKING if key in known), next(iter(known.values()), None))
 
 
 def choose(means: Mapping[str, float], metric: Metric) -> list[Shown]:
-    """Best, median and worst pairs of pair -> mean, no pair twice: two of each from nine pairs on, otherwise one."""
+    """Chooses the best, median and worst of pairs with these means, no pair twice: two of each from nine pairs on, otherwise one."""
     order = sorted(means, key=lambda pair: (means[pair] if metric.better == "lower" else -means[pair], pair))
     each = 2 if len(order) >= 9 else 1
     middle = max(0, (len(order) - each) // 2)
@@ -67,7 +73,7 @@ def choose(means: Mapping[str, float], metric: Metric) -> list[Shown]:
 
 
 def strips(folder: Path, evaluation: Evaluation, pair: str) -> list[Strip]:
-    """Source, driving and every method's strip of a pair; `folder` holds the run's pictures. Empty where the run has none."""
+    """Returns the strips of a pair: source, driving and every method. `folder` holds the run's pictures. Without any, the list is empty."""
     if not any(pair in pictures for pictures in evaluation.pictures.values()):
         return []
     names = ("source", "driving", *evaluation.methods)
@@ -80,11 +86,11 @@ def strips(folder: Path, evaluation: Evaluation, pair: str) -> list[Strip]:
 
 
 def _read(folder: Path, name: str | None) -> tuple[str, int] | None:
-    """The picture as data URI and its width before it was made smaller; None for a missing, broken or foreign file."""
+    """Returns a picture as a data URI, and its width before it was made smaller; None for a missing, broken or foreign file."""
     if name is None:
         return None
     path = (folder / name).resolve()
-    if not path.is_relative_to(folder.resolve()):  # only pictures of the run go into a page that will be passed on
+    if not path.is_relative_to(folder.resolve()):  # Only pictures of the run may go into a page that will be passed on.
         return None
     try:
         with Image.open(path) as picture:
@@ -111,30 +117,36 @@ PROTOCOLS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """Plots of one metric; rotation is empty for metrics that are not per frame, and where no rotation is known."""
+    """The plots of one metric."""
 
     metric: Metric
+    """The metric."""
     distribution: Markup
+    """How the values of pairs are distributed."""
     rotation: Markup
+    """How values change with the head's rotation; empty for metrics that are not per frame, and where no rotation is known."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShownPair:
-    """A pair's strips; values: method -> its mean on the ranking metric, as text."""
+    """A pair that is shown, with its strips."""
 
     shown: Shown
+    """The pair, and why it is shown."""
     strips: list[Strip]
+    """Its strips."""
     values: Mapping[str, str]
+    """For each method its mean on the ranking metric, as text."""
 
 
 def write_report(folder: Path, evaluation: Evaluation, overwrite: bool) -> list[Path]:
-    """Writes evaluation.json, report.md and report.html into `folder`, which also holds the run's pictures; returns the three files.
+    """Writes evaluation.json, report.md and report.html into `folder`, which also holds the run's pictures. Returns the three files.
 
     All are written or none. Raises InputError when one exists and `overwrite` is False, or when the folder cannot be written.
     """
     files = [folder / name for name in FILES]
     with ExitStack() as stack:
-        # All are opened before anything is computed or written: one that exists already leaves the others as they are.
+        # All are opened before anything is computed or written, so that one that exists already leaves the others as they are.
         partials = [stack.enter_context(atomic_output(path, overwrite)) for path in files]
         statistics = analyse(evaluation)
         page = _page(folder, evaluation, statistics)
@@ -149,7 +161,7 @@ def _json(evaluation: Evaluation, statistics: Statistics) -> str:
 
 
 def _page(folder: Path, evaluation: Evaluation, statistics: Statistics) -> dict[str, Any]:
-    """Everything the templates name."""
+    """Returns everything that the templates name."""
     table = by_method(evaluation)
     means = {metric.key: {method: pair_means(table[method], metric) for method in evaluation.methods} for metric in evaluation.metrics}
     decimals = tables.decimals_of(evaluation, statistics)
@@ -195,7 +207,7 @@ def _figure(metric: Metric, evaluation: Evaluation, statistics: Statistics, mean
 
 
 def _curves(curves: Mapping[str, Sequence[Bin]], places: int) -> str:
-    """The plot in words: each method at its smallest and its largest rotation."""
+    """Describes the plot in words: each method at its smallest and its largest rotation."""
     ends = {method: (bins[0], bins[-1]) for method, bins in curves.items() if bins}
     return " ".join(
         f"{method}: {tables.number(a.mean, places)} at {a.low:.0f} to {a.high:.0f} degrees, "
@@ -214,7 +226,7 @@ def _render(template: str, page: Mapping[str, Any]) -> str:
 
 
 def _cell(text: object) -> str:
-    """Text that cannot end a cell of a Markdown table, nor become markup."""
+    """Returns text that cannot end a cell of a Markdown table, nor become markup."""
     plain = " ".join(str(text).split())
     for mark in "\\`*_[]|<>&":
         plain = plain.replace(mark, "\\" + mark)

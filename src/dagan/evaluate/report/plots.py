@@ -1,8 +1,8 @@
-"""Plots of the evaluation report as inline SVG.
+"""Draws the plots of the evaluation report as inline SVG.
 
-Drawn here rather than by matplotlib: two kinds of plot do not justify a dependency of its size, and only inline SVG takes its colours and
-fonts from the page (light, dark, print). Lengths are in user units; the page scales the picture. Methods have a class m0, m1, ...
-(colour, set by the page's style sheet) and a marker shape of their own, so that nothing hangs on colour alone.
+They are not drawn with matplotlib, because two kinds of plot do not justify so large a dependency, and because only inline SVG takes its
+colours and fonts from the page (light, dark, print). Lengths are in user units, and the page scales the picture. Each method has a class
+m0, m1, ... whose colour the page's style sheet sets, and a marker shape of its own, so that nothing depends on colour alone.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from markupsafe import Markup
 from dagan.evaluate.report.statistics import Bin, Interval
 
 WIDTH = 380
-LABELS = 92  # room for the methods' names
+LABELS = 92  # The names of the methods have this much room.
 RIGHT = 14
 ROW = 34
-MOST_DOTS = 200  # more pairs are thinned to these quantiles: a page must stay small
+MOST_DOTS = 200  # More pairs are thinned to so many quantiles, because a page must stay small.
 _JITTER = (0.0, 0.62, -0.48, 0.25, -0.86, 0.88, -0.2, 0.45, -0.65)
-# Points of the markers on a unit circle; the first method has a disc.
+# These are the points of the markers on a unit circle. The first method has a disc.
 _SHAPES: tuple[Sequence[tuple[float, float]], ...] = (
     (),
     ((-0.85, -0.85), (0.85, -0.85), (0.85, 0.85), (-0.85, 0.85)),
@@ -36,7 +36,7 @@ _SHAPES: tuple[Sequence[tuple[float, float]], ...] = (
 
 @dataclass(frozen=True)
 class Axis:
-    """Maps [low, high] to [start, end] (user units)."""
+    """Maps numbers from low to high to user units from start to end."""
 
     low: float
     high: float
@@ -47,7 +47,7 @@ class Axis:
         return round(self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start), 1)
 
     def ticks(self, most: int = 6) -> list[float]:
-        """Round numbers within the axis: steps of 1, 2 or 5 times a power of ten."""
+        """Returns round numbers within the axis, in steps of 1, 2 or 5 times a power of ten."""
         rough = (self.high - self.low) / most
         power = 10.0 ** math.floor(math.log10(rough))
         step = next(s * power for s in (1, 2, 5, 10) if s * power >= rough * (1 - 1e-9))
@@ -56,19 +56,20 @@ class Axis:
 
 
 def axis_of(values: Sequence[float], start: float, end: float) -> Axis:
-    """An axis around all values, with a little air; of one value only, one unit wide."""
+    """Returns an axis for all values with a little room at its ends. It is one unit wide where there is only one value."""
     low, high = min(values), max(values)
     if high - low < 1e-9 * max(1.0, abs(high)):
         low, high = (0.0, 1.0) if low == 0 else (low - 0.5, high + 0.5)
     air = 0.04 * (high - low)
-    # An error's axis does not run below 0 for the sake of air.
+    # The axis of an error does not go below 0 just to make room.
     return Axis(0.0 if low >= 0 > low - air else low - air, high + air, start, end)
 
 
 def distribution(values: Mapping[str, Sequence[float]], intervals: Mapping[str, Interval | None], alt: str) -> Markup:
-    """One row for each method: a dot for each pair's value, a box for their middle half, the mean with its interval.
+    """Draws one row for each method: a dot for each pair's value, a box for their middle half, and the mean with its interval.
 
-    Method -> values of its pairs, in the order of rows and colours; a method may have none. Empty where no method has any.
+    `values` are those of each method's pairs, in the order of rows and colours. A method may have none. The plot is empty where no method
+    has any.
     """
     every = [v for row in values.values() for v in row]
     if not every:
@@ -85,7 +86,7 @@ def distribution(values: Mapping[str, Sequence[float]], intervals: Mapping[str, 
 
 
 def over_rotation(curves: Mapping[str, Sequence[Bin]], alt: str) -> Markup:
-    """Mean value (up) over head rotation in degrees (right): a line for each method, bars are intervals, hollow marks have none."""
+    """Draws the mean value over the head's rotation in degrees, a line for each method. Bars are intervals; hollow marks have none."""
     bins = [b for curve in curves.values() for b in curve]
     if not bins:
         return Markup("")
@@ -100,7 +101,7 @@ def over_rotation(curves: Mapping[str, Sequence[Bin]], alt: str) -> Markup:
         parts.append(_text(left - 6, y(value) + 4, label, "end", "tick"))
     middle = (len(curves) - 1) / 2
     for index, curve in enumerate(curves.values()):
-        # Bars of methods whose bins coincide stand side by side.
+        # Bars of methods with the same bins are drawn side by side.
         points = [(x(b.rotation) + 2.6 * (index - middle), y(b.mean), b) for b in curve]
         line = Markup('<path class="line" d="M{}"/>').format("L".join(f"{px:.1f} {py}" for px, py, _ in points)) if points else Markup("")
         bars = [
@@ -114,7 +115,7 @@ def over_rotation(curves: Mapping[str, Sequence[Bin]], alt: str) -> Markup:
 
 
 def marker(index: int, x: float, y: float, radius: float, hollow: bool = False) -> Markup:
-    """The mark of method number `index`, centred at (x, y)."""
+    """Draws the mark of method number `index`, centred at (x, y)."""
     kind = "mark hollow" if hollow else "mark"
     shape = _SHAPES[index % len(_SHAPES)]
     if not shape:
@@ -124,7 +125,7 @@ def marker(index: int, x: float, y: float, radius: float, hollow: bool = False) 
 
 
 def key(index: int) -> Markup:
-    """A method's mark for a legend; its name stands beside it as text."""
+    """Draws a method's mark for a legend, where its name stands beside it as text."""
     return Markup('<svg class="key m{}" viewBox="0 0 14 14" width="14" height="14" aria-hidden="true">{}</svg>').format(
         index, marker(index, 7, 7, 5)
     )
@@ -158,7 +159,7 @@ def _x_axis(x: Axis, bottom: float, grid_to: float, title: str = "") -> Markup:
 
 
 def _labels(ticks: Sequence[float]) -> list[str]:
-    """With as many digits as their step needs."""
+    """Writes the ticks with as many digits as their step needs."""
     step = ticks[1] - ticks[0] if len(ticks) > 1 else abs(ticks[0]) if ticks and ticks[0] else 1.0
     digits = max(0, -math.floor(math.log10(step) + 1e-9))
     return [f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}") for value in ticks]

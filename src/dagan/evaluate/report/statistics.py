@@ -1,7 +1,7 @@
-"""What an evaluation's values say: means with intervals, paired comparisons, error over head rotation; and means alone, for the terminal.
+"""Computes what an evaluation's values say: means with intervals, paired comparisons, error over head rotation; and bare means.
 
-Within a pair all frames weigh alike, and all pairs weigh alike in a mean. Pairs with the same driving clip are not independent, so clips,
-not pairs, are drawn again in the bootstrap and change sign in the test. Values that are None (no face) or not finite are missing:
+Within a pair all frames weigh alike, and in a mean all pairs weigh alike. Pairs with the same driving clip are not independent. Therefore
+the bootstrap draws clips again, not pairs, and in the test clips change sign. Values that are None (no face) or not finite are missing:
 they are left out of means and counted.
 """
 
@@ -20,13 +20,13 @@ from scipy import stats
 
 from dagan.evaluate.records import COPY, Evaluation, Metric, PairScores, Standing, Value
 
-LEVEL = 0.95
-RESAMPLES = 9999
-SEED = 0
-# With five clips the smallest two-sided p-value of a sign-flip test is 2 / 2^5 = 0.06: nothing can be shown with less than six.
+LEVEL = 0.95  # Intervals have this level of confidence.
+RESAMPLES = 9999  # So many samples are drawn in the bootstrap and in the test.
+SEED = 0  # They are drawn with this seed.
+# With five clips the smallest two-sided p-value of a sign-flip test is 2 / 2^5 = 0.06, so nothing can be shown with fewer than six.
 FEWEST = 6
-LEGACY = "_range2"  # ends the keys of metrics with the data range of old figures
-ROTATION_EDGES = (0.0, 5.0, 10.0, 15.0, 20.0, 30.0, 45.0, 180.0)  # degrees
+LEGACY = "_range2"  # The keys of metrics with the data range of old figures end so.
+ROTATION_EDGES = (0.0, 5.0, 10.0, 15.0, 20.0, 30.0, 45.0, 180.0)  # Degrees between which frames are put into one bin.
 PROCEDURE = (
     f"Pairs weigh alike. {100 * LEVEL:.0f} % intervals: BCa bootstrap over driving clips, {RESAMPLES} resamples, seed {SEED}. "
     f"p: two-sided sign-flip permutation test of the mean paired difference over driving clips (all 2^n flips where n is small, otherwise "
@@ -38,7 +38,7 @@ PROCEDURE = (
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """Ends of a confidence interval, low <= high."""
+    """The ends of a confidence interval; low is at most high."""
 
     low: float
     high: float
@@ -46,33 +46,31 @@ class Interval:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """One method on one metric.
-
-    mean: over pairs, None where nothing was measured; interval: of the mean, None for fewer than FEWEST clips and metrics per set;
-    pairs, clips: with a value; measured, missing: values (frames, or clips for metrics per clip); ratio: mean / copy's mean on
-    the values that both have; None without copy, and where a ratio says nothing (`Metric.ratio`); against_copy: which of the same
-    two means is better, in the metric's own direction; None without copy.
-    """
+    """One method on one metric."""
 
     method: str
     metric: str
     mean: float | None
+    """The mean over pairs; None where nothing was measured."""
     interval: Interval | None = None
+    """The interval of the mean; None for fewer than FEWEST clips and for metrics per set."""
     pairs: int = 0
+    """The number of pairs with a value."""
     clips: int = 0
+    """The number of clips with a value."""
     measured: int = 0
+    """The number of values: frames, or clips for metrics per clip."""
     missing: int = 0
+    """The number of missing values."""
     ratio: float | None = None
+    """The mean over copy's mean, on values that both have; None without copy, and where a ratio says nothing (`Metric.ratio`)."""
     against_copy: Standing | None = None
+    """Whether the mean is better than copy's, in the metric's own direction; None without copy."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Method a against b on one metric, on the frames that both have.
-
-    difference: mean of a - b over pairs; interval, p, adjusted (Holm): None where clips are too few; wins: share of pairs, in
-    [0, 1], in which a is better, ties count half; pairs, clips, frames: that both have (frames: clips' values for metrics per clip).
-    """
+    """Method a against method b on one metric, on the frames that both have."""
 
     metric: str
     a: str
@@ -80,46 +78,59 @@ class Comparison:
     a_mean: float
     b_mean: float
     difference: float
+    """The mean of a - b over pairs."""
     interval: Interval | None
+    """The interval of that mean; None where clips are too few."""
     p: float | None
+    """The p-value; None where clips are too few."""
     wins: float
+    """The share of pairs, in [0, 1], in which a is better. Ties count half."""
     pairs: int
+    """The number of pairs that both have."""
     clips: int
+    """The number of clips that both have."""
     frames: int
+    """The number of frames that both have, or of values for metrics per clip."""
     adjusted: float | None = None
+    """The p-value adjusted for the number of comparisons (Holm); None where clips are too few."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bin:
-    """Mean value of the frames whose head rotation, in degrees, lies in [low, high); interval over clips, None where they are too few."""
+    """The frames whose head rotation, in degrees, is at least `low` and below `high`."""
 
     low: float
     high: float
     rotation: float
+    """Their mean rotation."""
     mean: float
+    """Their mean value."""
     interval: Interval | None
+    """The interval of that mean over clips; None where clips are too few."""
     frames: int
     clips: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Statistics:
-    """All of a report's figures. comparisons: the first method against every other, metrics in their order, without
-    those of the old data range; rotation: metric -> method
-    -> bins, for metrics per frame."""
+    """All figures of a report."""
 
     summaries: tuple[Summary, ...]
+    """Every method on every metric."""
     comparisons: tuple[Comparison, ...]
+    """The first method against every other, metrics in their order, without those of the old data range."""
     rotation: Mapping[str, Mapping[str, tuple[Bin, ...]]]
+    """For each metric per frame, the bins of each method."""
     method: str = PROCEDURE
+    """How the figures were computed, in words."""
 
     @property
     def tested(self) -> int:
-        """How many comparisons have a p-value; for so many Holm's adjustment allows."""
+        """The number of comparisons that have a p-value, for which Holm's method adjusts."""
         return sum(c.p is not None for c in self.comparisons)
 
     def summary(self, method: str, metric: str) -> Summary:
-        """Raises KeyError for a method or metric that the run does not have."""
+        """Returns one method on one metric. Raises KeyError for a method or metric that the run does not have."""
         for summary in self.summaries:
             if (summary.method, summary.metric) == (method, metric):
                 return summary
@@ -127,11 +138,11 @@ class Statistics:
 
 
 def analyse(evaluation: Evaluation) -> Statistics:
-    """Every method on every metric, and the first method against every other."""
+    """Summarises every method on every metric, and compares the first method with every other."""
     table = by_method(evaluation)
     summaries = tuple(_summarise(evaluation, table, method, metric) for metric in evaluation.metrics for method in evaluation.methods)
     first, *others = evaluation.methods or ("",)
-    # Figures of the old data range are those of range 1 in other clothes: counting them would count a verdict twice.
+    # Figures of the old data range follow from those of range 1, and counting them would count a verdict twice.
     compared = [metric for metric in evaluation.metrics if not metric.key.endswith(LEGACY)]
     found = [compare(table[first], table[other], metric) for other in others for metric in compared]
     rotation = {
@@ -143,7 +154,7 @@ def analyse(evaluation: Evaluation) -> Statistics:
 
 
 def by_method(evaluation: Evaluation) -> dict[str, dict[str, PairScores]]:
-    """Method -> pair -> its scores; a method without scores has an empty entry."""
+    """Returns the scores of each method by pair. A method without scores has an empty entry."""
     table: dict[str, dict[str, PairScores]] = {method: {} for method in evaluation.methods}
     for scores in evaluation.scores:
         table.setdefault(scores.method, {})[scores.pair] = scores
@@ -151,19 +162,19 @@ def by_method(evaluation: Evaluation) -> dict[str, dict[str, PairScores]]:
 
 
 def pair_means(scores: Mapping[str, PairScores], metric: Metric) -> dict[str, float]:
-    """Pair -> mean of its values; pairs without any value are absent."""
+    """Returns the mean of each pair's values. Pairs without any value are absent."""
     found = {pair: pair_mean(s, metric) for pair, s in scores.items()}
     return {pair: mean for pair, mean in found.items() if mean is not None}
 
 
 def pair_mean(scores: PairScores, metric: Metric) -> float | None:
-    """Mean over the frames that have a value; None where none has."""
+    """Returns the mean over the frames that have a value, or None where none has."""
     values = list(_values(scores, metric).values())
     return math.fsum(values) / len(values) if values else None
 
 
 def compare(a: Mapping[str, PairScores], b: Mapping[str, PairScores], metric: Metric) -> Comparison | None:
-    """Paired comparison of two methods (pair -> scores) on the frames that both have; None without any, as for metrics per set."""
+    """Compares two methods (pair -> scores) on the frames that both have. Returns None without any, as for metrics per set."""
     means: dict[str, tuple[float, float]] = {}
     frames = 0
     for pair in a.keys() & b.keys():
@@ -188,7 +199,7 @@ def compare(a: Mapping[str, PairScores], b: Mapping[str, PairScores], metric: Me
 
 
 def over_rotation(scores: Iterable[PairScores], metric: Metric, edges: Sequence[float] = ROTATION_EDGES) -> list[Bin]:
-    """Bins of rotation (degrees, ascending edges) that hold frames; here frames weigh alike. Empty for metrics not per frame."""
+    """Returns the bins of rotation (degrees, ascending edges) that hold frames. Frames weigh alike. Only metrics per frame have any."""
     if metric.per != "frame":
         return []
     found: dict[int, list[tuple[float, float, str]]] = defaultdict(list)
@@ -210,15 +221,15 @@ def over_rotation(scores: Iterable[PairScores], metric: Metric, edges: Sequence[
 
 
 def interval(sums: NDArray[np.float64], counts: NDArray[np.float64]) -> Interval | None:
-    """Interval of sum(sums) / sum(counts), a mean over values in independent groups with these sums and counts; None for fewer than FEWEST.
+    """Returns the interval of sum(sums) / sum(counts), a mean over values in independent groups with these sums and counts.
 
-    Bias-corrected and accelerated bootstrap (Efron 1987), which bends with skewed values; the percentile bootstrap where its
-    correction is not defined. Simulated coverage of the 95 % interval, normal / exponential values: 87 / 81 % with 6 groups,
-    90 / 85 % with 10, 95 / 92 % with 20, 94 / 93 % with 40 (600 repetitions of 999 resamples each).
+    It is None for fewer than FEWEST groups. It is the bias-corrected and accelerated bootstrap (Efron 1987), which adapts to skewed
+    values, or the percentile bootstrap where that correction is not defined. In simulations (600 repetitions of 999 resamples) the 95 %
+    interval covers, for normal / exponential values, 87 / 81 % with 6 groups, 90 / 85 % with 10, 95 / 92 % with 20, and 94 / 93 % with 40.
     """
     if len(sums) < FEWEST:
         return None
-    if np.allclose(sums * counts.sum(), counts * sums.sum(), rtol=1e-12, atol=0):  # one value everywhere: nothing to resample
+    if np.allclose(sums * counts.sum(), counts * sums.sum(), rtol=1e-12, atol=0):  # All values are equal.
         mean = float(sums.sum() / counts.sum())
         return Interval(low=mean, high=mean)
     for method in ("BCa", "percentile"):
@@ -234,10 +245,10 @@ def interval(sums: NDArray[np.float64], counts: NDArray[np.float64]) -> Interval
 
 
 def sign_flip(sums: NDArray[np.float64]) -> float | None:
-    """Two-sided p-value in (0, 1] that independent differences are symmetric around 0; None for fewer than FEWEST."""
+    """Returns the two-sided p-value, in (0, 1], that independent differences are symmetric around 0; None for fewer than FEWEST."""
     if len(sums) < FEWEST:
         return None
-    # Two-sided by the size of the mean: the p-value of a - b is then exactly that of b - a.
+    # The size of the mean makes the test two-sided, so that the p-value of a - b is exactly that of b - a.
     found = stats.permutation_test(
         (sums,), lambda x, axis: np.abs(np.sum(x, axis=axis)), permutation_type="samples", vectorized=True,
         n_resamples=RESAMPLES, batch=1000, alternative="greater", rng=np.random.default_rng(SEED),
@@ -265,7 +276,7 @@ def _summarise(evaluation: Evaluation, table: Mapping[str, Mapping[str, PairScor
 
 
 def _values(scores: PairScores, metric: Metric) -> dict[int, float]:
-    """Frame -> value, without those missing; frame -1 for metrics per clip."""
+    """Returns the values by frame, without those missing. For metrics per clip the frame is -1."""
     values = scores.values.get(metric.key, ())
     if not values or metric.per == "set":
         return {}
@@ -278,7 +289,7 @@ def _known(value: Value) -> bool:
 
 
 def _clusters(values: NDArray[np.float64], clips: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Sum and count of the values of every clip, clips in alphabetical order: figures do not depend on the order of pairs."""
+    """Returns sum and count of each clip's values. Clips are in alphabetical order, so that figures do not depend on the order of pairs."""
     _, index = np.unique(clips, return_inverse=True)
     return np.bincount(index, weights=values).astype(np.float64), np.bincount(index).astype(np.float64)
 
@@ -288,14 +299,14 @@ def _ratio(sums: NDArray[np.float64], counts: NDArray[np.float64], axis: int = -
 
 
 def _against(value: float | None, copy: float | None, metric: Metric) -> dict[str, Any]:
-    """What a summary says of a mean and copy's."""
+    """Returns what a summary says of a mean against copy's."""
     if value is None or copy is None:
         return {}
     return {"ratio": metric.ratio(value, copy), "against_copy": metric.standing(value, copy)}
 
 
 def _holm(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
-    """With p-values adjusted for their number (Holm 1979)."""
+    """Returns the comparisons with p-values adjusted for their number (Holm 1979)."""
     order = sorted((c.p, i) for i, c in enumerate(comparisons) if c.p is not None)
     adjusted: dict[int, float] = {}
     largest = 0.0
@@ -306,7 +317,7 @@ def _holm(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
 
 
 def means(evaluation: Evaluation) -> dict[str, dict[str, float]]:
-    """Metric -> method -> mean over pairs of the pair's mean (pairs weigh alike, whatever their length), or the set's value."""
+    """Returns, by metric and method, the mean over pairs of each pair's mean, or the set's value. Pairs weigh alike."""
     table: dict[str, dict[str, float]] = {}
     for metric in evaluation.metrics:
         row = {}
@@ -322,9 +333,10 @@ def means(evaluation: Evaluation) -> dict[str, dict[str, float]]:
 
 
 def against_copy(evaluation: Evaluation, metric: Metric) -> tuple[float | None, Standing | None]:
-    """The first method's mean over the copy baseline's, where a ratio says something, and which of them is better.
+    """Returns the first method's mean over the copy baseline's, where a ratio says something, and which of them is better.
 
-    Both means are of the pairs that both methods have: results of some pairs may be missing. (None, None) without any.
+    Both means are taken over the pairs that both methods have, because results of some pairs may be missing. Without any such pair it
+    returns (None, None).
     """
     first = evaluation.methods[0]
     if metric.per == "set":
@@ -341,11 +353,11 @@ def against_copy(evaluation: Evaluation, metric: Metric) -> tuple[float | None, 
 
 
 def summarise(evaluation: Evaluation) -> dict[str, object]:
-    """For --json, by titles of metrics.
+    """Returns the content of --json, by titles of metrics.
 
-    metrics: [first method, copy, their ratio, or null where a ratio says nothing]; better: "lower" or "higher"; against_copy: whether the
-    first method is "better" or "worse" than copy, or the "same"; methods: means of all; then counts, and the first method's mean of
-    each pair.
+    "metrics" holds [first method, copy, their ratio, or null where a ratio says nothing]. "better" is "lower" or "higher". "against_copy"
+    says whether the first method is "better" or "worse" than copy, or the "same". "methods" holds all means. Counts follow, and the first
+    method's mean of each pair.
     """
     table, first = means(evaluation), evaluation.methods[0]
     titles = {metric.key: metric.title for metric in evaluation.metrics}

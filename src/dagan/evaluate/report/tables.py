@@ -1,4 +1,4 @@
-"""Tables of the evaluation report: figures as text, the same for HTML and Markdown."""
+"""Makes the tables of the evaluation report: figures as text, the same for HTML and Markdown."""
 
 from __future__ import annotations
 
@@ -12,31 +12,33 @@ import numpy as np
 from dagan.evaluate.records import Evaluation, Metric, PairScores
 from dagan.evaluate.report.statistics import Comparison, Interval, Statistics, Summary, pair_means
 
-ALPHA = 0.05
+ALPHA = 0.05  # A difference is shown where the adjusted p-value is below this.
 NONE = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
 TOO_FEW = "too few"
 ARROWS = {"lower": "\N{DOWNWARDS ARROW}", "higher": "\N{UPWARDS ARROW}"}
-MOST_ROWS = 1000  # of the table of pairs: beyond, the page would be large and slow; evaluation.json holds all
+MOST_ROWS = 1000  # The table of pairs has at most so many rows, or the page would be large and slow; evaluation.json holds all.
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """A method's mean on a metric; interval and ratio are empty where there are none; best: no method has a better mean, one a worse.
-
-    ratio: how the mean compares with copy's on what both have, such as "0.57 x copy, better"; only "better than copy" where a ratio
-    says nothing.
-    """
+    """A method's mean on a metric, as text."""
 
     mean: str
     interval: str = ""
+    """The interval; empty where there is none."""
     ratio: str = ""
+    """How the mean compares with copy's on what both have; empty where there is none.
+
+    Such a text is "0.57 x copy, better", or only "better than copy" where a ratio says nothing.
+    """
     best: bool = False
+    """Whether no method has a better mean and one has a worse."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:
-    """A row of a paired comparison; verdict: the better method's name, "none shown" or TOO_FEW."""
+    """A row of a paired comparison, as text."""
 
     metric: Metric
     a: str
@@ -47,34 +49,44 @@ class Compared:
     adjusted: str
     wins: str
     extent: str
+    """How many pairs, clips and frames were compared."""
     verdict: str
+    """The better method's name, "none shown", or TOO_FEW."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Coverage:
-    """What of a method was measured: counts of pairs, frames, faces not found, pairs without any value, pairs with a problem."""
+    """How much of a method was measured."""
 
     method: str
     pairs: int
+    """The number of pairs."""
     frames: int
+    """The number of frames."""
     missing: Mapping[str, int]
+    """The number of frames without a face, in results and in driving frames."""
     empty: int
+    """The number of pairs without any value."""
     problems: int
+    """The number of pairs with a problem."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairRow:
-    """One method on one pair; values in the order of the metrics that have values per pair."""
+    """One method on one pair, as text."""
 
     pair: str
     method: str
     frames: int
+    """The number of frames that were measured."""
     rotation: str
+    """The median rotation of the head in degrees."""
     values: tuple[str, ...]
+    """The values, in the order of the metrics that have values per pair."""
 
 
 def digits(metric: Metric, values: Iterable[float | None]) -> int:
-    """Decimals that give the smallest of these values three significant figures, the largest at most four; two for decibels, by custom."""
+    """Returns the number of decimals. The smallest value gets three significant figures, the largest at most four, and decibels get two."""
     if metric.unit == "dB":
         return 2
     sizes = [2 - math.floor(math.log10(abs(v))) for v in values if v and math.isfinite(v)]
@@ -82,7 +94,7 @@ def digits(metric: Metric, values: Iterable[float | None]) -> int:
 
 
 def number(value: float | None, decimals: int, sign: bool = False) -> str:
-    """With a true minus sign; a dash for None."""
+    """Writes a number with a true minus sign; None becomes a dash."""
     if value is None:
         return NONE
     return f"{value:{'+' if sign else ''}.{decimals}f}".replace("-", MINUS)
@@ -97,7 +109,7 @@ def probability(p: float | None) -> str:
 
 
 def decimals_of(evaluation: Evaluation, statistics: Statistics) -> dict[str, int]:
-    """Metric -> decimals, the same wherever its values stand."""
+    """Returns the number of decimals of each metric, which is the same wherever its values stand."""
     return {
         metric.key: digits(metric, (statistics.summary(method, metric.key).mean for method in evaluation.methods))
         for metric in evaluation.metrics
@@ -105,7 +117,7 @@ def decimals_of(evaluation: Evaluation, statistics: Statistics) -> dict[str, int
 
 
 def results(evaluation: Evaluation, statistics: Statistics) -> list[tuple[Metric, list[Cell]]]:
-    """A row for each metric that any method has, a cell for each method."""
+    """Returns a row for each metric that any method has, with a cell for each method."""
     rows = []
     for metric in evaluation.metrics:
         row = [statistics.summary(method, metric.key) for method in evaluation.methods]
@@ -136,13 +148,13 @@ def _beside_copy(s: Summary) -> str:
 
 
 def comparisons(evaluation: Evaluation, statistics: Statistics) -> dict[str, list[Compared]]:
-    """Other method -> rows of the first method against it."""
+    """Returns, for each other method, the rows of the first method against it."""
     metrics = {metric.key: metric for metric in evaluation.metrics}
     tables: dict[str, list[Compared]] = {}
     for c in statistics.comparisons:
         metric = metrics[c.metric]
         places = digits(metric, (c.a_mean, c.b_mean))
-        # A difference may be much smaller than what differs.
+        # A difference may be much smaller than the two values.
         finer = min(5, max(places, digits(metric, (c.difference,)) - 1))
         tables.setdefault(c.b, []).append(Compared(
             metric=metric, a=number(c.a_mean, places), b=number(c.b_mean, places), difference=number(c.difference, finer, sign=True),
@@ -153,15 +165,17 @@ def comparisons(evaluation: Evaluation, statistics: Statistics) -> dict[str, lis
 
 
 def verdict(c: Comparison, metric: Metric, tested: int) -> str:
-    """The better method's name, "none shown", or TOO_FEW where even the smallest p-value that so many clips can have, 2 / 2^clips, would
-    not show anything among `tested` comparisons."""
+    """Returns the better method's name, "none shown", or TOO_FEW.
+
+    TOO_FEW means that even the smallest p-value of so many clips, 2 / 2^clips, would not show anything among `tested` comparisons.
+    """
     if c.adjusted is not None and c.adjusted < ALPHA and c.difference != 0:
         return c.a if (c.difference > 0) == (metric.better == "higher") else c.b
     return TOO_FEW if c.adjusted is None or 2.0 ** (1 - c.clips) * tested >= ALPHA else "none shown"
 
 
 def verdicts(statistics: Statistics, metrics: Iterable[Metric]) -> dict[str, str]:
-    """Other method -> one sentence that counts the verdicts."""
+    """Returns, for each other method, one sentence that counts the verdicts."""
     by_key = {metric.key: metric for metric in metrics}
     counts: dict[str, Counter[str]] = {}
     for c in statistics.comparisons:
@@ -192,7 +206,7 @@ def coverage(evaluation: Evaluation, table: Mapping[str, Mapping[str, PairScores
 
 
 def value_counts(evaluation: Evaluation, statistics: Statistics) -> list[tuple[Metric, list[str]]]:
-    """Metric -> for each method "measured of all" values."""
+    """Returns, for each metric and method, "measured of all" values."""
     rows = []
     for metric in evaluation.metrics:
         found = [statistics.summary(method, metric.key) for method in evaluation.methods]
@@ -202,7 +216,7 @@ def value_counts(evaluation: Evaluation, statistics: Statistics) -> list[tuple[M
 
 
 def pair_rows(evaluation: Evaluation, decimals: Mapping[str, int]) -> tuple[list[Metric], list[PairRow]]:
-    """Metrics with values per pair, and a row for each pair and method, MOST_ROWS at most."""
+    """Returns the metrics with values per pair, and a row for each pair and method, MOST_ROWS at most."""
     metrics = [m for m in evaluation.metrics if m.per != "set" and any(s.values.get(m.key) for s in evaluation.scores)]
     shown = evaluation.scores[:MOST_ROWS]
     means = {m.key: [pair_means({s.pair: s}, m).get(s.pair) for s in shown] for m in metrics}
