@@ -1,4 +1,4 @@
-"""Training recipes: frozen dataclasses read from YAML, with dotted overrides such as `optimiser.lr=1e-4`."""
+"""Training recipes: frozen dataclasses that are read from YAML, with dotted overrides such as `optimiser.lr=1e-4`."""
 
 from __future__ import annotations
 
@@ -19,62 +19,62 @@ from dagan.models.egomotion import EgomotionConfig
 from dagan.names import printable
 
 R = TypeVar("R", bound="Recipe")
-# Feature networks halve pictures four times or more.
-SMALLEST_SEEN = 32
-# With fewer views of a frame its depth is not found from them.
-LEAST_VIEWS = 4
+SMALLEST_SEEN = 32  # Pixels. Pictures must be no smaller, because feature networks halve them four times or more.
+LEAST_VIEWS = 4  # A frame's depth is found only from at least so many views.
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimiserConfig(Checked):
-    """Adam (AdamW with weight_decay). warm_up: steps of linear growth from 0.
-
-    schedule: "constant"; "cosine" (to 0 at max_steps); "step" (times drop_factor from the share drop_at of max_steps on).
-    clip: largest norm of an objective's gradients; None does not clip.
-    """
+    """The optimiser: Adam, or AdamW with weight_decay."""
 
     lr: Annotated[float, Gt(0), Le(10)] = 2e-4
+    """The learning rate."""
     betas: tuple[ShareBelowOne, ShareBelowOne] = (0.9, 0.999)
     weight_decay: Annotated[float, Ge(0), Le(10)] = 0.0
     warm_up: Annotated[int, Ge(0), Le(10**9)] = 0
+    """The number of steps in which the rate grows linearly from 0."""
     schedule: Literal["constant", "cosine", "step"] = "constant"
+    """The rate stays ("constant"), falls to 0 at max_steps ("cosine"), or is multiplied by drop_factor from drop_at on ("step")."""
     drop_at: Share = 0.75
+    """The share of max_steps after which the rate drops."""
     drop_factor: Annotated[float, Gt(0), Le(1)] = 0.1
     clip: Positive | None = None
+    """The largest norm of an objective's gradients; None does not clip them."""
 
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe(Checked):
-    """What both stages share.
-
-    output: folder of checkpoints, logs and weights. batch_size: samples per device and forward; accumulate: forwards per step.
-    max_minutes: budget of one call, which then ends with a checkpoint; None has no limit.
-    devices: processes on this machine, one accelerator each; None is one, or as many as torchrun started; "auto" is all there are.
-    threads: of one process on the CPU, None leaves the library's choice. ema: decay of the averaged weights that are exported.
-    precision: "auto" is mixed with bfloat16 (on older CUDA devices float16) where the device multiplies in it, else "32-true".
-    init_from: weights (.safetensors) or checkpoint (.ckpt) to start from, possibly trained at another size.
-    sync_batch_norm: batch statistics over all accelerators.
-    """
+    """The settings that both stages share."""
 
     output: Path
+    """The folder of checkpoints, logs and weights."""
     data: DataConfig
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     batch_size: Annotated[int, Ge(1), Le(65_536)] = 16
+    """The number of samples per device and forward pass."""
     accumulate: Annotated[int, Ge(1), Le(65_536)] = 1
+    """The number of forward passes per step."""
     max_steps: Steps = 100_000
     max_minutes: Positive | None = None
+    """After so many minutes a call ends with a checkpoint; None has no limit."""
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    """"auto" is mixed with bfloat16 (float16 on older CUDA devices) where the device multiplies in it, else "32-true"."""
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     devices: Few | Literal["auto"] | None = None
+    """The number of processes on this machine, one accelerator each; None is one, or as many as torchrun started; "auto" is all."""
     strategy: Literal["auto", "ddp"] = "auto"
     threads: Few | None = None
+    """The number of threads of one process on the CPU; None leaves the choice to PyTorch."""
     channels_last: bool = True
     sync_batch_norm: bool = False
+    """Whether batch statistics are taken over all accelerators."""
     seed: Seed = 0
     ema: ShareBelowOne = 0.999
+    """The decay of the averaged weights, which are the ones that are exported."""
     init_from: Path | None = None
+    """Weights (.safetensors) or a checkpoint (.ckpt) to start from. They may have been trained at another size."""
     checkpoint_minutes: Annotated[float, Ge(0), Le(1e6)] = 10.0
     log_every: Steps = 50
     picture_every: Steps = 1000
@@ -85,65 +85,78 @@ class Recipe(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class DepthLossConfig(Checked):
-    """Terms of the objective; a weight of 0 leaves its term out.
-
-    scales: how many of the four disparities are trained, full size first.
-    levels: at how many picture sizes each is judged: full, half, quarter. A warped frame that is off by some pixels shows in
-        which direction only where pictures are that coarse. The paper has the full size alone.
-    smoothness: weight at scale 0; halved with every further scale.
-    automask: ignore pixels that the unwarped frames explain as well.
-    pivot: turn the head about the point in the middle of the frame at the head's own distance (`alignment.head_level`), and measure
-        translation in that distance. A turn then leaves the head in place and shows as relief alone, and the loss does not depend
-        on the depth's scale. False: turn about the camera's centre, where small turns and shifts look alike and only shifts show depth.
-    intrinsics_prior: weight of the squared logarithm of focal length over its starting value. Consistency draws the focal length
-        up, as flat heads agree: 0.1 holds it near the start against a consistency of 0.01, where 0.01 let it grow by two thirds.
-    flip_consistency: weight of |disparity - unflipped disparity of the mirrored frame|.
-    consistency: weight of the difference between the next frame's relief and this frame's, moved there (`losses.relief`). A head
-        that turned must be seen turned: how far a face is tilted in a single picture shows little in the photometric error. The
-        next frame's depth is then judged by the photometric error too, with this frame as its only source.
-    level: weight of the squared distance of the mean disparity in the middle of the frame from 0.5 (scale is free otherwise).
-    start_share, start_relief: over this share of training the disparity is drawn to a bulge of this relative height in the
-        middle of the frame, less and less, while the photometric error comes in. Without it, small turns explain a hollow face
-        as well as a face, and depth and turns wait for each other. A share of 0 leaves the start out.
-    aligned_share: share of training in which the photometric error uses the motion found by aligning the frames directly on
-        the depth (`train.depth.alignment`), which needs no learning, rather than the egomotion network's. After some 8 000
-        samples the network still knew too little (measured): depth settled on one ridge for all faces. 0 is the paper's way.
-    imitation: weight of the egomotion network's distance from the aligned motion, in the start and in the aligned share.
-    """
+    """The terms of stage 1's objective. A weight of 0 leaves its term out."""
 
     scales: Annotated[int, Ge(1), Le(4)] = 4
+    """How many of the four disparities are trained, full size first."""
     levels: Annotated[int, Ge(1), Le(4)] = 1
+    """At how many picture sizes each disparity is judged: full, half, quarter and so on. The paper has the full size alone.
+
+    When a warped frame is off by some pixels, only coarse pictures show in which direction.
+    """
     smoothness: Weight = 1e-3
+    """The weight of smoothness at scale 0. It is halved with every further scale."""
     automask: bool = True
+    """Whether pixels are ignored that the unwarped frames explain as well."""
     pivot: bool = True
+    """Whether the head turns about the point in the middle of the frame at its own distance (`alignment.head_level`).
+
+    Translation is then measured in that distance, a turn leaves the head in place and shows only as relief, and the loss does not depend
+    on the scale of depth. Otherwise the head turns about the camera's centre, where small turns and shifts look alike and only shifts
+    show depth.
+    """
     intrinsics_prior: Weight = 0.01
+    """The weight of the squared logarithm of the focal length over its starting value.
+
+    Consistency makes the focal length grow, because flat heads agree. With a consistency of 0.01, a weight of 0.1 holds it near the
+    start, and one of 0.01 let it grow by two thirds.
+    """
     flip_consistency: Weight = 0.0
+    """The weight of |disparity - disparity of the mirrored frame, mirrored back|."""
     consistency: Weight = 0.0
+    """The weight of the difference between the next frame's relief and this frame's relief, moved there (see `losses.relief`).
+
+    A head that turned must be seen turned: the photometric error shows little of how far the depth of a face is tilted in a single
+    picture. With this term the next frame's depth is also judged by the photometric error, with this frame as its only source.
+    """
     level: Weight = 0.01
+    """The weight of the squared distance of the mean disparity in the middle of the frame from 0.5. Otherwise scale is free."""
     start_share: Share = 0.2
+    """During this share of training the disparity is drawn, less and less, to a bulge in the middle of the frame; 0 leaves that out.
+
+    Meanwhile the photometric error comes in. Without this start, small turns explain a hollow face as well as a face, and depth and
+    turns wait for each other.
+    """
     start_relief: ShareBelowOne = 0.2
+    """The relative height of that bulge."""
     aligned_share: Share = 1.0
+    """During this share of training the photometric error uses motions that are found by aligning frames (see `train.depth.alignment`).
+
+    Aligning on the depth needs no learning. After some 8 000 samples the egomotion network still knew too little (measured), and depth
+    settled on one ridge for all faces. 0 is the paper's way, which uses that network's motions.
+    """
     imitation: Weight = 1.0
+    """The weight of the egomotion network's distance from the aligned motion, in the start and in the aligned share."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ViewsConfig(Checked):
-    """The second part of stage 1: learning from depth that many frames of a clip agree on.
+    """The second part of stage 1: the depth network learns from depth on which many frames of a clip agree.
 
-    From its start on, that is all that is learnt, at full size: the other terms of the objective rest, and with them egomotion and camera.
-    Where no clip turns enough, training goes on as before.
-
-    rounds: how often it is found anew, with the averaged network of that moment; 0 leaves this part out.
-    start: share of training after which the first round begins; the others follow evenly.
-    frames: how many frames get depth in a round, in each process. More take longer, fewer are learnt by heart.
-    step, reach: views are step, 2 step, ... reach step frames away, in both directions.
+    From its start on, nothing else is learnt, and it is learnt at full size: the other terms of the objective rest, and so do egomotion
+    and camera. Where no clip turns enough, training goes on as before.
     """
 
     rounds: Annotated[int, Ge(0), Le(1024)] = 0
+    """How often such depth is found, each time with the averaged network of that moment; 0 leaves this part out."""
     start: ShareBelowOne = 0.4
+    """The share of training after which the first round begins. The others follow evenly."""
     frames: Annotated[int, Ge(1), Le(1_000_000)] = 1000
+    """How many frames get depth in a round, in each process. More take longer; fewer are learnt by heart."""
     step: Few = 4
+    """Views are this many frames apart."""
     reach: Few = 24
+    """There are this many views in either direction."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -152,11 +165,11 @@ class ViewsConfig(Checked):
 
     @property
     def shortest(self) -> int:
-        """Frames of the shortest clip in which a frame has enough views."""
+        """The number of frames of the shortest clip in which a frame has enough views."""
         return LEAST_VIEWS * self.step + 1
 
     def round_of(self, step: int, max_steps: int) -> tuple[int, bool]:
-        """Round to which a step belongs, from 0 up, -1 before the first; and whether it is the round's first step."""
+        """Returns the round to which a step belongs, from 0 on (-1 before the first), and whether it is the round's first step."""
         bounds = [round(max_steps * (self.start + (1 - self.start) * r / self.rounds)) for r in range(self.rounds)]
         current = sum(step >= bound for bound in bounds) - 1
         return current, step in bounds
@@ -164,30 +177,35 @@ class ViewsConfig(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class GanLossConfig(Checked):
-    """Weights of docs/method.md#losses (defaults) and choices. A weight of 0 switches a loss off.
+    """The losses of stage 2, whose defaults are those of docs/method.md#losses. A weight of 0 switches a loss off.
 
-    perceptual_scales: levels of the image pyramid; perceptual_relative: see PerceptualLoss; l1, warped: L1 of the result and
-    of the warped source image, extras for small models; adversarial_start: step of the first adversarial update.
-    The others need data.landmarks. guide: weight of the distance of the keypoints that stand on landmarks (`keypoints.landmarks` of the
-    model) from them; detail: of an L1 of the result close to eyelids and lips, within about 0.1 of the image; crops: of the perceptual
-    loss and an L1 of mouth and eyes, cut out and enlarged (see `losses.features`). explicit: share of the samples that are drawn with
-    landmarks in place of the keypoints that the detector found for them, which lie off by explicit_noise (a standard deviation).
+    `guide`, `detail`, `crops` and `explicit` need data.landmarks.
     """
 
     perceptual: Weight = 10.0
     perceptual_features: FeatureName = "vgg19"
     perceptual_file: str | None = None
     perceptual_scales: Annotated[int, Ge(1), Le(6)] = 4
+    """The number of levels of the image pyramid."""
     perceptual_relative: bool = False
+    """See PerceptualLoss."""
     l1: Weight = 0.0
+    """The weight of the L1 of the result, which helps small models."""
     warped: Weight = 0.0
+    """The weight of the L1 of the warped source image, which helps small models."""
     guide: Weight = 0.0
+    """The weight of the distance from landmarks of the keypoints that stand on them (`keypoints.landmarks` of the model)."""
     detail: Weight = 0.0
+    """The weight of an L1 of the result close to eyelids and lips, within about 0.1 of the image."""
     crops: Weight = 0.0
+    """The weight of the perceptual loss and an L1 of mouth and eyes, cut out and enlarged (see `losses.features`)."""
     explicit: Share = 0.0
+    """The share of samples that are drawn with landmarks in place of the keypoints that the detector found for them."""
     explicit_noise: Annotated[float, Ge(0), Le(1)] = 0.004
+    """The standard deviation by which these landmarks are moved."""
     adversarial: Weight = 1.0
     adversarial_start: Annotated[int, Ge(0), Le(10**9)] = 0
+    """The step of the first adversarial update."""
     feature_matching: Weight = 10.0
     equivariance_value: Weight = 10.0
     equivariance_jacobian: Weight = 10.0
@@ -204,13 +222,13 @@ class GanLossConfig(Checked):
 
     @property
     def needs_landmarks(self) -> bool:
-        """Whether any term looks at landmarks."""
+        """Whether any term needs landmarks."""
         return any((self.guide, self.detail, self.crops, self.explicit))
 
 
 @dataclass(frozen=True, kw_only=True)
 class DepthRecipe(Recipe):
-    """Stage 1: the face depth network from plain videos (docs/method.md#stage-1), at last from what many frames agree on (`views`)."""
+    """Stage 1 teaches the face depth network from plain videos (docs/method.md#stage-1), at last from many frames at once (`views`)."""
 
     model: DepthConfig = field(default_factory=DepthConfig)
     egomotion: EgomotionConfig = field(default_factory=EgomotionConfig)
@@ -225,17 +243,15 @@ class DepthRecipe(Recipe):
 
 @dataclass(frozen=True, kw_only=True)
 class GanRecipe(Recipe):
-    """Stage 2: keypoints, motion and generator (docs/method.md#stage-2).
-
-    depth_weights: the depth network of stage 1 (or a whole model's); with init_from it takes the place of that one's.
-    discriminator_optimiser: None is the same as `optimiser`.
-    """
+    """Stage 2 teaches keypoints, motion and generator (docs/method.md#stage-2)."""
 
     model: ModelConfig
     loss: GanLossConfig = field(default_factory=GanLossConfig)
     sampling: PairConfig = field(default_factory=PairConfig)
     depth_weights: Path | None = None
+    """The depth network of stage 1, or a whole model's. It replaces the one in init_from."""
     discriminator_optimiser: OptimiserConfig | None = None
+    """The discriminator's optimiser; None is the same as `optimiser`."""
     discriminator_width: Channels = 64
     discriminator_max_width: Channels = 512
 
@@ -262,7 +278,7 @@ class GanRecipe(Recipe):
 
 
 def read_recipe(cls: type[R], path: Path, overrides: Iterable[str] = ()) -> R:
-    """The recipe in a YAML file with `key=value` overrides applied.
+    """Reads the recipe in a YAML file and applies `key=value` overrides.
 
     `model: {preset: lite-256, ...}` starts from a named preset. Raises InputError for anything unknown or out of range.
     """
@@ -273,7 +289,7 @@ def read_recipe(cls: type[R], path: Path, overrides: Iterable[str] = ()) -> R:
 
 
 def build_recipe(cls: type[R], data: Mapping[str, Any], where: str) -> R:
-    """The recipe of a plain mapping; `where` names it in errors."""
+    """Makes the recipe of a plain mapping. `where` names it in errors."""
     data = dict(data)
     model = data.get("model")
     if isinstance(model, Mapping) and "preset" in model:
@@ -289,7 +305,7 @@ def _apply(data: dict[str, Any], override: str) -> None:
     if not separator or not key:
         raise InputError(f"{override!r} is no setting: write key=value, such as optimiser.lr=1e-4")
     try:
-        value = text if printable(text) != text else yaml.safe_load(text)  # YAML has no file names that are no text
+        value = text if printable(text) != text else yaml.safe_load(text)  # A file name that is no valid text is not given to YAML.
     except (yaml.YAMLError, ValueError, RecursionError):
         raise InputError(f"{override!r}: the value is not valid YAML") from None
     parts = key.split(".")

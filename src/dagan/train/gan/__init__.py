@@ -1,1 +1,1 @@
-"""Stage 2 of training: keypoints, motion and generator."""
+"""Stage 2 of training teaches keypoints, motion and generator."""

@@ -1,7 +1,7 @@
-"""Gains of a trained model: by how much its driven openings have to be exaggerated so that results follow as far as they are driven.
+"""Finds the gains of a trained model: by how much its driven openings must be exaggerated, so that results move as far as driving frames.
 
-Pairs of frames of training clips are drawn with landmarks, with gains from a ladder, and the face in every result is measured. Of
-each movement that gain is taken whose results come nearest to the driving frames: beyond it, more movement costs more error.
+Pairs of frames of training clips are animated by landmarks, with each gain of a ladder, and the face in every result is measured. For
+each movement, that gain is taken whose results come nearest to the driving frames. Beyond it, more movement costs more error.
 """
 
 from __future__ import annotations
@@ -25,24 +25,27 @@ from dagan.motion.transfer import transfer
 from dagan.progress import Progress, silent
 from dagan.weights.files import read_file, write_file
 
-LADDER = (1.0, 1.15, 1.3, 1.5, 1.75, 2.0, 2.4)
-STAGE = "ladders of gains"  # for progress
-_SEED = 20
+LADDER = (1.0, 1.15, 1.3, 1.5, 1.75, 2.0, 2.4)  # These gains are tried.
+STAGE = "ladders of gains"  # `Progress` is told of this stage.
+_SEED = 20  # Pairs are drawn with this seed.
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """gains: what was found. slopes: of each movement with gains of 1 and with these (1 is as far as driven). pairs: how many counted."""
+    """The gains that were found."""
 
     gains: Gains
+    """The gains."""
     slopes: dict[str, tuple[float, float]]
+    """For each movement how far results move with gains of 1, and with these; 1 is as far as driven."""
     pairs: int
+    """The number of pairs that counted."""
 
 
 def calibrate(
     engine: Engine, dataset: ClipDataset, pairs: int = 240, progress: Progress = silent
 ) -> Calibration:
-    """Gains for the engine's model, from so many pairs of the dataset's training clips.
+    """Finds gains for the engine's model from so many pairs of the dataset's training clips.
 
     Raises InputError for a model whose keypoints stand on no landmarks, and where no pair shows a face in both frames.
     """
@@ -71,7 +74,7 @@ def calibrate(
 
 
 def with_gains(model: Path, output: Path, gains: Gains) -> None:
-    """Writes the model file `model` again as `output`, with these gains in its configuration; its weights stay bit by bit."""
+    """Writes the model file `model` again as `output`, with these gains in its configuration. Its weights stay bit by bit the same."""
     config, card, tensors = read_file(model)
     write_file(output, replace(config, keypoints=replace(config.keypoints, gains=gains)), tensors, card)
 
@@ -79,7 +82,7 @@ def with_gains(model: Path, output: Path, gains: Gains) -> None:
 def _drawn(
     engine: Engine, landmarker: FaceLandmarker, source: np.ndarray, driving: np.ndarray, at_rest: Face | None, moved: Face | None
 ) -> list[Points] | None:  # fmt: skip
-    """Expressions of the results with each gain of the ladder; None where one of them shows no face."""
+    """Returns the expressions of the results with each gain of the ladder, or None where one of them shows no face."""
     encoded = engine.encode(source, engine.face.places(at_rest, engine.size))
     found = engine.face.put(engine.keypoints([driving]), [engine.face.places(moved, engine.size)])
     rows = []
@@ -94,7 +97,7 @@ def _drawn(
 
 
 def _chosen(driven: Points, drawn: list[Points]) -> Calibration:
-    """driven: N x E differences to the source; drawn: the same of the results for each gain of the ladder."""
+    """Chooses gains. `driven` holds N x E differences to the source; `drawn` holds those of the results for each gain of the ladder."""
     best = {}
     for movement, numbers in MOVEMENTS.items():
         places = [EXPRESSIONS.index(number) for number in numbers]

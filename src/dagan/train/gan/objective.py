@@ -1,4 +1,4 @@
-"""Objectives of training stage 2: one module per loss, one forward per step (docs/method.md#stage-2).
+"""The objectives of stage 2: one module for each loss, with one forward pass a step (docs/method.md#stage-2).
 
 Legend: B batch, H W image.
 """
@@ -17,17 +17,17 @@ from dagan.models.dagan import DaGAN, Reconstruction
 from dagan.models.generator import Discriminator
 from dagan.train.recipe import GanLossConfig
 
-# Of the blobs round eyelids and lips within which the detail loss counts: a standard deviation of 9 pixels in 256.
+# The detail loss counts within Gaussian blobs of this variance round eyelids and lips. Their standard deviation is 9 pixels in 256.
 DETAIL_VARIANCE = 0.005
-# How many of `data.landmark_tables.POINTS` that is: lips and lids are the first.
+# So many of `data.landmark_tables.POINTS` have such a blob: lips and lids come first there.
 DETAILED = 8
 
 
 class GanObjective(nn.Module):
-    """The generator's side: (source, driving) B x 3 x H x W in [0, 1] -> (losses with "total", reconstruction).
+    """The generator's objective. It takes source and driving images, B x 3 x H x W in [0, 1], and gives losses and the reconstruction.
 
-    The depth network is frozen. `discriminator`: unwrapped, used without gradient to its weights; None leaves the
-    adversarial losses out. Random transforms come from torch's global generator, which the loop seeds per step.
+    losses["total"] is to be differentiated. The depth network is frozen. `discriminator` is the bare network and gets no gradient; with
+    None the adversarial losses are left out. Random transforms come from torch's global generator, which the loop seeds at each step.
     """
 
     def __init__(self, model: DaGAN, config: GanLossConfig) -> None:
@@ -46,10 +46,10 @@ class GanObjective(nn.Module):
             raise InputError(
                 f"model keypoints.landmarks is {list(stands)}: loss.guide and loss.explicit need some of {list(POINTS)}, and no others"
             )
-        # Which columns of a batch's landmarks the first keypoints stand on, and which pairs of those show an expression.
+        # `columns` are the columns of a batch's landmarks on which the explicit keypoints stand; `openings` are pairs of such keypoints.
         self.columns = [] if unknown else [POINTS.index(point) for point in stands]
         self.openings = [(stands.index(a), stands.index(b)) for a, b in OPENINGS if a in stands and b in stands]
-        # Guided keypoints have their places: lips that close must be free to meet.
+        # Guided keypoints are free of the loss that pushes keypoints apart, because lips that close must be able to meet.
         self.free = list(range(len(stands) if config.guide > 0 else 0, model.config.keypoints.count))
         self.crops: CropLoss | None = None
         if config.crops > 0:
@@ -57,7 +57,7 @@ class GanObjective(nn.Module):
         self.train()
 
     def train(self, mode: bool = True) -> GanObjective:
-        """The frozen depth network keeps its running statistics."""
+        """Sets the mode of all networks but the frozen depth network, which keeps its running statistics."""
         super().train(mode)
         if self.model.depth_network is not None:
             self.model.depth_network.eval()
@@ -96,13 +96,13 @@ class GanObjective(nn.Module):
         return losses, made
 
     def _guided(self, made: Reconstruction, driving: Tensor, landmarks: Tensor) -> dict[str, Tensor]:
-        """landmarks: B x 2 x P x 2 of source and driving frame."""
+        """Computes the losses that need landmarks, B x 2 x P x 2, of source and driving frame."""
         config, losses = self.config, {}
         if config.guide > 0:
             found = torch.stack([made.origin.value, made.driving.value], dim=1)[:, :, : len(self.columns)]
             losses["guide"] = config.guide * guidance(found.flatten(0, 1), landmarks[:, :, self.columns].flatten(0, 1), self.openings)
         if config.detail > 0:
-            # A point that is not known lies far outside, where its heatmap is zero.
+            # A point that is not known is put far outside, where its heatmap is zero.
             near = gaussian_heatmap(landmarks[:, 1, :DETAILED].nan_to_num(9.0), (driving.shape[-2], driving.shape[-1]), DETAIL_VARIANCE)
             weight = near.amax(1, keepdim=True)
             difference = (made.output.image.float() - driving).abs() * weight
@@ -112,7 +112,7 @@ class GanObjective(nn.Module):
         return losses
 
     def _explicit(self, landmarks: Tensor) -> Tensor | None:
-        """B x 2 x L x 2 landmarks to draw with, NaN where the detector's keypoints are to be taken; None draws with those alone."""
+        """Returns landmarks to draw with, B x 2 x L x 2, NaN where the detector's own keypoints are to be used. None uses those alone."""
         if self.config.explicit == 0:
             return None
         points = landmarks[:, :, self.columns]
@@ -138,14 +138,14 @@ class GanObjective(nn.Module):
 
 
 class DiscriminatorObjective(nn.Module):
-    """The discriminator's side: (driving, generated) images and driving keypoint positions, all detached -> its loss."""
+    """The discriminator's objective. It takes driving and generated images and the driving keypoints, all detached, and gives the loss."""
 
     def __init__(self, discriminator: Discriminator) -> None:
         super().__init__()
         self.discriminator = discriminator
 
     def forward(self, driving: Tensor, generated: Tensor, keypoints: Tensor) -> Tensor:
-        # Real and generated in one pass: a wrapped module is called once a step (docs/method.md#training-loop).
+        # Real and generated images go through together, because a wrapped module is called once a step (docs/method.md#training-loop).
         images = torch.cat([driving, generated.to(driving.dtype)]).detach()
         _, prediction = self.discriminator(images, torch.cat([keypoints, keypoints]).detach())
         real, fake = prediction.chunk(2)

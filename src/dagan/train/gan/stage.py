@@ -1,4 +1,4 @@
-"""Stage 2 as the training loop sees it: pairs of frames in, the model's weights out; and how far its results move the face.
+"""Stage 2 as the training loop sees it: it takes pairs of frames and gives the model's weights. It measures how far results move the face.
 
 Legend: n or B samples, S side, H W image.
 """
@@ -35,7 +35,7 @@ from dagan.weights.files import load_weights, read_tensors, save_model
 
 
 class GanStage:
-    """Stage 2: generator and discriminator from pairs of frames; the depth network of stage 1 is frozen."""
+    """Stage 2 trains generator and discriminator on pairs of frames. The depth network of stage 1 is frozen."""
 
     name = "gan"
 
@@ -59,12 +59,12 @@ class GanStage:
         self.averaged: nn.Module = self.model
 
     def optimiser(self, objective: str) -> OptimiserConfig:
-        """The discriminator may have its own."""
+        """Returns the optimiser of an objective. The discriminator may have its own."""
         own = self.recipe.discriminator_optimiser if objective == "discriminator" else None
         return own or self.recipe.optimiser
 
     def open_data(self, console: Console) -> None:
-        """Decodes clips and portraits."""
+        """Decodes clips and portraits and makes the samplers of training and validation."""
         recipe = self.recipe
         self.dataset = dataset = open_dataset(recipe.data, self.fabric.device, console)
         training = PairSampler(dataset, "train", recipe.data.balance, recipe.sampling)
@@ -73,15 +73,15 @@ class GanStage:
         self.shown: Sampler = self.validation or PairSampler(dataset, "train", recipe.data.balance, PairConfig())
 
     def close(self) -> None:
-        """Ends reading ahead."""
+        """Stops reading batches ahead."""
         self.feeds.close()
 
     def prepare(self, step: int, averaged: nn.Module, say: Callable[[str], None], stopping: Callable[[], bool]) -> bool:
-        """Nothing."""
+        """Does nothing, because this stage needs no preparation."""
         return True
 
     def updates(self, objectives: Objectives, batch: int, step: int) -> Iterator[Update]:
-        """The generator's side, then the discriminator's on the same pictures."""
+        """Yields the generator's losses, then the discriminator's on the same pictures."""
         drawn = self.feeds.training.at(batch)
         source, driving = drawn.jittered.unbind(1)
         adversary = self.discriminator if step >= self.recipe.loss.adversarial_start else None
@@ -93,7 +93,7 @@ class GanStage:
             yield Update("discriminator", loss, {"total": loss.detach()})
 
     def pictures(self, averaged: nn.Module) -> dict[str, Tensor]:
-        """source, driving, result, warped source, depth, occlusion; keypoints as dots; one sample per row."""
+        """Shows source, driving frame, result, warped source, depth and occlusion, one sample per row. Keypoints are dots."""
         source, driving = next(self.feeds.fixed(self.shown, SHOWN)).plain.unbind(1)
         made: Reconstruction = averaged(source, driving)
         columns = [
@@ -107,10 +107,11 @@ class GanStage:
         return {"transfer": grid(columns)}
 
     def validate(self, averaged: nn.Module) -> dict[str, float]:
-        """l1, psnr and ssim (3 x 3 windows) of rebuilt driving frames, range 1; still_l1: of the source taken as the result.
+        """Measures how well driving frames are rebuilt: l1, psnr and ssim (3 x 3 windows), with range 1.
 
-        Where landmarks are known, learnt_mouth, learnt_eyes and so on too: how far results move the face (1 is as far as driven), and
-        mouth, eyes, ... where landmarks drive, if the recipe trains for it.
+        still_l1 is the l1 of the source taken as the result. Where landmarks are known, learnt_mouth, learnt_eyes and so on say how far
+        results move the face; 1 is as far as driven. If the recipe trains with explicit keypoints, mouth, eyes and so on say the same
+        for results that are driven by landmarks.
         """
         if self.validation is None:
             return {}
@@ -142,9 +143,9 @@ class GanStage:
         return figures
 
     def start_from(self, path: Path) -> None:
-        """A whole model, of any image size: nothing in it depends on the size. With its discriminator, where the file keeps it.
+        """Loads a whole model, with its discriminator where the file holds one. It may be of any image size: no weight depends on it.
 
-        The recipe's depth_weights, where it names any, take the place of the file's: stage 2 goes on with a better depth network.
+        Where the recipe has depth_weights, they replace those of the file, so that stage 2 can go on with a better depth network.
         """
         tensors, _ = read_tensors(path)
         load_weights(self.model, tensors, str(path), "the recipe's model")
@@ -154,7 +155,7 @@ class GanStage:
             load_discriminator(self.discriminator, path)
 
     def export(self, averaged: nn.Module, folder: Path, card: Mapping[str, Any]) -> Path:
-        """Writes model.safetensors."""
+        """Writes model.safetensors and returns its path."""
         path = folder / "model.safetensors"
         save_model(path, cast(DaGAN, averaged), card)
         return path
@@ -163,26 +164,26 @@ class GanStage:
 
 
 class MovementRuler:
-    """Collects results beside their source and driving frames. One for each way of driving."""
+    """Collects results beside their source and driving frames, for one way of driving."""
 
     def __init__(self) -> None:
         self._driven: list[Points] = []
         self._drawn: list[Points] = []
 
     def add(self, source: Points, driving: Points, result: Points) -> None:
-        """Expressions of B samples, B x E each, as `read` gives them; those of faces that were not found are left out."""
+        """Adds the expressions of B samples, B x E each, as `read_movements` gives them. Faces that were not found are left out."""
         seen = np.isfinite(source + driving + result).all(axis=1)
         self._driven.append((driving - source)[seen])
         self._drawn.append((result - source)[seen])
 
     def slopes(self, prefix: str) -> dict[str, float]:
-        """Slope of each movement under its name with a prefix; what cannot be told is left out."""
+        """Returns the slope of each movement under its name with a prefix. What cannot be told is left out."""
         found = followed(np.concatenate(self._driven), np.concatenate(self._drawn)) if self._driven else {}
         return {f"{prefix}{key.removesuffix('_slope')}": value for key, value in found.items() if key.endswith("_slope")}
 
 
 def read_movements(images: Tensor, landmarker: FaceLandmarker) -> Points:
-    """B x E numbers of `media.expression` of the largest face in images B x 3 x H x W in [0, 1]; NaN where there is none."""
+    """Returns the B x E numbers of `media.expression` for the largest face in each image, B x 3 x H x W in [0, 1]; NaN without a face."""
     pictures = (images.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
     rows = np.full((len(pictures), len(EXPRESSIONS)), np.nan, np.float32)
     for row, picture in zip(rows, pictures, strict=True):

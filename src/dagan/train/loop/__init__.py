@@ -1,1 +1,1 @@
-"""The training loop, the same for every stage: devices, logs, checkpoints, averaged weights."""
+"""The training loop, which is the same for every stage: devices, logs, checkpoints and averaged weights."""

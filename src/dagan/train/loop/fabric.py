@@ -1,4 +1,4 @@
-"""Lightning Fabric as the engine: devices, precision, and objectives wrapped so that they may return anything."""
+"""Sets up Lightning Fabric: devices, precision, and objectives wrapped so that they may return anything."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from dagan.errors import InputError
 from dagan.progress import Warn, to_stderr
 from dagan.train.recipe import Recipe
 
-# How many processes Slurm's srun and the two families of mpirun say that they started.
+# These say how many processes Slurm's srun and the two families of mpirun started.
 _STARTED = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 
 
 class Autocast(MixedPrecision):
-    """Mixed precision by autocast alone: images and coordinates go in, and losses come out, in float32.
+    """Mixed precision by autocast alone: images and coordinates go in as float32, and losses come out as float32.
 
-    The parent also rounds every input to 16 bits, which leaves 1/256 of the image's width for a keypoint.
+    The parent class also rounds every input to 16 bits, which would round a keypoint to 1/256 of the image's width.
     """
 
     def convert_input(self, data: Any) -> Any:
-        """Inputs as they are."""
+        """Returns inputs as they are."""
         return data
 
     def convert_output(self, data: Any) -> Any:
-        """Outputs as they are."""
+        """Returns outputs as they are."""
         return data
 
 
 class Carried:
-    """An objective's result, opaque to the engine, which would walk into it and stumble over frozen dataclasses."""
+    """An objective's result, hidden from Fabric, which would look into it and fail at frozen dataclasses."""
 
     __slots__ = ("value",)
 
@@ -46,7 +46,7 @@ class Carried:
 
 
 class Carrier(nn.Module):
-    """Wraps an objective so that its result travels as one opaque object."""
+    """Wraps an objective so that Fabric sees its result as one opaque object."""
 
     def __init__(self, objective: nn.Module) -> None:
         super().__init__()
@@ -57,12 +57,12 @@ class Carrier(nn.Module):
 
 
 def unwrapping(module: Callable[..., Carried]) -> Callable[..., Any]:
-    """A call of the wrapped module that gives the objective's own result."""
+    """Returns a function that calls the wrapped module and gives the objective's own result."""
     return lambda *args, **kwargs: module(*args, **kwargs).value
 
 
 def _mixed(precision: str, device: torch.device, warn: Warn) -> Literal["bf16-mixed", "16-mixed"] | None:
-    """The mixed precision to train in; None for float32 throughout. warn: hears of one that is slow on this machine."""
+    """Returns the mixed precision to train in, or None for float32 throughout. `warn` is told of one that is slow on this machine."""
     if precision == "auto":
         names: dict[torch.dtype, Literal["bf16-mixed", "16-mixed"]] = {torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed"}
         return names.get(choose_precision("auto", device))
@@ -75,9 +75,9 @@ def _mixed(precision: str, device: torch.device, warn: Warn) -> Literal["bf16-mi
 
 
 def started_ranks(environment: Mapping[str, str] = os.environ) -> tuple[int, int] | None:
-    """Processes on this machine, and machines, where torchrun or its like has started every process; None where nobody has.
+    """Returns the number of processes on this machine and of machines, where torchrun or its like started every process; else None.
 
-    Raises InputError where the environment speaks of several processes but does not say which of them belong to this machine.
+    Raises InputError where the environment names several processes but does not say which of them belong to this machine.
     """
     if not {"RANK", "WORLD_SIZE"} <= environment.keys():
         return None
@@ -93,9 +93,9 @@ def started_ranks(environment: Mapping[str, str] = os.environ) -> tuple[int, int
 
 
 def _processes(recipe: Recipe) -> tuple[dict[str, Any], list[Any]]:
-    """Fabric's devices, machines and strategy, and its plugins: the recipe's, or those of torchrun, which started this process.
+    """Returns Fabric's devices, machines and strategy, and its plugins. They are the recipe's, or torchrun's where it started this process.
 
-    Raises InputError where both are named and differ: each process would train for itself, all into one folder.
+    Raises InputError where both are named and differ, because each process would then train for itself, all into one folder.
     """
     ranks = started_ranks()
     if ranks is None:
@@ -109,9 +109,9 @@ def _processes(recipe: Recipe) -> tuple[dict[str, Any], list[Any]]:
 
 
 def make_fabric(recipe: Recipe, warn: Warn = to_stderr) -> L.Fabric:
-    """The engine a recipe asks for; processes that torchrun started find each other.
+    """Sets up Fabric as a recipe asks. Processes that torchrun started find each other.
 
-    warn: hears of a precision that is slow on this machine. Raises InputError for an accelerator that is not there.
+    `warn` is told of a precision that is slow on this machine. Raises InputError for an accelerator that is not there.
     """
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
@@ -134,7 +134,7 @@ def make_fabric(recipe: Recipe, warn: Warn = to_stderr) -> L.Fabric:
 
 
 def _refuse_strangers(world: int) -> None:
-    """Raises InputError where a launcher that Fabric does not follow started several processes, and each of them would train alone."""
+    """Raises InputError where a launcher that Fabric does not follow started several processes, because each would train alone."""
     for name in _STARTED:
         started = os.environ.get(name, "1")
         if world == 1 and started not in ("0", "1"):

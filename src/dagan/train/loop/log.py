@@ -1,6 +1,8 @@
-"""Where a run's figures and pictures go: TensorBoard, a JSON-lines file, image files, and the terminal.
+"""Writes a run's figures and pictures to TensorBoard, a JSON-lines file, image files and the terminal.
 
-Pictures show depth in colours and keypoints as dots, in rows and columns. Legend: n samples, K keypoints, H W image.
+Pictures show depth in colours and keypoints as dots, in rows and columns.
+
+Legend: n samples, K keypoints, H W image.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ LOG, PICTURES, BOARD = "log.jsonl", "pictures", "tensorboard"
 
 
 class RunLog:
-    """Logs of one output folder, continued from `step`: lines of later steps, which a killed run left, are dropped."""
+    """The logs of one output folder, continued from `step`. Lines of later steps, which a killed run left, are dropped."""
 
     def __init__(self, folder: Path, step: int, max_steps: int, console: Console) -> None:
         self.folder, self.console, self.max_steps = folder, console, max_steps
@@ -54,14 +56,14 @@ class RunLog:
         self._board.close()
 
     def advance(self, step: int, minutes_left: float) -> None:
-        """Moves the bar; without a terminal, says a line where nothing has been said for a minute."""
+        """Moves the bar. Without a terminal, it writes a line where nothing has been written for a minute."""
         if not self._progress.disable:
             self._progress.update(self._task, completed=step, left=f"{_duration(minutes_left)} left")
         else:
             self._minutely(f"{_duration(minutes_left)} left, steps", step, self.max_steps)
 
     def figures(self, step: int, figures: Mapping[str, float], headline: str) -> None:
-        """Writes figures; `headline` is what the terminal shows of them."""
+        """Writes figures. `headline` is what the terminal shows of them."""
         numbers = {k: v if math.isfinite(v) else None for k, v in figures.items()}
         self._lines.write(json.dumps({"step": step} | numbers) + "\n")
         self._lines.flush()
@@ -73,7 +75,7 @@ class RunLog:
             self._progress.update(self._task, note=headline)
 
     def pictures(self, step: int, pictures: Mapping[str, Tensor]) -> None:
-        """Writes pictures 3 x H x W in [0, 1]."""
+        """Writes pictures, 3 x H x W in [0, 1]."""
         (self.folder / PICTURES).mkdir(exist_ok=True)
         for name, picture in pictures.items():
             bytes_ = picture.detach().float().clamp(0, 1).mul(255).round().byte().cpu()
@@ -81,7 +83,7 @@ class RunLog:
             Image.fromarray(bytes_.permute(1, 2, 0).numpy()).save(self.folder / PICTURES / f"{name}-{step:08d}.png")
 
     def say(self, text: str) -> None:
-        """A line for the user."""
+        """Writes a line for the user."""
         self._minutely.said()
         self.console.print(text, highlight=False, soft_wrap=True)
 
@@ -94,7 +96,7 @@ def clear(folder: Path) -> None:
 
 
 def headline(figures: Mapping[str, float]) -> str:
-    """The totals and the speed, in a few words."""
+    """Returns the totals and the speed in a few words."""
     shown: dict[str, Any] = {k: v for k, v in figures.items() if k.endswith("total")}
     speed = figures.get("samples_per_second")
     parts = [f"{k.replace('/total', '')} {v:.4g}" for k, v in shown.items()]
@@ -115,20 +117,20 @@ def _truncate(path: Path, step: int) -> None:
             if json.loads(line)["step"] <= step:
                 kept.append(line)
         except (ValueError, KeyError, TypeError):
-            continue  # the kill came in the middle of this line
+            continue  # The run was killed while this line was written.
     partial = path.with_name(f".{path.name}.part")
     partial.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
     partial.replace(path)
 
 
 def colour_depth(disparity: Tensor) -> Tensor:
-    """n x 3 x H x W in [0, 1] from n x 1 x H x W, each stretched to its own range; near is bright."""
+    """Colours disparities, n x 1 x H x W, as n x 3 x H x W in [0, 1]. Each is stretched to its own range, and near is bright."""
     low, high = disparity.amin((1, 2, 3), keepdim=True), disparity.amax((1, 2, 3), keepdim=True)
     return _colours((disparity - low) / (high - low).clamp(min=1e-6), "magma")
 
 
 def draw_keypoints(image: Tensor, value: Tensor) -> Tensor:
-    """n x 3 x H x W with a dot of its own colour at each keypoint, value n x K x 2."""
+    """Returns the images, n x 3 x H x W, with a dot of its own colour at each keypoint, n x K x 2."""
     height, width = image.shape[-2:]
     count = value.shape[1]
     colours = _colours(torch.linspace(0, 1, count).reshape(1, 1, 1, count), "hsv")[0, :, 0].to(image.device)
@@ -140,7 +142,10 @@ def draw_keypoints(image: Tensor, value: Tensor) -> Tensor:
 
 
 def grid(columns: list[Tensor]) -> Tensor:
-    """One picture 3 x (n H) x (columns W): a sample per row. Columns n x 1 or 3 x h x w are enlarged to the first one's size."""
+    """Joins columns to one picture, 3 x (n H) x (columns W), with a sample per row.
+
+    Columns are n x 1 x h x w or n x 3 x h x w, and are enlarged to the size of the first.
+    """
     size = (columns[0].shape[-2], columns[0].shape[-1])
     full = [resize(c.float(), size).expand(-1, 3, -1, -1) for c in columns]
     row = torch.cat(full, dim=-1)
@@ -148,7 +153,7 @@ def grid(columns: list[Tensor]) -> Tensor:
 
 
 def _colours(values: Tensor, name: str) -> Tensor:
-    """n x 3 x H x W from values n x 1 x H x W in [0, 1]."""
+    """Colours values, n x 1 x H x W in [0, 1], as n x 3 x H x W."""
     from cmap import Colormap
 
     rgba = Colormap(name)(values[:, 0].detach().float().cpu().numpy())

@@ -18,43 +18,44 @@ from dagan.data.store import ClipDataset
 from dagan.errors import InputError
 from dagan.train.recipe import OptimiserConfig, Recipe
 
-# Samples shown in a picture, and the largest batch of validation.
-SHOWN = 6
-VALIDATION_BATCH = 16
-# Seed of the samples that are shown and measured: the same in every run, so that runs can be compared.
+SHOWN = 6  # A picture shows so many samples.
+VALIDATION_BATCH = 16  # Batches of validation have at most so many samples.
+# The samples that are shown and measured are drawn with this seed, the same in every run, so that runs can be compared.
 FIXED = 20
 Objectives = Mapping[str, Callable[..., Any]]
 
 
 @dataclass(frozen=True)
 class Update:
-    """One loss to differentiate, and the objective whose optimiser then steps. figures: detached scalars to log."""
+    """One loss to differentiate."""
 
     objective: str
+    """The objective whose optimiser then steps."""
     total: Tensor
+    """The loss."""
     figures: Mapping[str, Tensor]
+    """Detached scalars to log."""
 
 
 class Stage(Protocol):
-    """A stage of training.
-
-    name: "depth" or "gan". objectives: modules that turn a batch into losses; each is wrapped once and has an optimiser of
-    its own for those of its parameters that require gradients. modules: what a checkpoint keeps. averaged: the module whose
-    moving average is validated, shown and exported; part of an objective.
-    """
+    """A stage of training."""
 
     name: str
+    """The stage's name, "depth" or "gan"."""
     objectives: Mapping[str, nn.Module]
+    """Modules that turn a batch into losses. Each is wrapped once and has an optimiser for those parameters that require gradients."""
     modules: Mapping[str, nn.Module]
+    """The modules that a checkpoint keeps."""
     averaged: nn.Module
+    """The module whose moving average is validated, shown and exported. It is part of an objective."""
 
     @property
     def recipe(self) -> Recipe:
-        """What to do."""
+        """The stage's recipe."""
         ...
 
     def optimiser(self, objective: str) -> OptimiserConfig:
-        """Settings of an objective's optimiser."""
+        """Returns the settings of an objective's optimiser."""
         ...
 
     def open_data(self, console: Console) -> None:
@@ -66,26 +67,27 @@ class Stage(Protocol):
         ...
 
     def prepare(self, step: int, averaged: nn.Module, say: Callable[[str], None], stopping: Callable[[], bool]) -> bool:
-        """Called before each step, with the moving average so far and outside autocast; `say` tells the user of what takes long.
+        """Prepares a step. It is called before each step, outside autocast, with the moving average so far.
 
-        False: it was cut short, because `stopping` said that the run is to end, and the step cannot be taken.
+        `say` tells the user of what takes long. Returns False when it was cut short because `stopping` said that the run is to end; the
+        step can then not be taken.
         """
         ...
 
     def updates(self, objectives: Objectives, batch: int, step: int) -> Iterator[Update]:
-        """Losses of batch number `batch` in optimisation step `step`, one at a time.
+        """Yields the losses of batch number `batch` in optimisation step `step`, one at a time.
 
-        The loop differentiates each before it asks for the next, so later objectives can use (detached) outputs of the
-        same forward. `objectives` are the wrapped ones: each may be called once.
+        The loop differentiates each loss before it asks for the next, so later objectives can use (detached) outputs of the same forward
+        pass. `objectives` are the wrapped ones, and each may be called once.
         """
         ...
 
     def pictures(self, averaged: nn.Module) -> dict[str, Tensor]:
-        """Named pictures 3 x H x W in [0, 1] to look at."""
+        """Returns pictures to look at, 3 x H x W in [0, 1], by their names."""
         ...
 
     def validate(self, averaged: nn.Module) -> dict[str, float]:
-        """Figures on held-out identities; empty where there are none."""
+        """Returns figures on held-out identities. There are none where no identity is held out."""
         ...
 
     def start_from(self, path: Path) -> None:
@@ -93,12 +95,12 @@ class Stage(Protocol):
         ...
 
     def export(self, averaged: nn.Module, folder: Path, card: Mapping[str, Any]) -> Path:
-        """Writes the weights that users load; returns the file."""
+        """Writes the weights that users load, and returns the file."""
         ...
 
 
 class Feeds:
-    """Training batches and, where identities are held out, fixed batches of those."""
+    """Gives training batches and, where identities are held out, fixed batches of those."""
 
     def __init__(self, recipe: Recipe, fabric: L.Fabric, dataset: ClipDataset, training: Sampler, pairs: PairConfig | None) -> None:
         self.training = BatchSource(
@@ -108,18 +110,18 @@ class Feeds:
         self.recipe, self.dataset, self.device = recipe, dataset, fabric.device
 
     def close(self) -> None:
-        """Ends reading ahead."""
+        """Stops reading batches ahead."""
         self.training.close()
 
     def fixed(self, sampler: Sampler, samples: int) -> Iterator[Batch]:
-        """The same samples at every call, as they are."""
+        """Yields batches of the same samples at every call, without augmentation."""
         for first in range(0, samples, VALIDATION_BATCH):
             size = min(VALIDATION_BATCH, samples - first)
             yield BatchSource(self.dataset, sampler, NO_AUGMENT, batch_size=size, seed=FIXED, device=self.device).at(first)
 
 
 def validation_sampler(dataset: ClipDataset, make: Any) -> Sampler | None:
-    """None where no clip is held out, or all that are have too few frames."""
+    """Makes the sampler of validation. Returns None where no clip is held out, or where all that are have too few frames."""
     if not len(dataset.members("validation")):
         return None
     try:
@@ -129,7 +131,7 @@ def validation_sampler(dataset: ClipDataset, make: Any) -> Sampler | None:
 
 
 def learning_rate(config: OptimiserConfig, step: int, max_steps: int) -> float:
-    """The rate of the update that leads from `step` to `step + 1`."""
+    """Returns the learning rate of the update that leads from `step` to `step + 1`."""
     share = min(step / max_steps, 1.0)
     factor = 1.0
     if config.schedule == "cosine":

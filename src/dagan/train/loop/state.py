@@ -1,6 +1,6 @@
 """What a run keeps: checkpoints, and the moving average of weights and buffers.
 
-Checkpoints are written beside and renamed, can be read without executing code, and the one before is kept.
+A checkpoint is written beside its final name and then renamed. It can be read without executing code, and the one before it is kept.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from dagan.errors import InputError
 
 FORMAT = 1
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
-# A checkpoint of another network cannot be continued; everything else may change between calls.
+# Settings that begin so describe the network and cannot change when a run is continued. All others may change.
 _FIXED = ("model.", "egomotion.", "discriminator_width", "discriminator_max_width")
+# These are exceptions: no weight depends on them.
 _FREE = ("model.name", "model.image_size", "model.motion_size", "model.depth.size", "model.size", "egomotion.size")
 
 
 def save_checkpoint(folder: Path, payload: Mapping[str, Any]) -> None:
-    """Writes `last.ckpt`; what it was before becomes `previous.ckpt`. A kill at any moment leaves one of them whole."""
+    """Writes `last.ckpt`; the one before becomes `previous.ckpt`. When the process is killed, at any moment, one of them is whole."""
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f".{LAST}.{os.getpid()}.part"
     try:
@@ -41,7 +42,7 @@ def save_checkpoint(folder: Path, payload: Mapping[str, Any]) -> None:
 
 
 def find_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint of a run's folder."""
+    """Returns the newest whole checkpoint of a run's folder, or None."""
     return next((folder / name for name in (LAST, PREVIOUS) if (folder / name).is_file()), None)
 
 
@@ -65,7 +66,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """"key: old -> new" for each difference of two dumped recipes. Raises InputError where the networks differ."""
+    """Returns a line "key: old -> new" for each difference of two dumped recipes. Raises InputError where the networks differ."""
     before, after = _flat(old), _flat(new)
     missing = "(none)"
     changes = {k: (before.get(k, missing), after.get(k, missing)) for k in sorted(before.keys() | after.keys())}
@@ -91,11 +92,11 @@ def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 class MovingAverage(AveragedModel):
-    """An averaged copy in evaluation mode; call `update_parameters(module)` after every step.
+    """An averaged copy of a module, in evaluation mode. `update_parameters(module)` is to be called after every step.
 
-    The decay grows from 0.1 towards `decay`, so that short runs do not export their random start. The count of steps stays in the
-    host's memory, and nothing that is computed on it goes to the device: PyTorch's own average brings it there at every step, which
-    waits until the device has finished.
+    The decay grows from 0.1 towards `decay`, so that short runs do not export their random start. The count of steps stays in the host's
+    memory, and nothing that is computed from it goes to the device. PyTorch's own average moves it there at every step, which waits until
+    the device has finished.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
@@ -106,7 +107,7 @@ class MovingAverage(AveragedModel):
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
-        """Moves towards the weights and buffers of `model`; whole numbers, such as counts of batches, are copied."""
+        """Moves towards the weights and buffers of `model`. Whole numbers, such as counts of batches, are copied."""
         steps = int(self.n_averaged)
         share = 1 - min(self.decay, (1 + steps) / (10 + steps)) if steps else 1.0
         averaged: list[Tensor] = []

@@ -1,7 +1,7 @@
-"""The loop both stages share: updates, moving average, logs, checkpoints, exact resume.
+"""The loop that both stages share: updates, moving average, logs, checkpoints and exact resume.
 
-Everything random in a step derives from (seed, step, rank), and everything else of a step from the checkpoint. A run that is
-killed and resumed therefore takes the same steps as one that is not.
+Everything random in a step follows from (seed, step, rank), and everything else from the checkpoint. A run that is killed and resumed
+therefore takes the same steps as one that is not.
 """
 
 from __future__ import annotations
@@ -36,25 +36,28 @@ RESUME, FRESH, AUTO = "resume", "fresh", "auto"
 
 @dataclass(frozen=True)
 class Result:
-    """steps: how many the model has seen in all; weights: the exported file; finished: whether max_steps was reached."""
+    """What came of a run."""
 
     steps: int
+    """The number of steps that the model has been trained for in all."""
     weights: Path
+    """The exported file."""
     finished: bool
+    """Whether max_steps was reached."""
 
 
 def train(recipe: Recipe, build: Callable[[Any, L.Fabric], Stage], start: str = AUTO, console: Console | None = None) -> Result:
-    """Trains until max_steps, max_minutes or a signal (SIGINT, SIGTERM: the step is finished and saved first).
+    """Trains until max_steps, max_minutes, or a signal (SIGINT or SIGTERM, after which the step is finished and saved first).
 
     Args:
-        build: makes the stage of a recipe.
-        start: "auto" continues what the output folder holds, "resume" demands that it holds a run, "fresh" removes it.
+        build: It makes the stage of a recipe.
+        start: "auto" continues what the output folder holds, "resume" demands that it holds a run, and "fresh" removes it.
 
-    Raises InputError for unusable recipes, data, checkpoints, and for losses that are no longer finite.
+    Raises InputError for unusable recipes, data and checkpoints, and for losses that are no longer finite.
     """
     fabric = make_fabric(recipe)
     fabric.launch()
-    # Every process starts from the same weights.
+    # With this seed every process starts from the same weights.
     torch.manual_seed(recipe.seed)
     result = _Run(fabric, build(recipe, fabric), start, console or Console(stderr=True)).train()
     _part(fabric)
@@ -62,7 +65,7 @@ def train(recipe: Recipe, build: Callable[[Any, L.Fabric], Stage], start: str = 
 
 
 def _part(fabric: L.Fabric) -> None:
-    """Ends the connection between processes while all of them are there: one left to the interpreter's end may abort it (SIGABRT)."""
+    """Ends the connection between processes while all of them are there. Left to the end of the interpreter, it may abort (SIGABRT)."""
     if fabric.world_size > 1:
         fabric.barrier()
         torch.distributed.destroy_process_group()
@@ -112,7 +115,7 @@ class _Run:
             config = self.stage.optimiser(name)
             parameters = [p for p in objective.parameters() if p.requires_grad]
             kind = torch.optim.AdamW if config.weight_decay else torch.optim.Adam
-            # The fused kernel is the fastest, but cannot be clipped under a gradient scaler.
+            # The fused kernel is the fastest, but its gradients cannot be clipped under a gradient scaler.
             fused = self.recipe.precision != "16-mixed" and self.fabric.device.type in ("cpu", "cuda")
             optimiser = kind(parameters, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=fused)
             self.optimisers[name] = self.fabric.setup_optimizers(optimiser)
@@ -175,7 +178,7 @@ class _Run:
                 saved = time.monotonic()
 
     def _prepared(self, log: RunLog | None) -> bool:
-        # One of several processes must not stop alone.
+        # With several processes, none may stop alone.
         alone = self.fabric.world_size == 1
         say = log.say if log is not None else lambda text: None
         return self.stage.prepare(self.step, self.ema.module, say, lambda: alone and self.stopping)
@@ -189,7 +192,7 @@ class _Run:
                 group["lr"] = learning_rate(self.stage.optimiser(name), self.step, recipe.max_steps)
         for micro in range(recipe.accumulate):
             batch = self.step * recipe.accumulate + micro
-            # Random numbers inside the networks and objectives, on every kind of device.
+            # This seeds random numbers inside networks and objectives, on every kind of device.
             torch.manual_seed(_mix(recipe.seed, batch, self.fabric.global_rank))
             last = micro == recipe.accumulate - 1
             with contextlib.ExitStack() as contexts:
@@ -227,7 +230,7 @@ class _Run:
     # -- time and signals
 
     def _minutes(self) -> float:
-        """Of all calls together."""
+        """Returns the minutes of all calls together."""
         return self.minutes_before + (time.monotonic() - self.started) / 60
 
     def _minutes_left(self, since: float, since_step: int) -> float:
@@ -241,7 +244,7 @@ class _Run:
         limit = self.recipe.max_minutes
         stop = self.stopping or (limit is not None and time.monotonic() - self.started >= 60 * limit)
         if self.fabric.world_size > 1:
-            # All processes must take the same number of steps: one that stops stops all.
+            # All processes must take the same number of steps, so one that stops stops all.
             flag = torch.tensor(float(stop), device=self.fabric.device)
             stop = bool(cast(Tensor, self.fabric.all_reduce(flag, reduce_op="sum")) > 0)
         return stop
@@ -253,7 +256,7 @@ class _Run:
             return
 
         def stop(number: int, frame: object) -> None:
-            # A second signal does not wait for the step.
+            # A second signal does not wait for the step to end.
             if self.stopping:
                 raise KeyboardInterrupt
             self.stopping = True
@@ -268,7 +271,7 @@ class _Run:
     # -- checkpoints
 
     def _save(self) -> Path:
-        """Checkpoint and exported weights; returns the latter."""
+        """Writes a checkpoint and exports the weights. Returns the exported file."""
         for name, module in self.stage.modules.items():
             if not all(bool(torch.isfinite(p).all()) for p in module.parameters()):
                 raise InputError(
@@ -320,7 +323,7 @@ class _Run:
 
 
 class _Sums:
-    """Running means of figures, kept on their device so that steps do not wait for it."""
+    """Running means of figures. They stay on their device, so that steps do not wait for it."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
@@ -337,7 +340,7 @@ class _Sums:
 
 
 def _mix(seed: int, batch: int, rank: int) -> int:
-    """One 63-bit seed of three numbers; neighbouring steps get unrelated ones."""
+    """Makes one 63-bit seed of three numbers. Neighbouring steps get unrelated seeds."""
     import numpy as np
 
     low, high = np.random.SeedSequence((seed, batch, rank, 2)).generate_state(2)
@@ -345,7 +348,7 @@ def _mix(seed: int, batch: int, rank: int) -> int:
 
 
 def _without_paths(card: dict[str, Any]) -> dict[str, Any]:
-    """A card that travels with the weights says nothing of the machine's folders."""
+    """Removes the machine's folders from a card, because it travels with the weights."""
     recipe = {k: v for k, v in card["recipe"].items() if k not in ("output", "init_from", "depth_weights", "data")}
     data = {k: v for k, v in card["recipe"]["data"].items() if k not in ("train", "portraits", "cache")}
     loss = {k: v for k, v in recipe.get("loss", {}).items() if k != "perceptual_file"}
