@@ -1,1 +1,1 @@
-"""The networks: tensors in, tensors out; no files, no printing."""
+"""The networks: they take tensors and give tensors. They know no files and print nothing."""

@@ -1,4 +1,4 @@
-"""Building blocks shared by the networks (docs/method.md#building-blocks). Legend: B batch, C channels, H W size."""
+"""Building blocks that the networks share (docs/method.md#building-blocks). Legend: B batch, C channels, H W size."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dagan.config import HourglassConfig
 
 
 class SameBlock(nn.Module):
-    """Convolution, batch norm, ReLU; the size stays."""
+    """Convolution, batch norm and ReLU, which keep the size."""
 
     def __init__(self, channels_in: int, channels_out: int, kernel: int = 3) -> None:
         super().__init__()
@@ -24,23 +24,23 @@ class SameBlock(nn.Module):
 
 
 class DownBlock(SameBlock):
-    """Same block, then 2x2 average pool."""
+    """A same block, then a 2 x 2 average pool."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.avg_pool2d(super().forward(x), 2)
 
 
 class UpBlock(SameBlock):
-    """Nearest x2, then a same block."""
+    """Doubling by nearest neighbours, then a same block."""
 
     def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
-        """B x C x 2 h x 2 w from h x w; the channels of `skip`, of that size, follow."""
+        """Returns B x C x 2h x 2w for h x w. Where `skip`, of that size, is given, its channels follow."""
         up = super().forward(F.interpolate(x, scale_factor=2, mode="nearest"))
         return up if skip is None else torch.cat([up, skip], dim=1)
 
 
 class ResidualBlock(nn.Module):
-    """Pre-activation: BN, ReLU, 3x3, BN, ReLU, 3x3, + input."""
+    """A residual block with pre-activation: BN, ReLU, 3x3, BN, ReLU, 3x3, plus the input."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class ResidualBlock(nn.Module):
 
 
 class Hourglass(nn.Module):
-    """U-shaped network; its last skip is its own input, so it puts out `config.width + channels_in` channels."""
+    """A U-shaped network. Its last skip is its own input, so that it gives `config.width + channels_in` channels."""
 
     def __init__(self, config: HourglassConfig, channels_in: int) -> None:
         super().__init__()
@@ -86,7 +86,10 @@ class Hourglass(nn.Module):
 
 
 class BandLimitedDown(nn.Module):
-    """Gaussian blur, then every `factor`-th pixel from the first (docs/method.md#building-blocks); the kernel is not learnt."""
+    """A Gaussian blur, of which every `factor`-th pixel is kept, from the first on. The kernel is not learnt.
+
+    See docs/method.md#building-blocks.
+    """
 
     weight: Tensor
 
@@ -108,7 +111,7 @@ class BandLimitedDown(nn.Module):
 
 
 class SpadeNorm(nn.Module):
-    """Instance norm without affine, then x (1 + gamma) + beta, both from the guidance map (docs/method.md#spade-decoder)."""
+    """Instance norm without affine, then x (1 + gamma) + beta. Both come from the guidance map (docs/method.md#spade-decoder)."""
 
     def __init__(self, channels: int, guidance: int, hidden: int = 128) -> None:
         super().__init__()
@@ -127,7 +130,7 @@ def _spectral_conv(channels_in: int, channels_out: int, kernel: int, bias: bool 
 
 
 class SpadeBlock(nn.Module):
-    """SPADE residual block: x_s + conv(leaky(SPADE(conv(leaky(SPADE(x)))))); the shortcut is normalised, without activation."""
+    """The SPADE residual block x_s + conv(leaky(SPADE(conv(leaky(SPADE(x)))))). The shortcut x_s is normalised, without activation."""
 
     def __init__(self, channels_in: int, channels_out: int, guidance: int) -> None:
         super().__init__()

@@ -22,53 +22,65 @@ from dagan.models.motion import DenseMotion
 
 @dataclass(frozen=True)
 class Source:
-    """Everything that depends on the source alone: image B x 3 x H x W, disparity B x 1 x H x W (None without depth),
-    keypoints, the image at motion size, and the generator's features."""
+    """Everything that depends on the source alone."""
 
     image: Tensor
+    """The source image, B x 3 x H x W."""
     disparity: Tensor | None
+    """Its disparity, B x 1 x H x W; None for a model without depth."""
     keypoints: Keypoints
+    """Its keypoints."""
     small: Tensor
+    """The image at motion size."""
     features: SourceFeatures
+    """What the generator keeps of it."""
 
 
 @dataclass(frozen=True)
 class Output:
-    """image B x 3 x H x W in [0, 1]; deformation B x h x w x 2 (where each output place looks in the source);
-    occlusion B x 1 x h x w, 1 = visible; mask B x (K + 1) x h x w; warped: the source image moved by the deformation."""
+    """What the model draws."""
 
     image: Tensor
+    """The result, B x 3 x H x W in [0, 1]."""
     deformation: Tensor
+    """Where each place of the result looks in the source, B x h x w x 2."""
     occlusion: Tensor
+    """What can be seen, B x 1 x h x w; 1 is visible."""
     mask: Tensor
+    """The shares of the background and of the keypoints' motions, B x (K + 1) x h x w."""
     warped: Tensor
+    """The source image moved by the deformation."""
 
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """What a training step needs: the output, the encoded source, and the keypoints that the detector found in the source frame, the
-    driving frame and its transform, whichever were drawn with."""
+    """What a training step needs."""
 
     output: Output
+    """What was drawn."""
     source: Source
+    """The encoded source."""
     origin: Keypoints
+    """The keypoints that the detector found in the source frame, even where landmarks were used for drawing."""
     driving: Keypoints
+    """The keypoints that it found in the driving frame, likewise."""
     transformed: Keypoints | None
+    """The keypoints that it found in the transformed driving frame, if there was a transform."""
 
 
 class DaGAN(nn.Module):
     """The model of one configuration, freshly initialised. `dagan.load` gives a trained one, in evaluation mode.
 
-    `compute_dtype`: the precision of convolutions and attention in `depth`, `keypoints`, `encode_source` and `drive`;
-    coordinates always stay in float32. int8 is for engines, which quantise what stands it; here it is bfloat16.
-    `forward` leaves precision to the training engine.
+    `compute_dtype` is the precision of convolutions and attention in `depth`, `keypoints`, `encode_source` and `drive`. Coordinates
+    always stay in float32. int8 is for engines, which quantise what tolerates it; here it means bfloat16. `forward` leaves precision to
+    the training loop.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         self.compute_dtype = torch.float32
-        self.folded = False  # whether `weights.fold` made it: such a model can neither be trained nor saved
+        self.folded = False  # `weights.fold` sets this in the models it makes, which can be neither trained nor saved.
         factor = config.image_size // config.motion_size
         self.depth_network = DepthNetwork(config.depth) if config.use_depth else None
         self.keypoint_detector = KeypointDetector(config.keypoints, factor, config.use_depth)
@@ -78,7 +90,7 @@ class DaGAN(nn.Module):
 
     @torch.inference_mode()
     def depth(self, image: Tensor) -> Tensor:
-        """Disparity B x 1 x H x W in (0, 1), near = large, of images B x 3 x H x W in [0, 1].
+        """Estimates disparity, B x 1 x H x W in (0, 1), of images B x 3 x H x W in [0, 1]. Near is large.
 
         Raises InputError for another shape, and for a model without a depth network.
         """
@@ -90,14 +102,14 @@ class DaGAN(nn.Module):
 
     @torch.inference_mode()
     def keypoints(self, image: Tensor) -> Keypoints:
-        """Keypoints of images B x 3 x H x W in [0, 1]; the depth map is computed on the way. Raises InputError for another shape."""
+        """Finds the keypoints of images B x 3 x H x W in [0, 1], with the help of their depth. Raises InputError for another shape."""
         self._check(image)
         with self._precision(image):
             return self.keypoint_detector(image, self._disparity(image))
 
     @torch.inference_mode()
     def encode_source(self, image: Tensor) -> Source:
-        """Everything that depends on the source image (B x 3 x H x W in [0, 1]) alone. Raises InputError for another shape."""
+        """Computes what depends on the source image alone, B x 3 x H x W in [0, 1]. Raises InputError for another shape."""
         self._check(image)
         with self._precision(image):
             disparity = self._disparity(image)
@@ -105,7 +117,7 @@ class DaGAN(nn.Module):
 
     @torch.inference_mode()
     def drive(self, source: Source, keypoints: Keypoints) -> Output:
-        """The source in the pose of `keypoints` (a batch; a source batch of one serves all). Raises InputError if batches disagree."""
+        """Draws the source in the pose of a batch of keypoints. A single source serves all. Raises InputError if batches disagree."""
         sources, frames = source.image.shape[0], keypoints.value.shape[0]
         if sources not in (1, frames):
             raise InputError(f"{sources} sources for {frames} driving frames: use one source, or one for each frame")
@@ -115,20 +127,20 @@ class DaGAN(nn.Module):
     def forward(
         self, source: Tensor, driving: Tensor, transform: ThinPlateTransform | None = None, landmarks: Tensor | None = None
     ) -> Reconstruction:
-        """Training: the driving frame rebuilt from the source frame, both B x 3 x H x W.
+        """Rebuilds the driving frame from the source frame, both B x 3 x H x W, for training.
 
-        With `transform` the keypoints of the transformed driving frame are found too, for the equivariance losses. The depth
-        network is used as it is and gets no gradient (stage 2 of training).
-        landmarks: B x 2 x L x 2 of both frames, to draw with in place of the first keypoints where they are finite.
+        With `transform`, the keypoints of the transformed driving frame are found too, for the equivariance losses. The depth network is
+        used as it is and gets no gradient (stage 2 of training). `landmarks`, B x 2 x L x 2 of both frames, are used for drawing in
+        place of the first L keypoints, where they are finite.
         """
         images = torch.cat([source, driving])
         with torch.no_grad():
             disparity = self._disparity(images)
         if transform is not None:
             images = torch.cat([images, transform.warp_image(driving)])
-            if disparity is not None:  # the transformed scene's depth is the transformed depth: no third pass of the network
+            if disparity is not None:  # The transformed scene has the transformed depth, so the network needs no third pass.
                 disparity = torch.cat([disparity, transform.warp_image(disparity[len(source) :])])
-        # One pass for all frames: batch statistics that cover them, and larger matrices.
+        # All frames go through in one pass, so that batch statistics cover all of them and matrices are larger.
         keypoints = self.keypoint_detector(images, disparity)
         batch = len(source)
         parts = [keypoints[i : i + batch] for i in range(0, len(keypoints.value), batch)]

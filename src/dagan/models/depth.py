@@ -1,6 +1,8 @@
-"""Face depth network (docs/method.md#depth-network): ResNet encoder, decoder with skips, disparities at four scales.
+"""The face depth network (docs/method.md#depth-network): a ResNet encoder and a decoder with skips, which gives disparities at four scales.
 
-Legend: B batch, H W image. Disparity is in (0, 1), near = large; disparity_0 is what the system calls the depth map.
+Disparity is in (0, 1), and near is large. The finest disparity is what the system calls the depth map.
+
+Legend: B batch, H W image.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from dagan.geometry import resize
 
 
 def disparity_to_depth(disparity: Tensor, minimum: float = 0.1, maximum: float = 100.0) -> Tensor:
-    """Depth in [minimum, maximum] from disparity in (0, 1), any shape (docs/method.md#depth-network)."""
+    """Turns disparity in (0, 1), of any shape, into depth in [minimum, maximum] (docs/method.md#depth-network)."""
     return 1 / (1 / maximum + (1 / minimum - 1 / maximum) * disparity)
 
 
@@ -61,9 +63,9 @@ def _shortcut(channels_in: int, channels_out: int, stride: int) -> nn.Sequential
 
 
 class ResNetEncoder(nn.Module):
-    """ResNet without classifier: image in [0, 1] -> five feature maps at strides 2, 4, 8, 16, 32 with `.channels`.
+    """A ResNet without classifier. An image in [0, 1] becomes five feature maps at strides 2, 4, 8, 16, 32 with `.channels`.
 
-    Modules carry the names of the common ResNet state dicts, so ImageNet weights load as they are.
+    Modules have the names of the common ResNet state dicts, so that ImageNet weights load as they are.
     """
 
     def __init__(
@@ -95,7 +97,7 @@ class ResNetEncoder(nn.Module):
 
 
 def build_encoder(config: DepthConfig, channels_in: int = 3) -> ResNetEncoder:
-    """The encoder that `config.encoder` names; "lite" is a basic-block ResNet with `config.encoder_widths`."""
+    """Builds the encoder that `config.encoder` names. "lite" is a ResNet of basic blocks with `config.encoder_widths`."""
     if config.encoder == "resnet50":
         return ResNetEncoder(_Bottleneck, (3, 4, 6, 3), RESNET_WIDTHS, channels_in)
     widths = config.encoder_widths if config.encoder == "lite" else RESNET_WIDTHS
@@ -103,7 +105,7 @@ def build_encoder(config: DepthConfig, channels_in: int = 3) -> ResNetEncoder:
 
 
 class _ReflectConv(nn.Module):
-    """Reflection padding 1, 3x3 convolution."""
+    """A 3 x 3 convolution with reflection padding."""
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
@@ -114,12 +116,12 @@ class _ReflectConv(nn.Module):
 
 
 class DepthDecoder(nn.Module):
-    """Encoder features -> disparities of the `scales` finest scales of 0..3, scale 0 first."""
+    """Turns encoder features into the `scales` finest of four disparities, the finest first."""
 
     def __init__(self, encoder_channels: tuple[int, ...], widths: tuple[int, ...]) -> None:
         super().__init__()
         self.elu = nn.ELU()
-        self.up = nn.ModuleList()  # two per stage, from stage 4 down
+        self.up = nn.ModuleList()  # There are two for each stage, from stage 4 down.
         channels = encoder_channels[-1]
         for i in range(4, -1, -1):
             self.up.append(_ReflectConv(channels, widths[i]))
@@ -142,9 +144,9 @@ class DepthDecoder(nn.Module):
 
 
 class DepthNetwork(nn.Module):
-    """Image B x 3 x H x W in [0, 1], H and W multiples of 32 -> disparities of scales 0..3, B x 1 x H/2^i x W/2^i in (0, 1).
+    """Estimates disparities, B x 1 x H/2^i x W/2^i in (0, 1) for scales i = 0..3, of images B x 3 x H x W in [0, 1].
 
-    `scales`: how many of them, the finest first; only training needs more than one.
+    H and W must be multiples of 32. `scales` says how many disparities are made, the finest first; only training needs more than one.
     """
 
     def __init__(self, config: DepthConfig) -> None:
@@ -156,7 +158,7 @@ class DepthNetwork(nn.Module):
     def forward(self, image: Tensor, scales: int = 4) -> tuple[Tensor, ...]:
         height, width = image.shape[-2:]
         size = self.config.size
-        # Halving by bilinear look-up is an exact 2x2 mean, so the network sees an alias-free image.
+        # Halving by bilinear look-up is an exact 2 x 2 mean, so that the network sees an image without aliasing.
         small = image if size is None else resize(image, (size, size))
         disparities = cast(tuple[Tensor, ...], self.decoder(self.encoder(small), scales))
         return tuple(resize(d, (height >> i, width >> i)) for i, d in enumerate(disparities))

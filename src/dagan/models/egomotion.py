@@ -1,6 +1,8 @@
-"""Egomotion network: how the head moved between two frames, and which camera saw it (docs/method.md#egomotion).
+"""The egomotion network: how the head moved between two frames, and which camera saw it (docs/method.md#egomotion).
 
-Only training stage 1 needs it. Legend: B batch of frame pairs, H W image. The camera is normalised as in `geometry.camera`.
+Only stage 1 of training needs it. The camera is normalised as in `geometry.camera`.
+
+Legend: B batch of frame pairs, H W image.
 """
 
 from __future__ import annotations
@@ -19,34 +21,35 @@ from dagan.config import RESNET_WIDTHS, DepthConfig, Widths, require_encoder
 from dagan.geometry import resize
 from dagan.models.depth import build_encoder
 
-HEAD_WIDTH = 256
-# Bound of the predicted log-scale: weights between 1/e^2 and e^2 keep single pixels from taking over the loss.
+HEAD_WIDTH = 256  # The channels of the layers that follow the encoder.
+# The predicted log-scale is bounded by this. Weights then lie between 1/e^2 and e^2, so that single pixels cannot dominate the loss.
 LOG_SCALE_BOUND = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class EgomotionConfig(Checked):
-    """Egomotion network.
-
-    size: side the frames are resized to first; None keeps their own.
-    rotation_scale, translation_scale: factors on the motion numbers, so that training starts near "no motion". Turning a head
-        about itself moves its pixels about ten times less than shifting it by the same number: with one factor for both (0.01 in
-        the paper) the network takes small turns and makes up for them with too much relief.
-    learn_camera: predict focal lengths and principal point; else every camera is `focal`, centred.
-    focal: focal length in image widths (and heights) at the start of training, or fixed.
-    principal_range: farthest the principal point may lie from the middle, in image widths.
-    uncertainty: predict how badly each pixel breaks rigidity (inspired by DaGAN++).
-    """
+    """The settings of the egomotion network."""
 
     encoder: Literal["resnet18", "resnet50", "lite"] = "resnet18"
     encoder_widths: Widths = RESNET_WIDTHS
     size: Side | None = None
+    """The side to which frames are resized first; None keeps their own."""
     rotation_scale: Positive = 0.05
+    """The factor on the rotation's numbers, with which training starts near "no motion".
+
+    Turning a head about itself moves its pixels about ten times less than shifting it by the same number. With one factor for both (0.01
+    in the paper) the network finds turns too small and makes up for them with too much relief.
+    """
     translation_scale: Positive = 0.01
+    """The factor on the translation's numbers."""
     learn_camera: bool = True
+    """Whether focal lengths and principal point are predicted; else every camera has `focal` and is centred."""
     focal: Positive = 1.5
+    """The focal length in image widths (and heights) at the start of training, or the fixed one."""
     principal_range: Annotated[float, Ge(0), Lt(0.5)] = 0.1
+    """How far the principal point may lie from the middle, in image widths."""
     uncertainty: bool = False
+    """Whether the network predicts how badly each pixel breaks rigidity (inspired by DaGAN++)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -55,21 +58,22 @@ class EgomotionConfig(Checked):
 
 @dataclass(frozen=True)
 class Egomotion:
-    """Motion that carries points of the first frame to the second, and the camera, all float32.
-
-    rotation: B x 3 axis-angle, radians. translation: B x 3, in the depth map's unit. focal, principal: B x 2, fractions of the
-    image's (width, height). log_scale: B x 1 x H x W logarithm of the expected relative photometric error, or None.
-    """
+    """The motion that carries points of the first frame to the second, and the camera, all in float32."""
 
     rotation: Tensor
+    """The rotation, B x 3, as axis times angle in radians."""
     translation: Tensor
+    """The translation, B x 3, in the unit of the depth map."""
     focal: Tensor
+    """The focal lengths, B x 2, as fractions of the image's (width, height)."""
     principal: Tensor
+    """The principal points, B x 2, likewise."""
     log_scale: Tensor | None = None
+    """The logarithm of each pixel's expected relative photometric error, B x 1 x H x W, if it is predicted."""
 
 
 class EgomotionNetwork(nn.Module):
-    """Two frames in temporal order, each B x 3 x H x W in [0, 1] -> Egomotion."""
+    """Estimates an `Egomotion` from two frames in temporal order, each B x 3 x H x W in [0, 1]."""
 
     def __init__(self, config: EgomotionConfig | None = None) -> None:
         super().__init__()
@@ -81,7 +85,7 @@ class EgomotionNetwork(nn.Module):
             nn.Conv2d(HEAD_WIDTH, HEAD_WIDTH, 3, 1, 1), nn.ReLU(), nn.Conv2d(HEAD_WIDTH, HEAD_WIDTH, 3, 1, 1), nn.ReLU()
         )
         self.motion = nn.Linear(HEAD_WIDTH, 6)
-        # Absent rather than unused: data-parallel training wants a gradient for every parameter.
+        # Parts that are not used are left out, because data-parallel training needs a gradient for every parameter.
         self.camera = _zero_start(nn.Linear(HEAD_WIDTH, 4)) if config.learn_camera else None
         self.uncertainty = _Uncertainty(channels[1]) if config.uncertainty else None
 
@@ -94,8 +98,8 @@ class EgomotionNetwork(nn.Module):
         features = self.encoder(small)
         squeezed = F.relu(self.squeeze(features[-1]))
         trunk = self.trunk(squeezed)
-        # A 1x1 convolution averaged over space is a linear layer on the average; float32 because a pose in bfloat16 is a
-        # visible fraction of a pixel off.
+        # A 1 x 1 convolution averaged over space is a linear layer on the average. It is in float32, because a pose in bfloat16 is off
+        # by a visible fraction of a pixel.
         with torch.autocast(first.device.type, enabled=False):
             rotation, translation = self.motion(trunk.float().mean((2, 3))).split(3, dim=1)
             focal, principal = self._camera(squeezed.float().mean((2, 3)))
@@ -111,12 +115,15 @@ class EgomotionNetwork(nn.Module):
             shape = (len(pooled), 2)
             return pooled.new_full(shape, config.focal), pooled.new_full(shape, 0.5)
         numbers = self.camera(pooled)
-        start = math.log(math.expm1(config.focal))  # softplus(start) = focal
+        start = math.log(math.expm1(config.focal))  # softplus(start) is the starting focal length.
         return F.softplus(numbers[:, :2] + start), 0.5 + config.principal_range * torch.tanh(numbers[:, 2:])
 
 
 class _Uncertainty(nn.Module):
-    """Stride-4 features (where) and squeezed deep features (what) -> B x 1 log-scale at stride 4, within LOG_SCALE_BOUND."""
+    """Predicts a log-scale within LOG_SCALE_BOUND, B x 1 at stride 4.
+
+    Features at stride 4 tell where something is, and the squeezed deep features tell what it is.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -130,7 +137,7 @@ class _Uncertainty(nn.Module):
 
 
 def _zero_start(layer: nn.Linear | nn.Conv2d) -> nn.Linear | nn.Conv2d:
-    """Zero weights and bias: the head starts at its neutral value whatever the input."""
+    """Sets weights and bias to zero, so that the layer starts at its neutral value whatever its input."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)

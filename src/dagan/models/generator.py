@@ -1,6 +1,7 @@
-"""Warping generator (docs/method.md#generator): appearance and depth encoders, warping, attention between depth and appearance
-(docs/method.md#cross-modal-attention), and three decoders; and the patch discriminator of its pictures, conditioned on the driving
-keypoints (docs/method.md#discriminator).
+"""The generator, which warps features (docs/method.md#generator), and the discriminator that judges its pictures.
+
+The generator has encoders of appearance and depth, warping, attention between the two (docs/method.md#cross-modal-attention), and one of
+three decoders. The discriminator judges patches and knows the driving keypoints (docs/method.md#discriminator).
 
 Legend: B batch, C channels, H W image, h w motion size. Scale i has 1/2^i of the image's size and min(max, width 2^i) channels.
 """
@@ -21,9 +22,9 @@ from dagan.models.motion import Motion
 
 
 class CrossModalAttention(nn.Module):
-    """Every place asks with its depth features which places of the warped appearance to take from.
+    """Each place chooses, by its depth features, from which places of the warped appearance to take features.
 
-    out = gamma * softmax(query . key) value + features; no 1/sqrt(d); gamma is learnt and starts at 0.
+    It computes gamma * softmax(query . key) value + features, without the factor 1/sqrt(d). gamma is learnt and starts at 0.
     """
 
     def __init__(self, channels: int) -> None:
@@ -34,15 +35,15 @@ class CrossModalAttention(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(1))
 
     def encode_query(self, depth_features: Tensor) -> Tensor:
-        """B x C x h x w -> B x C/8 x h x w; depends on the source alone."""
+        """Turns depth features, B x C x h x w, into a query, B x C/8 x h x w. It depends on the source alone."""
         return F.relu(self.query(depth_features))
 
     def forward(self, query: Tensor, features: Tensor) -> Tensor:
-        """query: B x C/8 x h x w from `encode_query`; features: warped appearance B x C x h x w -> the same shape."""
+        """Adds attended features to warped appearance, B x C x h x w. `query`, B x C/8 x h x w, comes from `encode_query`."""
 
         def places(x: Tensor) -> Tensor:
-            # B 1 N C: four dimensions, as exporters need. cuDNN's attention wants channels side by side, a batch of one
-            # query repeated for all frames written out too; in channels last they lie so already.
+            # The result is B 1 N C, because exporters need four dimensions. cuDNN's attention needs channels that lie side by side, also
+            # in a query of batch one that is repeated for all frames. In channels last they lie so already.
             return x.flatten(2).transpose(1, 2)[:, None].contiguous()
 
         key, value = F.relu(self.key(features)), F.relu(self.value(features))
@@ -53,14 +54,16 @@ class CrossModalAttention(nn.Module):
 
 @dataclass(frozen=True)
 class SourceFeatures:
-    """What the generator keeps of a source: appearance, scales 0 (finest) to downs; query of the attention, or None."""
+    """What the generator keeps of a source."""
 
     appearance: tuple[Tensor, ...]
+    """The features of scales 0 (the finest) to downs."""
     query: Tensor | None
+    """The query of the attention; None for a model without depth."""
 
 
 class Encoder(nn.Module):
-    """Same block, then down blocks; returns every scale, finest first."""
+    """A same block, then down blocks. It returns the features of every scale, finest first."""
 
     def __init__(self, channels_in: int, widths: list[int], kernel: int) -> None:
         super().__init__()
@@ -75,7 +78,7 @@ class Encoder(nn.Module):
 
 
 class ResidualDecoder(nn.Module):
-    """Decoder A, the paper's: residual blocks, up blocks, 7x7 convolution, sigmoid."""
+    """Decoder A, which is the paper's: residual blocks, up blocks, a 7 x 7 convolution and a sigmoid."""
 
     def __init__(self, config: GeneratorConfig, widths: list[int]) -> None:
         super().__init__()
@@ -88,7 +91,7 @@ class ResidualDecoder(nn.Module):
 
 
 class SpadeDecoder(nn.Module):
-    """Decoder B: SPADE blocks guided by four compressed feature channels and the warped, occluded source image."""
+    """Decoder B: SPADE blocks, guided by four compressed feature channels and the warped and occluded source image."""
 
     def __init__(self, config: GeneratorConfig, widths: list[int]) -> None:
         super().__init__()
@@ -111,11 +114,12 @@ class SpadeDecoder(nn.Module):
 
 
 class PyramidDecoder(nn.Module):
-    """The lite decoder: residual blocks at the coarsest scale, then each finer scale is joined with the source features
-    warped there; a half-size head predicts colour and a blend weight, and the blend takes detail from the warped source.
+    """The decoder of the lite models.
 
-    Warped detail at every scale replaces the width that decoder A spends on carrying it through one 64 x 64 map.
-    guides: channels of heatmaps that follow the warped features of the joined scales.
+    Residual blocks work at the coarsest scale. Each finer scale is joined with the source features that were warped at that scale. A head
+    at half size predicts colours and a weight, with which colours and the warped source image are blended: so detail comes from the
+    warped source. Warped detail at every scale replaces the width that decoder A spends on carrying it through one 64 x 64 map.
+    `guides` is the number of channels of heatmaps that follow the warped features of the joined scales.
     """
 
     def __init__(self, config: GeneratorConfig, widths: list[int], guides: int = 0) -> None:
@@ -126,7 +130,7 @@ class PyramidDecoder(nn.Module):
         self.joins = nn.ModuleList(SameBlock(2 * widths[i] + guides, widths[i]) for i in scales)
         self.final = nn.Conv2d(widths[1] + 12, 16, 3, padding=1)
         assert self.final.bias is not None
-        with torch.no_grad():  # start near the warped source: blend 0.73
+        with torch.no_grad():  # With this bias the blend starts at 0.73, near the warped source.
             self.final.bias[12:].fill_(1.0)
 
     def forward(self, features: list[Tensor], warped: Tensor) -> Tensor:
@@ -143,14 +147,14 @@ _DECODERS = {"residual": ResidualDecoder, "spade": SpadeDecoder}
 
 
 class Warp(nn.Module):
-    """Looks a picture up where the deformation says."""
+    """Looks an image or a map up where the deformation says."""
 
     def __init__(self, align_corners: bool) -> None:
         super().__init__()
         self.align_corners = align_corners
 
     def forward(self, x: Tensor, deformation: Tensor, occlusion: Tensor | None = None) -> Tensor:
-        """B x C x H x W from x, 1 or B x C x H x W, and B x h x w x 2; occlusion: B x 1 x h x w to multiply with."""
+        """Returns B x C x H x W for x (B or 1 x C x H x W) and a deformation B x h x w x 2, times the occlusion B x 1 x h x w."""
         size = (x.shape[-2], x.shape[-1])
         grid = resize_grid(deformation, size, align_corners=self.align_corners)
         warped = sample(x.expand(grid.shape[0], -1, -1, -1), grid, align_corners=self.align_corners)
@@ -158,31 +162,31 @@ class Warp(nn.Module):
 
 
 class Generator(nn.Module):
-    """`encode` once per source, `decode` once per driving frame."""
+    """Draws the source in other poses: `encode` is called once for a source, and `decode` once for a driving frame."""
 
     def __init__(self, config: GeneratorConfig, use_depth: bool, align_corners: bool, landmarks: int = 0) -> None:
-        """landmarks: how many keypoints, the first ones, stand on landmarks."""
+        """`landmarks` is the number of keypoints, the first ones, that stand on landmarks."""
         super().__init__()
         self.config = config
         self.warp = Warp(align_corners)
         widths = [min(config.max_width, config.width * 2**i) for i in range(config.downs + 1)]
         pyramid = config.decoder == "pyramid"
         self.appearance = Encoder(3, widths, 3 if pyramid else 7)
-        # The lite depth map is smooth: two scales less of it lose nothing and cost a sixteenth.
+        # The lite models' depth map is smooth. At a quarter of its size it loses nothing and costs a sixteenth.
         self.depth_reduction = 2 ** (config.downs - 1) if pyramid else 1
         self.depth = Encoder(1, widths[config.downs - 1 :] if pyramid else widths, 3 if pyramid else 7) if use_depth else None
         self.attention = CrossModalAttention(widths[-1]) if use_depth else None
-        # How many driving heatmaps the decoder gets: beside the warped features of finer scales, and through a convolution on the
-        # coarsest, which starts at zero.
+        # `guides` is the number of driving heatmaps that the decoder gets. They are put beside the warped features of finer scales, and
+        # added to the coarsest through a convolution, which starts at zero.
         self.guides = 0 if config.landmark_variance is None else landmarks
         self.decoder = PyramidDecoder(config, widths, self.guides) if pyramid else _DECODERS[config.decoder](config, widths)
         self.guide = nn.Conv2d(self.guides, widths[-1], 3, padding=1) if self.guides else None
         if self.guide is not None:
             nn.init.zeros_(self.guide.weight)
-        self.skips = config.downs - 1 if pyramid else 0  # how many finer warped scales the decoder takes
+        self.skips = config.downs - 1 if pyramid else 0  # The decoder takes so many finer warped scales.
 
     def encode(self, image: Tensor, disparity: Tensor | None) -> SourceFeatures:
-        """image B x 3 x H x W, disparity B x 1 x H x W (None for the RGB-only twin)."""
+        """Encodes the source image, B x 3 x H x W, and its disparity, B x 1 x H x W, which is None for models without depth."""
         query = None
         if self.depth is not None and self.attention is not None and disparity is not None:
             small = F.avg_pool2d(disparity, self.depth_reduction)
@@ -190,7 +194,7 @@ class Generator(nn.Module):
         return SourceFeatures(self.appearance(image), query)
 
     def decode(self, source: SourceFeatures, image: Tensor, motion: Motion, driving: Tensor) -> tuple[Tensor, Tensor]:
-        """-> (result, warped source image), both B x 3 x H x W in [0, 1]; image: the source image; driving: keypoints, B x K x 2."""
+        """Returns the result and the warped source image, both B x 3 x H x W in [0, 1]. `driving` are keypoints, B x K x 2."""
         finest = len(source.appearance) - 1 - self.skips
         features = [self.warp(level, motion.deformation, motion.occlusion) for level in source.appearance[finest:]]
         if self.attention is not None and source.query is not None:
@@ -200,23 +204,26 @@ class Generator(nn.Module):
             features[-1] = self.attention(query.expand(features[-1].shape[0], -1, -1, -1), features[-1])
         if self.guide is not None:
             features = self._guided(features, driving[:, : self.guides].float())
-        # SPADE is guided by what can be seen; the others blend with or ignore it.
+        # SPADE is guided by what can be seen. The other decoders blend with the warped image or ignore it.
         warped = self.warp(image, motion.deformation, motion.occlusion if isinstance(self.decoder, SpadeDecoder) else None)
         return self.decoder(features, warped), warped
 
     def _guided(self, features: list[Tensor], landmarks: Tensor) -> list[Tensor]:
-        """The features with the heatmaps of B x L x 2 driving landmarks: added to the coarsest, appended to the finer ones."""
+        """Adds heatmaps of driving landmarks, B x L x 2, to the features: they are added to the coarsest and appended to finer ones."""
         assert self.guide is not None
         assert self.config.landmark_variance is not None
         *finer, coarsest = features
         maps = [gaussian_heatmap(landmarks, (f.shape[-2], f.shape[-1]), self.config.landmark_variance).to(f.dtype) for f in finer]
-        # A narrow blob falls between the places of the coarsest scale: averages of the next finer one keep it whole.
+        # A narrow blob would fall between the places of the coarsest scale. Averaging the next finer one keeps it whole.
         coarsest = coarsest + self.guide(F.avg_pool2d(maps[-1], 2)).to(coarsest.dtype)
         return [*(torch.cat(pair, dim=1) for pair in zip(finer, maps, strict=True)), coarsest]
 
 
 class Discriminator(nn.Module):
-    """(image B x 3 x H x W, keypoint positions B x K x 2) -> (features of the four convolutions, prediction B x 1 x h x w)."""
+    """Judges images, B x 3 x H x W, given keypoint positions, B x K x 2.
+
+    It returns the features of its four convolutions and a prediction, B x 1 x h x w.
+    """
 
     def __init__(self, keypoints: int, width: int = 64, max_width: int = 512, variance: float = 0.01) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Keypoints found on RGB plus depth (docs/method.md#keypoints). Legend: B batch, K keypoints, H W image, h w heatmap."""
+"""Keypoints, which are found on colour and depth (docs/method.md#keypoints). Legend: B batch, K keypoints, H W image, h w heatmap."""
 
 from __future__ import annotations
 
@@ -14,18 +14,20 @@ from dagan.models.blocks import BandLimitedDown, Hourglass
 
 @dataclass(frozen=True)
 class Keypoints:
-    """value: B x K x 2 positions (x, y) in [-1, 1]; jacobian: B x K x 2 x 2 local affine frames."""
+    """The keypoints of a batch of images."""
 
     value: Tensor
+    """Their positions (x, y) in [-1, 1], B x K x 2."""
     jacobian: Tensor
+    """Their local affine frames, B x K x 2 x 2."""
 
     def __getitem__(self, index: slice | Tensor) -> Keypoints:
-        """A part of the batch."""
+        """Returns a part of the batch."""
         return Keypoints(self.value[index], self.jacobian[index])
 
 
 def on_landmarks(keypoints: Keypoints, landmarks: Tensor) -> Keypoints:
-    """The keypoints with the first L of them put on landmarks (B x L x 2, in [-1, 1]) where those are finite; Jacobians stay."""
+    """Puts the first L keypoints on landmarks, B x L x 2 in [-1, 1], where those are finite. Jacobians stay."""
     count = landmarks.shape[1]
     first = keypoints.value[:, :count]
     placed = torch.where(landmarks.isfinite(), landmarks.to(first.dtype), first)
@@ -33,7 +35,7 @@ def on_landmarks(keypoints: Keypoints, landmarks: Tensor) -> Keypoints:
 
 
 class KeypointDetector(nn.Module):
-    """(image B x 3 x H x W, disparity B x 1 x H x W or None) -> Keypoints. `factor`: how much smaller the hourglass works."""
+    """Finds keypoints in images, B x 3 x H x W, with disparity, B x 1 x H x W, or None. The hourglass works `factor` times smaller."""
 
     def __init__(self, config: KeypointConfig, factor: int, use_depth: bool) -> None:
         super().__init__()
@@ -51,15 +53,15 @@ class KeypointDetector(nn.Module):
     def forward(self, image: Tensor, disparity: Tensor | None) -> Keypoints:
         x = image if disparity is None else torch.cat([image, disparity.to(image.dtype)], dim=1)
         features = self.hourglass(self.down(x))
-        batch, count = image.shape[0], self.config.count  # shape, not len: exporters follow it
+        batch, count = image.shape[0], self.config.count  # The shape is used, and not len, because exporters follow it.
         logits, frames = self.heatmap(features), self.jacobian(features)
-        # Positions and frames in float32: bfloat16 is too coarse for them.
+        # Positions and frames are in float32, because bfloat16 is too coarse for them.
         with torch.autocast(image.device.type, enabled=False):
             h, w = logits.shape[-2:]
             weights = torch.softmax(logits.float().reshape(batch, count, h * w) / self.config.temperature, dim=-1)
             value = weights @ coordinate_grid(h, w, device=image.device).reshape(h * w, 2)
-            # All heatmaps times all frames, of which the own ones are kept: fifteen times the multiplications and a third of the
-            # time of the sum it stands for, since one product per image reads the frames once, as the convolution left them.
+            # All heatmaps are multiplied with all frames, and each keypoint's own product is kept. That takes fifteen times the
+            # multiplications but a third of the time, because one product per image reads the frames once, as the convolution left them.
             planes = frames.float().permute(0, 2, 3, 1).reshape(batch, h * w, 4 * count)
             jacobian = (weights @ planes).reshape(batch, count, count, 4).diagonal(dim1=1, dim2=2).transpose(1, 2)
         return Keypoints(value, jacobian.reshape(batch, count, 2, 2))

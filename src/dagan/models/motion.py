@@ -15,16 +15,18 @@ from dagan.models.keypoints import Keypoints
 
 @dataclass(frozen=True)
 class Motion:
-    """deformation: B x h x w x 2, where each output place looks in the source; occlusion: B x 1 x h x w in (0, 1), 1 = visible;
-    mask: B x (K + 1) x h x w, shares of the background and the K keypoint motions, summing to 1."""
+    """The motion of every place."""
 
     deformation: Tensor
+    """Where each place of the output looks in the source, B x h x w x 2."""
     occlusion: Tensor
+    """What can be seen, B x 1 x h x w in (0, 1); 1 is visible."""
     mask: Tensor
+    """The shares of the background and of the K keypoints' motions, B x (K + 1) x h x w. They sum to 1."""
 
 
 def sparse_motions(source: Keypoints, driving: Keypoints) -> Tensor:
-    """B x (K + 1) x 2 x 3, the affine maps (z, 1) -> T_k(z) in float32: T_0 = identity, T_k(z) = p_S + J_S J_D^-1 (z - p_D)."""
+    """Returns the affine maps (z, 1) -> T_k(z), B x (K + 1) x 2 x 3 in float32: T_0 = identity, T_k(z) = p_S + J_S J_D^-1 (z - p_D)."""
     linear = source.jacobian.float() @ inverse_2x2(driving.jacobian.float())
     offset = source.value.float()[..., None] - linear @ driving.value.float()[..., None]
     maps = torch.cat([linear, offset], dim=-1)
@@ -33,10 +35,10 @@ def sparse_motions(source: Keypoints, driving: Keypoints) -> Tensor:
 
 
 class DenseMotion(nn.Module):
-    """(small source image, source keypoints, driving keypoints) -> Motion."""
+    """Estimates the `Motion` from the small source image, its keypoints, and driving keypoints."""
 
     def __init__(self, config: MotionConfig, keypoints: int, factor: int, align_corners: bool, landmarks: int = 0) -> None:
-        """keypoints: K; landmarks: how many of them, the first ones, stand on landmarks. factor: image size over motion size."""
+        """Builds it for K `keypoints`, the first `landmarks` of which stand on landmarks. `factor` is image size over motion size."""
         super().__init__()
         self.config = config
         self.landmarks = landmarks
@@ -47,36 +49,36 @@ class DenseMotion(nn.Module):
         self.occlusion = nn.Conv2d(self.hourglass.channels, 1, config.kernel, padding=config.kernel // 2)
 
     def forward(self, small: Tensor, source: Keypoints, driving: Keypoints) -> Motion:
-        """small: source image downsampled by `self.down`, B x 3 x h x w."""
+        """`small` is the source image, reduced by `self.down` to B x 3 x h x w."""
         size = (small.shape[-2], small.shape[-1])
-        batch, count = driving.value.shape[0], driving.value.shape[1] + 1  # shape, not len: exporters follow it
+        batch, count = driving.value.shape[0], driving.value.shape[1] + 1  # The shape is used, and not len, because exporters follow it.
         grid = coordinate_grid(*size, device=small.device).reshape(-1, 2).T
-        places = torch.cat([grid, torch.ones_like(grid[:1])])  # 3 x N: (x, y, 1)
+        places = torch.cat([grid, torch.ones_like(grid[:1])])  # This is 3 x N: (x, y, 1).
         with torch.autocast(small.device.type, enabled=False):
             maps = sparse_motions(source, driving)
-            # All motions of a picture below one another: one look-up, without a copy of the picture for each.
+            # All motions of a picture are put below one another, so that one look-up does without a copy of the picture for each.
             motions = (maps.reshape(-1, 3) @ places).reshape(batch, count, 2, -1).transpose(2, 3)
         stacked = motions.reshape(batch, count * size[0], size[1], 2)
-        # Plane by plane, as it is cut apart afterwards.
+        # Planes of colour follow each other, because the result is cut apart plane by plane.
         warped = sample(small.contiguous(), stacked, align_corners=self.align_corners).reshape(batch, 3, count, *size)
         mask, occlusion = self.shares(self.join(self._heatmap_difference(source, driving, size), warped))
         with torch.autocast(small.device.type, enabled=False):
-            # Affine maps mix like their results: mix six numbers per place, then look up once.
+            # Mixing affine maps gives the same as mixing their results, so six numbers per place are mixed and applied once.
             mixed = maps.reshape(batch, count, 6).transpose(1, 2) @ mask.flatten(2)  # B 6 N: all that is looked up lies plane by plane
             deformation = (mixed.reshape(batch, 2, 3, -1) * places).sum(2).reshape(batch, 2, *size).permute(0, 2, 3, 1)
         return Motion(deformation, occlusion, mask)
 
     def join(self, heatmaps: Tensor, warped: Tensor) -> Tensor:
-        """B x 4 (K + 1) x h x w, what the hourglass sees, of B x (K + 1) x h x w and B x 3 x (K + 1) x h x w."""
+        """Joins heatmaps, B x (K + 1) x h x w, and warped images, B x 3 x (K + 1) x h x w, to what the hourglass takes."""
         return torch.cat([heatmaps[:, :, None].to(warped.dtype), warped.transpose(1, 2)], dim=2).flatten(1, 2)
 
     def shares(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mask and occlusion, as in `Motion`, from what `join` gave."""
+        """Computes mask and occlusion, as in `Motion`, from what `join` gave."""
         features = self.hourglass(x)
         return torch.softmax(self.mask(features).float(), dim=1), torch.sigmoid(self.occlusion(features).float())
 
     def _heatmap_difference(self, source: Keypoints, driving: Keypoints, size: tuple[int, int]) -> Tensor:
-        """B x (K + 1) x h x w: driving minus source, zero for the background."""
+        """Returns driving minus source heatmaps, B x (K + 1) x h x w. They are zero for the background."""
         difference = self._heatmaps(driving.value.float(), size) - self._heatmaps(source.value.float(), size)
         return torch.cat([torch.zeros_like(difference[:, :1]), difference], dim=1)
 
