@@ -1,1 +1,1 @@
-"""Losses of training: tensors in, scalars out."""
+"""The losses of training: they take tensors and give scalars."""

@@ -1,9 +1,9 @@
 """Losses that compare features: perceptual, of crops of mouth and eyes, and adversarial (docs/method.md#losses).
 
-Frozen networks give the features of the first two, and of LPIPS: VGG-19, VGG-16, AlexNet and SqueezeNet 1.1, with torchvision's key
-names. They take B x 3 x H x W in [0, 1] and give the feature maps of the named layers, finest first. The perceptual loss is L1
-between them on an image pyramid. Mouth and eyes are cut out and enlarged, because they are what people look at, and some 2 % of the
-picture. The adversarial losses are of least squares, with feature matching.
+Frozen networks give the features of the perceptual loss, of the crops, and of LPIPS. They are VGG-19, VGG-16, AlexNet and SqueezeNet 1.1,
+under torchvision's names. They take B x 3 x H x W in [0, 1] and give the feature maps of the named layers, finest first. The perceptual
+loss is the L1 between such maps on an image pyramid. Mouth and eyes are also cut out and enlarged, because people look at them, and they
+are only some 2 % of the picture. The adversarial losses are of least squares, with feature matching.
 
 Legend: B batch, P landmarks, H W image.
 """
@@ -57,11 +57,11 @@ def _vgg(plan: tuple[int | str, ...]) -> nn.Sequential:
 
 
 def _vgg19() -> tuple[nn.Sequential, tuple[int, ...]]:
-    return _vgg(_VGG19), (1, 6, 11, 20, 29)  # relu1_1, 2_1, 3_1, 4_1, 5_1
+    return _vgg(_VGG19), (1, 6, 11, 20, 29)  # These are relu1_1, 2_1, 3_1, 4_1 and 5_1.
 
 
 def _vgg16() -> tuple[nn.Sequential, tuple[int, ...]]:
-    return _vgg(_VGG16), (3, 8, 15, 22, 29)  # relu1_2, 2_2, 3_3, 4_3, 5_3: the layers of LPIPS
+    return _vgg(_VGG16), (3, 8, 15, 22, 29)  # These are relu1_2, 2_2, 3_3, 4_3 and 5_3, the layers of LPIPS.
 
 
 def _alexnet() -> tuple[nn.Sequential, tuple[int, ...]]:
@@ -81,14 +81,14 @@ def _squeezenet() -> tuple[nn.Sequential, tuple[int, ...]]:
         nn.Conv2d(3, 64, 3, 2), nn.ReLU(), pool(), _Fire(64, 16, 64), _Fire(128, 16, 64), pool(), _Fire(128, 32, 128),
         _Fire(256, 32, 128), pool(), _Fire(256, 48, 192), _Fire(384, 48, 192), _Fire(384, 64, 256), _Fire(512, 64, 256),
     )  # fmt: skip
-    return layers, (1, 4, 7, 9, 10, 11, 12)  # the seven layers of LPIPS
+    return layers, (1, 4, 7, 9, 10, 11, 12)  # These are the seven layers of LPIPS.
 
 
 _NETWORKS = {"vgg19": _vgg19, "vgg16": _vgg16, "alexnet": _alexnet, "squeezenet": _squeezenet}
 
 
 class FeatureNetwork(nn.Module):
-    """A frozen network; `file`: its weights (safetensors, or a state dict that loads with weights_only).
+    """A frozen network that gives features. `file` holds its weights (safetensors, or a state dict that loads with weights_only).
 
     Raises InputError when the file is missing or does not fit. Without a file SqueezeNet's bundled weights are taken, and VGG-19's are
     fetched once (about 548 MB).
@@ -116,7 +116,7 @@ class FeatureNetwork(nn.Module):
         self.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> FeatureNetwork:
-        """Stays in evaluation mode: the network is a fixed ruler."""
+        """Stays in evaluation mode, because the network only measures."""
         return super().train(False)
 
     def forward(self, image: Tensor) -> list[Tensor]:
@@ -157,10 +157,10 @@ def _fetch_vgg19() -> Path:
 
 
 class PerceptualLoss(nn.Module):
-    """(result, target), B x 3 x H x W in [0, 1] -> one number: L1 over layers and the scales 1, 1/2, .. of the pyramid.
+    """Compares a result with a target, B x 3 x H x W in [0, 1], by one number: L1 over layers and the scales 1, 1/2, .. of the pyramid.
 
-    relative: each layer's distance is divided by the target's mean activation there, so that layers of networks whose
-    activations differ by orders of magnitude (SqueezeNet's do) weigh alike; without it the paper's plain sum.
+    With `relative`, the distance of each layer is divided by the target's mean activation there. Layers then weigh alike in networks
+    whose activations differ by orders of magnitude, as SqueezeNet's do. Without it, it is the paper's plain sum.
     """
 
     def __init__(self, network: FeatureNetwork, scales: int = 4, relative: bool = False) -> None:
@@ -183,33 +183,34 @@ class PerceptualLoss(nn.Module):
 
 
 def discriminator_loss(real: Tensor, generated: Tensor) -> Tensor:
-    """mean (1 - D(real))^2 + D(generated)^2, for predictions of any shape."""
+    """Returns the mean of (1 - D(real))^2 + D(generated)^2, for predictions of any shape."""
     return ((1 - real.float()) ** 2 + generated.float() ** 2).mean()
 
 
 def generator_loss(generated: Tensor) -> Tensor:
-    """mean (1 - D(generated))^2."""
+    """Returns the mean of (1 - D(generated))^2."""
     return ((1 - generated.float()) ** 2).mean()
 
 
 def feature_matching(real: list[Tensor], generated: list[Tensor]) -> Tensor:
-    """Sum over layers of the mean L1 between the discriminator's features; those of the real image get no gradient."""
+    """Sums over layers the mean L1 between the discriminator's features. Those of the real image get no gradient."""
     terms = [(r.detach().float() - g.float()).abs().mean() for r, g in zip(real, generated, strict=True)]
     return torch.stack(terms).sum()
 
 
-# Height and width of what the mouth and the strip of both eyes are enlarged to, in pixels.
+# The mouth, and the strip of both eyes, are enlarged to this height and width in pixels.
 MOUTH, EYES = (64, 64), (48, 96)
-# Half of the sides that are cut out, relative to the face's height.
+# Half the height and half the width that are cut out, relative to the face's height.
 MOUTH_REACH, EYES_REACH = (0.22, 0.22), (0.17, 0.34)
-# Of the L1 beside the perceptual distance, both relative: the features are relative to their means, about a third is a colour's.
+# With this weight the L1 is relative, as the perceptual distance is: features are divided by their means, and the mean of colours is about
+# a third.
 L1 = 3.0
 
 
 class FaceCrops(nn.Module):
-    """(image B x C x H x W, landmarks B x P x 2 in [-1, 1]) -> mouths and strips of both eyes, enlarged to MOUTH and EYES.
+    """Cuts out mouths and strips of both eyes and enlarges them to MOUTH and EYES. It takes images and landmarks, B x P x 2 in [-1, 1].
 
-    points: the mesh points that the P landmarks are, in their order. Where landmarks are NaN, the middle of the picture is cut out.
+    `points` are the mesh points that the P landmarks are, in their order. Where landmarks are NaN, the middle of the picture is cut out.
     """
 
     def __init__(self, points: Sequence[int]) -> None:
@@ -233,9 +234,10 @@ class FaceCrops(nn.Module):
 
 
 class CropLoss(nn.Module):
-    """(result, target), B x 3 x H x W in [0, 1], and the target's landmarks, B x P x 2 in [-1, 1] -> one number.
+    """Compares mouths and eyes of a result and a target, B x 3 x H x W in [0, 1], by one number.
 
-    network: features for the perceptual part, None leaves it out. points: see FaceCrops.
+    It needs the target's landmarks, B x P x 2 in [-1, 1]. `network` gives features for the perceptual part; None leaves that out.
+    `points` are as in FaceCrops.
     """
 
     def __init__(self, network: FeatureNetwork | None, points: Sequence[int]) -> None:

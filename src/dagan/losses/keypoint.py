@@ -1,4 +1,4 @@
-"""Losses on keypoints: equivariance of positions and Jacobians, and a distance hinge (docs/method.md#losses).
+"""Losses on keypoints: equivariance of positions and Jacobians, guidance by landmarks, and a least distance (docs/method.md#losses).
 
 Legend: B batch, K keypoints.
 """
@@ -15,9 +15,9 @@ from dagan.models.keypoints import Keypoints
 
 
 def equivariance(driving: Keypoints, transformed: Keypoints, transform: ThinPlateTransform) -> tuple[Tensor, Tensor]:
-    """(position, Jacobian) losses: keypoints of the transformed frame, mapped by the transform, are those of the frame.
+    """Returns the losses of positions and of Jacobians. Keypoints of the transformed frame, mapped by the transform, must be the frame's.
 
-    Position: mean |p - T(p')|; Jacobian: mean |1 - J^-1 T'(p') J'|.
+    They are mean |p - T(p')| and mean |1 - J^-1 T'(p') J'|.
     """
     value = (driving.value - transform.warp_coordinates(transformed.value)).abs().mean()
     mapped = transform.jacobian(transformed.value) @ transformed.jacobian
@@ -26,11 +26,11 @@ def equivariance(driving: Keypoints, transformed: Keypoints, transform: ThinPlat
 
 
 def guidance(value: Tensor, points: Tensor, openings: Sequence[tuple[int, int]] = ()) -> Tensor:
-    """Mean |p - q| of keypoints and the landmarks that guide them, both B x K x 2; landmarks that are NaN do not count.
+    """Returns the mean |p - q| of keypoints and the landmarks that guide them, both B x K x 2. Landmarks that are NaN do not count.
 
-    openings: pairs of places whose difference is compared too, and added as a mean of its own: a lid that is off by its eye's
-    opening costs little as a place, and everything as a blink.
-    Ours, not the paper's: nothing in reconstruction losses finds eyelids and lips before everything else is right.
+    `openings` are pairs of places whose difference is compared too; its mean is added. A lid that is off by its eye's opening costs
+    little as a place, but a whole blink as an opening. This loss is not the paper's: reconstruction losses do not find eyelids and lips
+    before everything else is right.
     """
     loss = _mean_distance(value, points)
     if openings:
@@ -46,12 +46,12 @@ def _mean_distance(value: Tensor, points: Tensor) -> Tensor:
 
 
 def keypoint_distance(value: Tensor, alpha: float = 0.2) -> Tensor:
-    """Mean of max(0, alpha - |p_i - p_j|) over pairs i != j of B x K x 2 positions.
+    """Returns the mean of max(0, alpha - |p_i - p_j|) over pairs i != j of positions, B x K x 2.
 
-    A hinge on the distance itself: the sign-based form has no gradient (docs/method.md#faults-that-are-not-repeated).
+    It is a hinge on the distance itself, because the form with a sign has no gradient (docs/method.md#faults-that-are-not-repeated).
     """
     count = value.shape[1]
     first, second = torch.triu_indices(count, count, offset=1, device=value.device)
-    # The small constant keeps the gradient of the root finite where two keypoints coincide.
+    # The small number keeps the gradient of the root finite where two keypoints coincide.
     distance = ((value[:, first] - value[:, second]).square().sum(-1) + 1e-8).sqrt()
     return (alpha - distance).clamp(min=0).mean()
