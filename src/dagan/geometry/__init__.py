@@ -1,4 +1,4 @@
-"""Grids, sampling, cameras and thin-plate transforms: the mathematics the networks, losses and jobs share."""
+"""Grids, sampling, cameras and thin-plate transforms: the mathematics that networks, losses and jobs share."""
 
 from dagan.geometry.grid import ThinPlateTransform, coordinate_grid, gaussian_heatmap, inverse_2x2, resize, resize_grid, sample
 

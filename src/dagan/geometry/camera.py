@@ -1,8 +1,10 @@
-"""Pinhole camera and rigid motion, in float32 (docs/method.md#stage-1).
+"""Pinhole cameras and rigid motions, in float32 (docs/method.md#stage-1).
 
-Legend: B batch, H W image. Cameras look along +z, x to the right, y down. Pixel coordinates count pixel centres from 0 to W - 1.
-A camera is kept normalised, as fractions of the image's (width, height), so that one camera serves every size of an image:
-focal lengths (1.5 = one and a half image widths) and principal point (0.5 = the middle of the image).
+Cameras look along +z, with x to the right and y down. Pixel coordinates count pixel centres from 0 to W - 1. A camera is kept
+normalised, as fractions of the image's (width, height), so that one camera serves every size of an image: a focal length of 1.5 is one
+and a half image widths, and a principal point of 0.5 is the middle of the image.
+
+Legend: B batch, H W image.
 """
 
 from __future__ import annotations
@@ -10,22 +12,22 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# Points nearer to the camera plane than this (in the depth map's unit) count as unseen.
+# Points nearer to the camera plane than this, in the unit of the depth map, count as unseen.
 NEAREST = 1e-3
-# Where unseen points are sent: outside [-1, 1], so that sampling finds the border or zeros there.
+# Unseen points are sent here. It is outside [-1, 1], so that sampling finds the border or zeros there.
 OUTSIDE = 2.0
 
 
 def intrinsics(focal: Tensor, principal: Tensor, size: tuple[int, int]) -> Tensor:
-    """Camera matrices for an image of `size`.
+    """Returns the camera matrices for an image of `size`.
 
     Args:
-        focal: B x 2, (x, y) focal lengths in image (widths, heights), positive.
-        principal: B x 2, (x, y) principal points in image (widths, heights), 0.5 is the middle.
-        size: (height, width) in pixels.
+        focal: These are the focal lengths (x, y) in image (widths, heights), B x 2. They are positive.
+        principal: These are the principal points (x, y) in image (widths, heights), B x 2. 0.5 is the middle.
+        size: This is (height, width) in pixels.
 
     Returns:
-        B x 3 x 3 matrices in pixels. Nothing is rounded: gradients reach focal and principal.
+        B x 3 x 3 matrices in pixels. Nothing is rounded, so that gradients reach focal and principal.
     """
     height, width = size
     extent = torch.tensor([width, height], device=focal.device, dtype=torch.float32)
@@ -36,15 +38,15 @@ def intrinsics(focal: Tensor, principal: Tensor, size: tuple[int, int]) -> Tenso
 
 
 def invert_intrinsics(matrix: Tensor) -> Tensor:
-    """Closed-form inverse of B x 3 x 3 camera matrices without skew."""
+    """Returns the closed-form inverse of B x 3 x 3 camera matrices without skew."""
     diagonal = torch.stack([matrix[:, 0, 0], matrix[:, 1, 1]], dim=-1)
     return _upper_triangular(1 / diagonal, -matrix[:, :2, 2] / diagonal)
 
 
 def axis_angle_to_rotation(axis_angle: Tensor) -> Tensor:
-    """Rodrigues' formula: B x 3 (direction = axis, length = angle in radians) to B x 3 x 3 rotations.
+    """Returns B x 3 x 3 rotations for B x 3 vectors, whose direction is the axis and whose length is the angle in radians.
 
-    R = I + sin(a)/a K + (1 - cos(a))/a^2 K^2 written with sinc, whose value and gradient at zero are exact.
+    Rodrigues' formula R = I + sin(a)/a K + (1 - cos(a))/a^2 K^2 is written with sinc, whose value and gradient at zero are exact.
     """
     axis_angle = axis_angle.float()
     angle = torch.linalg.vector_norm(axis_angle, dim=-1)[:, None, None]
@@ -54,19 +56,19 @@ def axis_angle_to_rotation(axis_angle: Tensor) -> Tensor:
 
 
 def cross_matrix(vector: Tensor) -> Tensor:
-    """B x 3 to B x 3 x 3: the matrix that takes the cross product of the vector with what it is applied to."""
+    """Returns the B x 3 x 3 matrices whose product with a vector is the cross product of `vector`, B x 3, with it."""
     x, y, z = vector.unbind(-1)
     zero = torch.zeros_like(x)
     return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
 
 
 def rigid_motion(axis_angle: Tensor, translation: Tensor, invert: bool = False, pivot: Tensor | None = None) -> Tensor:
-    """B x 4 x 4 matrices that turn points about `pivot`, then shift them; with `invert` the way back.
+    """Returns B x 4 x 4 matrices that turn points about `pivot` and then shift them. With `invert` they lead the way back.
 
     Args:
-        axis_angle: B x 3, radians.
-        translation: B x 3, in the depth map's unit.
-        pivot: B x 3 point that the rotation leaves in place; None is the camera's own centre.
+        axis_angle: This is the rotation, B x 3, in radians.
+        translation: This is the shift, B x 3, in the unit of the depth map.
+        pivot: The rotation leaves this point, B x 3, in place. None is the camera's own centre.
     """
     rotation = axis_angle_to_rotation(axis_angle)
     shift = translation.float()
@@ -81,13 +83,13 @@ def rigid_motion(axis_angle: Tensor, translation: Tensor, invert: bool = False, 
 
 
 def invert_motion(motion: Tensor) -> Tensor:
-    """The way back of B x 4 x 4 rigid motions, in closed form."""
+    """Returns the inverse of B x 4 x 4 rigid motions in closed form."""
     rotation = motion[:, :3, :3].transpose(1, 2)
     return torch.cat([torch.cat([rotation, -rotation @ motion[:, :3, 3:]], dim=2), motion[:, 3:]], dim=1)
 
 
 def back_project(depth: Tensor, inverse_intrinsics: Tensor) -> Tensor:
-    """The points that the pixels see: depth B x 1 x H x W (along z) and inverse intrinsics for that size to B x 3 x H x W."""
+    """Returns the points that pixels see, B x 3 x H x W, for depth along z, B x 1 x H x W, and the inverse camera for that size."""
     _, _, height, width = depth.shape
     x = torch.arange(width, device=depth.device, dtype=torch.float32).expand(height, width)
     y = torch.arange(height, device=depth.device, dtype=torch.float32)[:, None].expand(height, width)
@@ -97,16 +99,16 @@ def back_project(depth: Tensor, inverse_intrinsics: Tensor) -> Tensor:
 
 
 def project(points: Tensor, intrinsics: Tensor, motion: Tensor) -> Tensor:
-    """Where moved points appear in the other image.
+    """Returns where moved points appear in the other image.
 
     Args:
-        points: B x 3 x H x W.
-        intrinsics: B x 3 x 3, for an image of H x W pixels.
-        motion: B x 4 x 4 rigid motion from the points' camera to the other.
+        points: These are the points, B x 3 x H x W.
+        intrinsics: These are camera matrices for an image of H x W pixels, B x 3 x 3.
+        motion: This is the rigid motion from the points' camera to the other, B x 4 x 4.
 
     Returns:
-        B x H x W x 2 grid for `geometry.grid.sample` with align_corners=True: -1 and +1 are the outer pixel centres.
-        Points at or behind the camera plane go to OUTSIDE and pass no gradient.
+        A B x H x W x 2 grid for `geometry.grid.sample` with align_corners=True: -1 and +1 are the outer pixel centres. Points at or
+        behind the camera plane are sent to OUTSIDE and pass no gradient.
     """
     batch, _, height, width = points.shape
     matrix = intrinsics.float() @ motion[:, :3].float()
@@ -119,7 +121,7 @@ def project(points: Tensor, intrinsics: Tensor, motion: Tensor) -> Tensor:
 
 
 def _upper_triangular(diagonal: Tensor, offset: Tensor) -> Tensor:
-    """[[dx, 0, ox], [0, dy, oy], [0, 0, 1]] for diagonal and offset, both B x 2."""
+    """Returns the matrices [[dx, 0, ox], [0, dy, oy], [0, 0, 1]] for diagonal and offset, both B x 2."""
     (dx, dy), (ox, oy) = diagonal.unbind(-1), offset.unbind(-1)
     zero, one = torch.zeros_like(dx), torch.ones_like(dx)
     return torch.stack([dx, zero, ox, zero, dy, oy, zero, zero, one], dim=-1).unflatten(-1, (3, 3))
