@@ -1,1 +1,1 @@
-"""Movement without pictures: motion files, its transfer to another face, its limits, and the frame it is counted from."""
+"""Movement without pictures: motion files, transfer to another face, limits, and the reference frame from which movement counts."""

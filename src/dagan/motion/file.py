@@ -1,8 +1,8 @@
-"""DrivingMotion: what a driving video says, without its pictures: keypoints of every frame, with exact times.
+"""A `DrivingMotion` is what a driving video says without its pictures: the keypoints of every frame, with exact times.
 
-A motion file is a safetensors file (nothing in it is ever executed) of 360 bytes a frame at 15 keypoints. It drives any source,
-but only models whose keypoint detector is the one that found it: keypoints are learnt without labels, so another detector's mean
-other places of the face.
+A motion file is a safetensors file, from which nothing is ever executed. It takes 360 bytes a frame at 15 keypoints. It drives any
+source, but only with models whose keypoint detector is the one that found it. Keypoints are learnt without labels, so another detector's
+keypoints mean other places of the face.
 
 Legend: N frames, K keypoints.
 """
@@ -31,26 +31,28 @@ _NOTE = "dagan.motion"
 
 @dataclass(frozen=True)
 class DrivingMotion:
-    """The motion of one driving video.
-
-    value: N x K x 2 float32; jacobian: N x K x 2 x 2 float32, both as found on the (cropped) frames. times: N + 1 exact seconds,
-    the start of each frame and the end of the last, increasing from 0. rate: average frames a second. time_base: clock tick of the
-    video. reference: index of the frame that was taken as the source's pose. model, detector, image_size: what found it: the
-    model's name, its detector's digest (see `Engine.detector_digest`) and the side of its pictures. explicit: whether the keypoints
-    that stand on landmarks were put there; otherwise all are as the detector found them.
-    Raises InputError when these do not fit together.
-    """
+    """The motion of one driving video. Raises InputError when its parts do not fit together."""
 
     value: np.ndarray
+    """The positions of keypoints, N x K x 2 float32, as found on the (cropped) frames."""
     jacobian: np.ndarray
+    """Their Jacobians, N x K x 2 x 2 float32."""
     times: tuple[Fraction, ...]
+    """N + 1 exact seconds, increasing from 0: the start of each frame, and the end of the last."""
     rate: Fraction
+    """The average number of frames a second."""
     time_base: Fraction
+    """The clock tick of the video."""
     reference: int
+    """The index of the frame that was taken as the source's pose."""
     model: str
+    """The name of the model that found the motion."""
     detector: str
+    """The digest of its detector (see `Engine.detector_digest`)."""
     image_size: int
+    """The side of its pictures."""
     explicit: bool = False
+    """Whether keypoints that stand on landmarks were put there; otherwise all are as the detector found them."""
 
     def __post_init__(self) -> None:
         if self.value.ndim != 3 or self.value.shape[2:] != (2,) or not len(self.value):
@@ -72,16 +74,16 @@ class DrivingMotion:
         return len(self.value)
 
     def keypoints(self, frames: slice) -> Keypoints:
-        """Keypoints of some frames, as tensors on the CPU."""
+        """Returns the keypoints of some frames, as tensors on the CPU."""
         return Keypoints(torch.from_numpy(self.value[frames]), torch.from_numpy(self.jacobian[frames]))
 
     def with_reference(self, reference: int) -> DrivingMotion:
-        """The same motion with another frame as the source's pose."""
+        """Returns the same motion with another frame as the source's pose."""
         return replace(self, reference=reference)
 
 
 def save_motion(path: Path | str, motion: DrivingMotion, overwrite: bool = False) -> None:
-    """Writes a motion file (suffix .motion or .safetensors), whole or not at all. Raises InputError as `atomic_output` does."""
+    """Writes a motion file (.motion or .safetensors), whole or not at all. Raises InputError as `atomic_output` does."""
     from safetensors.numpy import save
 
     path = Path(path)
@@ -103,12 +105,12 @@ def save_motion(path: Path | str, motion: DrivingMotion, overwrite: bool = False
         "times": np.array([(t.numerator, t.denominator) for t in motion.times], dtype=np.int64),
     }
     with atomic_output(path, overwrite) as temporary:
-        # Not save_file: its files can be read by their owner only.
+        # Files that save_file writes can be read only by their owner, so bytes are written here.
         temporary.write_bytes(save(tensors, metadata={_NOTE: json.dumps(note)}))
 
 
 def holds_motion(path: Path) -> bool:
-    """Whether a file starts as `save_motion` writes it."""
+    """Says whether a file starts as `save_motion` writes it."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
@@ -117,7 +119,7 @@ def holds_motion(path: Path) -> bool:
 
 
 def read_motion(path: Path | str) -> DrivingMotion:
-    """The motion in a file. Raises InputError when it is missing, damaged, of another kind or of a later format."""
+    """Reads the motion in a file. Raises InputError when it is missing, damaged, of another kind or of a later format."""
     path = Path(path)
     note, tensors = _read(path)
     try:

@@ -1,9 +1,9 @@
-"""Keypoints that stand on facial landmarks: put there while driving, and carried from one face to another by what opens.
+"""Keypoints that stand on facial landmarks. They are put there while driving, and their openings are carried from face to face.
 
-The places of lips and lids differ between people, and so do their distances: an eye that is half as high as the driving one would be
-closed beyond its lower lid by the same way. So pairs of keypoints are carried as openings: lids close by the same share, lips part
-and mouths widen by the same way, relative to the face, irises move by the same way within the eye. Gains make up for what a
-model draws too little of each (see `dagan.config.Gains`).
+Lips and lids have other places and other distances in other people. If an eye that is half as high as the driving one moved by the same
+way, its upper lid would end below its lower one. So pairs of keypoints are carried as openings. Lids close by the same share. Lips part
+and mouths widen by the same way, relative to the face. Irises move by the same way within the eye. Gains exaggerate each of these by as
+much as a model draws too little of it (see `dagan.config.Gains`).
 
 Legend: B frames, K keypoints, L of them on landmarks.
 """
@@ -23,17 +23,17 @@ from dagan.errors import InputError
 from dagan.media.landmarks import Face
 from dagan.models.keypoints import Keypoints, on_landmarks
 
-# Mesh points ("right" is the person's): what the upper lip opens from, what goes along with the lower lip, corners of the mouth,
-# upper and lower lids, and irises with their lids.
+# These are mesh points; "right" is the person's right. The lower lip opens from the upper one, and its outer edge goes along with it. There
+# follow the corners of the mouth, upper and lower lids, and irises with their lids.
 _UPPER_LIP, _LOWER_LIP, _LOWER_OUTER = 13, 14, 17
 _CORNERS = (61, 291)
 _LIDS = ((159, 145), (386, 374))
 _IRISES = ((468, 159, 145), (473, 386, 374))
-# Points that expressions move, as far as heads do not.
+# Expressions move these points, and not only the head does.
 _EXPRESSIVE = frozenset((61, 291, 13, 14, 159, 145, 386, 374, 468, 473, 0, 17, 152))
-# An opening below this (the picture is 2 wide) has no direction: it opens upwards then.
+# An opening smaller than this (the picture is 2 wide) has no direction of its own, so it is taken to open upwards.
 _SMALLEST = 1e-3
-_UP = -1j
+_UP = -1j  # Places are complex numbers x + iy with y down, so this is upwards.
 
 
 KeypointChoice = Literal["auto", "landmarks", "learnt"]
@@ -41,13 +41,15 @@ KeypointChoice = Literal["auto", "landmarks", "learnt"]
 
 @dataclass(frozen=True)
 class FaceKeypoints:
-    """landmarks: mesh points that the first L keypoints stand on, none for models without; gains: see `dagan.config.Gains`."""
+    """Which keypoints of a model stand on landmarks, and how they are exaggerated."""
 
     landmarks: tuple[int, ...] = ()
+    """The mesh points on which the first L keypoints stand; a model may have none."""
     gains: Gains = field(default_factory=Gains)
+    """See `dagan.config.Gains`."""
 
     def explicit(self, choice: str, model: str) -> bool:
-        """Whether landmarks drive: as chosen, and with auto where this model's keypoints stand on some.
+        """Says whether landmarks drive: as chosen, or with auto where this model's keypoints stand on some.
 
         Raises InputError for another choice, and for landmarks with a model whose keypoints stand on none.
         """
@@ -58,25 +60,25 @@ class FaceKeypoints:
         return choice != "learnt" and bool(self.landmarks)
 
     def places(self, face: Face | None, side: int) -> np.ndarray:
-        """L x 2 float32 in [-1, 1]: where the landmarks are in a picture of that side; NaN without a face."""
+        """Returns where the landmarks are in a picture of that side, L x 2 float32 in [-1, 1]; NaN without a face."""
         if face is None:
             return np.full((len(self.landmarks), 2), np.nan, np.float32)
         return face.places(self.landmarks, side)
 
     def put(self, keypoints: Keypoints, places: list[np.ndarray]) -> Keypoints:
-        """Keypoints of B pictures, the first L of them moved to B places (each as `places` gives them) where those are known."""
+        """Moves the first L keypoints of B pictures to B places, each as `places` gives them, where those are known."""
         return on_landmarks(keypoints, torch.from_numpy(np.stack(places))) if self.landmarks else keypoints
 
     def rigid(self, count: int) -> list[int]:
-        """Which of `count` keypoints expressions do not move; all of them where there are fewer than three of those."""
+        """Returns which of `count` keypoints expressions do not move, or all of them where fewer than three are of that kind."""
         found = [i for i in range(count) if i >= len(self.landmarks) or self.landmarks[i] not in _EXPRESSIVE]
         return found if len(found) > 2 else list(range(count))
 
     def carried(self, source: Keypoints, driving: Keypoints, initial: Keypoints | None, moved: Keypoints, scale: float) -> Keypoints:
-        """`moved`, the driving keypoints brought to the source (B), with its openings as this face makes them.
+        """Returns `moved`, the driving keypoints brought to the source (B), with its openings as this face makes them.
 
-        source: of batch 1. initial: the reference, of batch 1, from which movements count; None takes the driving face as it is.
-        scale: of movements from the driving face to the source's.
+        `source` has batch 1. `initial` is the reference, of batch 1, from which movements count; None takes the driving face as it is.
+        `scale` is that of movements from the driving face to the source's.
         """
         if not self.landmarks or (initial is None and self.gains == Gains()):
             return moved
@@ -89,7 +91,7 @@ class FaceKeypoints:
 
 
 class _Carry:
-    """One call of `FaceKeypoints.carried`. Places are complex numbers; a complex factor turns and sizes them."""
+    """One call of `FaceKeypoints.carried`. Places are complex numbers, so that a complex factor turns and sizes them."""
 
     def __init__(
         self, face: FaceKeypoints, source: Keypoints, driving: Keypoints, initial: Keypoints | None, moved: Keypoints, scale: float
@@ -100,7 +102,7 @@ class _Carry:
         reference = self.source if initial is None else _complex(initial.value)
         rigid = face.rigid(self.source.shape[1])
         self.pose = similarity(self.source[:, rigid], self.result[:, rigid])
-        # Driving offsets in the axes and size of what they are compared with.
+        # Driving places are brought to the axes and the size of what they are compared with.
         driven = _complex(driving.value)
         self.told = driven / similarity(reference[:, rigid], driven[:, rigid])[:, None]
         self.reference = reference
@@ -109,7 +111,7 @@ class _Carry:
         return all(point in self.index for point in points)
 
     def lids(self) -> None:
-        """An eye closes by the driving eye's share, and opens wider by its way or share, whichever is less. The upper lid moves."""
+        """Moves upper lids. An eye closes by the driving eye's share, and opens wider by its way or its share, whichever is less."""
         for upper, lower in _LIDS:
             if not self.known(upper, lower):
                 continue
@@ -121,14 +123,14 @@ class _Carry:
             self._set(upper, lower, own, target, self.gains.eyes, {upper: 1.0})
 
     def lips(self) -> None:
-        """Lips part by the driving lips' way. The lower lip moves, its outer edge with it."""
+        """Moves the lower lip, and its outer edge with it. Lips part by the driving lips' way."""
         if self.known(_UPPER_LIP, _LOWER_LIP):
             own, then, now = self._gaps(_UPPER_LIP, _LOWER_LIP)
             target = own + self.scale * (now - then) if self.relative else now
             self._set(_UPPER_LIP, _LOWER_LIP, own, target, self.gains.mouth, {_LOWER_LIP: -1.0, _LOWER_OUTER: -1.0})
 
     def corners(self) -> None:
-        """A mouth widens by the driving mouth's way. Both corners move."""
+        """Moves both corners of the mouth. A mouth widens by the driving mouth's way."""
         right, left = _CORNERS
         if self.known(right, left):
             own, then, now = self._gaps(right, left)
@@ -136,7 +138,7 @@ class _Carry:
             self._set(right, left, own, target, self.gains.smile, {right: 0.5, left: -0.5})
 
     def irises(self) -> None:
-        """Irises move within their eyes by the driving irises' way, along the line through both."""
+        """Moves irises within their eyes by the driving irises' way, along the line through both."""
         (right, *_), (left, *_) = _IRISES
         if not self.known(*(point for eye in _IRISES for point in eye)):
             return
@@ -148,19 +150,19 @@ class _Carry:
             self.result[:, self.index[iris]] += self.pose * axis * (own + self.gains.gaze * (target - own) - present)
 
     def _across(self, places: Tensor, axis: Tensor, iris: int, upper: int, lower: int) -> Tensor:
-        """How far an iris is from the middle between its lids, along the axis."""
+        """Returns how far an iris is from the middle between its lids, along the axis."""
         middle = (places[:, self.index[upper]] + places[:, self.index[lower]]) / 2
         return _along(places[:, self.index[iris]] - middle, axis)
 
     def _gaps(self, a: int, b: int) -> tuple[Tensor, Tensor, Tensor]:
-        """How far a is from b in the source (1), the reference (1) and the driving frames (B), along the direction at rest."""
+        """Returns how far a is from b in the source (1), the reference (1) and the driving frames (B), along the direction at rest."""
         own, then = self._offset(self.source, a, b), self._offset(self.reference, a, b)
         return own.abs(), then.abs(), _along(self._offset(self.told, a, b), _direction(then))
 
     def _set(self, a: int, b: int, own: Tensor, target: Tensor, gain: float, moving: Mapping[int, float]) -> None:
-        """Moves points so that a is `own` + gain (target - own) from b, at least 0. moving: point -> its part of the way, towards a.
+        """Moves points so that a is `own` + gain (target - own) from b, and at least 0. `moving` gives each point's part of the way.
 
-        Whatever else the one moves beside the other goes along, as the driving face does it.
+        Where a also moves sideways beside b, it does so as in the driving face.
         """
         axis = _direction(self._offset(self.source, a, b))
         present = self._offset(self.result, a, b) / self.pose * axis.conj()
@@ -177,9 +179,10 @@ class _Carry:
 
 
 def similarity(home: Tensor, places: Tensor) -> Tensor:
-    """B complex factors that turn and size the layout `home` (1 x K) so that it comes nearest to `places` (B x K): least squares.
+    """Returns B complex factors that turn and size the layout `home` (1 x K) to be nearest to `places` (B x K), by least squares.
 
-    1 where places shrink to a point, or home is one."""
+    A factor is 1 where places shrink to a point, or where home is one.
+    """
     centred = home - home.mean(1, keepdim=True)
     moved = places - places.mean(1, keepdim=True)
     factor = (moved * centred.conj()).sum(1) / centred.abs().square().sum(1)

@@ -1,10 +1,10 @@
-"""Motion transfer: the driving keypoints brought to the source's face (docs/method.md#motion-transfer), never so far that it breaks.
+"""Motion transfer: brings driving keypoints to the source's face (docs/method.md#motion-transfer), never so far that it breaks.
 
-Motion beyond what the model holds is damped. The way from the source's keypoints to those that drive it is taken apart into a shift, a
-turn in the picture's plane, a change of size, and what is left: head turns and expression, which change the layout of the keypoints and
-their Jacobians. Models draw the first three well far out; of the rest they hold a limited amount. Each part passes unchanged below its
-knee, and nears its ceiling above (figures: docs/lite-256.md). A frame that no knee touches stays as it is, bit by bit. Every frame is
-limited by itself, whatever comes before or after.
+Motion that goes beyond what the model can draw is damped. What leads from the source's keypoints to those that drive it is taken apart
+into a shift, a turn in the picture's plane, a change of size, and what is left. What is left are head turns and expression, which change
+the layout of keypoints and their Jacobians. Models draw the first three well far out, and the last up to a limited amount. Each part
+passes unchanged below its knee, and approaches its ceiling above (figures: docs/lite-256.md). A frame that no knee touches stays bit by bit
+as it is. Every frame is limited by itself, whatever comes before or after.
 
 Legend: B frames, K keypoints.
 """
@@ -24,59 +24,59 @@ from dagan.geometry import inverse_2x2
 from dagan.models.keypoints import Keypoints
 from dagan.motion.openings import FaceKeypoints
 
-# Vertical change of the layout breaks faces at about half the size at which horizontal change does.
+# Vertical change of the layout breaks faces at about half the size at which horizontal change does, so it counts so many times.
 _VERTICAL = 2.0
-_SMALLEST_SIZE = 1e-3  # of the layout, relative to the source's; smaller ones cannot be divided by
+_SMALLEST_SIZE = 1e-3  # Relative to the source's layout. Division by smaller sizes is avoided.
 
 
 @dataclass(frozen=True)
 class Soft:
-    """Passes magnitudes up to `knee`; greater ones near `ceiling`, without a corner."""
+    """Passes magnitudes up to `knee` unchanged. Greater ones approach `ceiling`, without a corner."""
 
     knee: float
     ceiling: float
 
     def __call__(self, magnitude: Tensor) -> Tensor:
-        """What is left of magnitudes, which are at least 0."""
+        """Returns what is left of magnitudes, which are at least 0."""
         room = self.ceiling - self.knee
         return torch.where(magnitude <= self.knee, magnitude, self.knee + room * torch.tanh((magnitude - self.knee) / room))
 
     def share(self, magnitude: Tensor) -> Tensor:
-        """Which part of magnitudes is left, in (0, 1]; exactly 1 up to the knee."""
+        """Returns which share of magnitudes is left, in (0, 1]. It is exactly 1 up to the knee."""
         return torch.where(magnitude <= self.knee, 1.0, self(magnitude) / magnitude.clamp(min=self.knee))
 
 
-SHIFT = Soft(0.8, 1.2)  # of the middle, in radii of the source's layout
-ROLL = Soft(math.radians(45), math.radians(60))
-GROWTH = Soft(math.log(1.4), math.log(1.6))  # logarithm of the change of size
-# Root mean square over the keypoints of the change of layout, in radii of the source's layout, and of the relative change of
-# Jacobians (Frobenius norm): the greater of both counts.
+SHIFT = Soft(0.8, 1.2)  # The shift of the middle, in radii of the source's layout.
+ROLL = Soft(math.radians(45), math.radians(60))  # The turn in the picture's plane.
+GROWTH = Soft(math.log(1.4), math.log(1.6))  # The logarithm of the change of size.
+# The greater of two root mean squares over the keypoints: of the change of layout, in radii of the source's layout, and of the relative
+# change of Jacobians (Frobenius norm).
 SHAPE = Soft(0.12, 0.17)
-SINGLE_JACOBIAN = Soft(0.5, 0.8)  # relative change of one Jacobian: below 1 it cannot turn a patch inside out
+SINGLE_JACOBIAN = Soft(0.5, 0.8)  # The relative change of one Jacobian. Below 1 it cannot turn a patch inside out.
 
 
 def layout_radius(points: Tensor) -> float:
-    """Radius of the circle as large as the convex hull of K x 2 points; 0 where the hull has no area."""
+    """Returns the radius of the circle as large as the convex hull of K x 2 points, or 0 where the hull has no area."""
     try:
-        area = float(ConvexHull(points.detach().double().cpu().numpy()).volume)  # in two dimensions `volume` is the area
-    except QhullError:  # fewer than three points, or all on a line
+        area = float(ConvexHull(points.detach().double().cpu().numpy()).volume)  # In two dimensions `volume` is the area.
+    except QhullError:  # There are fewer than three points, or all are on a line.
         return 0.0
     return math.sqrt(area / np.pi)
 
 
 def limit(source: Keypoints, driving: Keypoints, judged: Sequence[int] | None = None) -> tuple[Keypoints, Tensor]:
-    """Keypoints that drive the source (B x K x 2 and B x K x 2 x 2), damped where they are too far from its own (batch 1).
+    """Damps keypoints that drive the source (B x K x 2 and B x K x 2 x 2) where they are too far from its own (batch 1).
 
-    Also returns, for each frame, which share of the part that was damped most is left: B numbers in (0, 1], 1 for frames that are
-    unchanged. judged: the keypoints whose change of layout is measured, None for all: lips that part and lids that close are no
-    motion to be afraid of. Where the source's keypoints have no layout (all on a line) every frame is.
+    It also returns, for each frame, which share is left of the part that was damped most: B numbers in (0, 1], 1 for frames that are not
+    changed. `judged` are the keypoints whose change of layout is measured, all for None; lips that part and lids that close do no harm.
+    Where the source's keypoints have no layout (all on a line), no frame is changed.
     """
     radius = layout_radius(source.value[0])
     if radius == 0:
         return driving, torch.ones(len(driving.value), dtype=torch.float64, device=driving.value.device)
     home, target = source.value.double(), driving.value.double()
     middle, moved = home.mean(1, keepdim=True), target.mean(1, keepdim=True)
-    centred = torch.view_as_complex((home - middle).contiguous())  # 1 K; a complex factor turns and sizes a layout
+    centred = torch.view_as_complex((home - middle).contiguous())  # 1 K; a complex factor turns and sizes a layout.
     placed = torch.view_as_complex((target - moved).contiguous())  # B K
     similarity = (placed * centred.conj()).sum(1) / centred.abs().square().sum(1)  # B: least squares
     size, roll = similarity.abs().clamp(min=_SMALLEST_SIZE), similarity.angle()
@@ -101,7 +101,7 @@ def limit(source: Keypoints, driving: Keypoints, judged: Sequence[int] | None = 
     jacobian = _matrix(held)[:, None] @ (identity + kept[..., None, None] * change) @ source.jacobian.double()
     shares = [kept.amin(1), near[:, 0], GROWTH.share(growth.abs()), ROLL.share(roll.abs())]
     left = torch.stack(shares).amin(0)
-    left = torch.where(torch.isfinite(left), left, 1.0)  # a source Jacobian without inverse says nothing of changes
+    left = torch.where(torch.isfinite(left), left, 1.0)  # A source Jacobian without inverse says nothing of changes.
     same = left == 1
     return Keypoints(
         torch.where(same[:, None, None], driving.value, value.to(driving.value.dtype)),
@@ -110,7 +110,7 @@ def limit(source: Keypoints, driving: Keypoints, judged: Sequence[int] | None = 
 
 
 def _matrix(similarity: Tensor) -> Tensor:
-    """B x 2 x 2: what multiplying by complex factors does to points."""
+    """Returns the B x 2 x 2 matrices that do to points what multiplying by complex factors does."""
     x, y = similarity.real, similarity.imag
     return torch.stack([torch.stack([x, -y], dim=-1), torch.stack([y, x], dim=-1)], dim=-2)
 
@@ -124,12 +124,15 @@ def transfer(
     limit_motion: bool = True,
     face: FaceKeypoints | None = None,
 ) -> Keypoints:
-    """Keypoints to drive the source with, for a batch of driving frames (B x K x 2 and B x K x 2 x 2).
+    """Returns the keypoints with which to drive the source, for a batch of driving frames (B x K x 2 and B x K x 2 x 2).
 
-    relative: value = p_S + s (p_D - p_0), Jacobian = J_D J_0^-1 J_S, where `initial` (batch 1) is the reference driving
-    frame; otherwise the driving keypoints as they are. adapt_scale: s = sqrt(hull area of source / of initial), else 1.
-    limit_motion: damp what goes farther from the source than a model can draw (see `limit`). face: which keypoints
-    stand on landmarks, whose openings are carried (see `dagan.motion.openings`); None takes them like any others.
+    Args:
+        relative: Positions are p_S + s (p_D - p_0) and Jacobians J_D J_0^-1 J_S, where `initial` (batch 1) is the reference frame.
+            Otherwise the driving keypoints are taken as they are.
+        adapt_scale: s is sqrt(hull area of source / of initial), else 1.
+        limit_motion: What goes farther from the source than a model can draw is damped (see `limit`).
+        face: It says which keypoints stand on landmarks; their openings are carried (see `dagan.motion.openings`). None takes them like
+            any others.
     """
     moved = driving
     face = face or FaceKeypoints()
@@ -143,6 +146,6 @@ def transfer(
 
 
 def movement_scale(source: Keypoints, initial: Keypoints) -> float:
-    """sqrt(area of the convex hull of the source keypoints / that of `initial`'s), both of batch 1; 1 where a hull has no area."""
+    """Returns sqrt(area of the convex hull of the source keypoints / of `initial`'s), both of batch 1, or 1 where a hull has no area."""
     own, other = (layout_radius(k.value[0]) for k in (source, initial))
     return own / other if min(own, other) > 0 else 1.0
