@@ -1,1 +1,1 @@
-"""Animation: the streaming job and the Python interface `Animator`."""
+"""Animation: the job, which works through a video as a stream, and the Python interface `Animator`."""

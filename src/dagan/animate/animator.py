@@ -1,4 +1,4 @@
-"""The Python interface for animation: set a source, feed driving frames, get frames of the source back.
+"""The Python interface for animation. It is given a source and driving frames, and gives frames of the source in their poses.
 
     animator = Animator(dagan.load())
     animator.set_source(portrait)
@@ -37,7 +37,7 @@ from dagan.stream import batched, on_workers
 
 @dataclass(frozen=True, eq=False)
 class _Seen:
-    """A view of a driving frame (S x S x 3) and the face in it, where one was looked for and found."""
+    """What is seen of a driving frame: its view, S x S x 3, and the face in it, where one was looked for and found."""
 
     picture: np.ndarray
     face: Face | None
@@ -46,17 +46,23 @@ class _Seen:
 class Animator:
     """Drives one source picture with the motion of other pictures (docs/method.md#motion-transfer).
 
-    model: a model, or an engine around one. relative: move the source as the driving face moves away from a reference frame (the
-    first animated one unless `set_reference` names another), which keeps the source's own proportions; otherwise take the driving
-    keypoints as they are. adapt_scale: with relative, fit the size of movements to the size of the source's face. batch_size:
-    frames computed at once; None chooses for the device. face_finder: finds faces; None opens one when needed. on_missing: what a
-    driving frame without a face gives: hold (the latest frame with one drives on), rest (the source's own pose) or error
-    (InputError). Before the first face the source rests. Frames are judged only where the source picture shows a face itself.
-    limit_motion: damp motion that goes farther from the source than a model can draw (see `motion.transfer.limit`). keypoints: what
-    drives: landmarks (found in every frame, in place of the keypoints that stand on them), learnt (the model's own keypoints alone), or
-    auto: landmarks where the model's keypoints stand on some. Where the source shows no face, landmarks are left out.
+    Pictures are uint8 H x W x 3 RGB of any size. The largest square in their middle is resized to the model's size.
 
-    Pictures are uint8 H x W x 3 RGB of any size: the largest square in their middle is resized to the model's size.
+    Args:
+        model: This is a model, or an engine around one.
+        relative: The source moves as the driving face moves away from a reference frame, which keeps the source's own proportions. The
+            reference is the first animated frame unless `set_reference` names another. Otherwise the driving keypoints are taken as
+            they are.
+        adapt_scale: With `relative`, the size of movements is fitted to the size of the source's face.
+        batch_size: So many frames are computed at once. None chooses for the device.
+        face_finder: It finds faces. None opens one when it is needed.
+        on_missing: This says what a driving frame without a face gives: hold (the latest frame with a face drives on), rest (the source's
+            own pose) or error (InputError). Before the first face the source rests. Frames are judged only where the source picture
+            itself shows a face.
+        limit_motion: Motion is damped that goes farther from the source than a model can draw (see `motion.transfer.limit`).
+        keypoints: This says what drives: landmarks (found in every frame, in place of the keypoints that stand on them), learnt (the
+            model's own keypoints alone), or auto, which is landmarks where the model's keypoints stand on some. Where the source shows
+            no face, landmarks are left out.
     """
 
     def __init__(
@@ -79,14 +85,14 @@ class Animator:
         self._finder = face_finder
         self._on_missing = check_on_missing(on_missing)
         self.explicit = self.engine.face.explicit(keypoints, self.engine.name)
-        self._portrait: np.ndarray | None = None  # the source's view, until it is known whether it shows a face
+        self._portrait: np.ndarray | None = None  # The source's view is kept until it is known whether it shows a face.
         self._watch: FaceWatch | None = None
         self._shown: _Seen | None = None
 
     def set_source(self, image: np.ndarray, crop: bool = False) -> None:
-        """Encodes the source, once. The reference frame is forgotten: movements start anew.
+        """Encodes the source once and forgets the reference frame, so that movements count from a new one.
 
-        crop: cut out the face as in training. Raises InputError when none is found.
+        `crop` cuts out the face as in training. Raises InputError when none is found.
         """
         _check_picture(image)
         framing = view_still(image, self._face_finder() if crop else None, "the source picture", to_stderr)
@@ -97,7 +103,7 @@ class Animator:
         self._portrait, self._watch, self._shown = face, None, None
 
     def set_reference(self, frame: np.ndarray | Keypoints) -> None:
-        """Takes a driving frame, or its keypoints, as the one whose pose and expression are the source's."""
+        """Takes a driving frame, or its keypoints, as the one that stands for the source's pose and expression."""
         if isinstance(frame, Keypoints):
             self._reference = frame
         else:
@@ -105,27 +111,30 @@ class Animator:
             self._reference = self._keypoints([_Seen(picture, self._face_in(picture) if self.explicit else None)])
 
     def reset(self) -> None:
-        """Forgets the reference frame: the next animated frame that shows a face becomes it. The source stays."""
+        """Forgets the reference frame. The next animated frame that shows a face becomes it, and the source stays."""
         self._reference = None
         self._shown = None
 
     def animate(self, frame: np.ndarray) -> np.ndarray:
-        """S x S x 3 uint8: the source in the pose of one driving frame. Raises InputError before `set_source`."""
+        """Draws the source in the pose of one driving frame, S x S x 3 uint8. Raises InputError before `set_source`."""
         return self.animate_batch([frame])[0]
 
     def animate_batch(self, frames: Sequence[np.ndarray]) -> np.ndarray:
-        """N x S x S x 3 uint8 for N driving frames. Raises InputError before `set_source` and for no frames."""
+        """Draws N x S x S x 3 uint8 for N driving frames. Raises InputError before `set_source` and for no frames."""
         if not len(frames):
             raise InputError("there are no driving frames: give at least one")
         return self._animated(self._judged([self._picture(frame) for frame in frames]))
 
     def share_left(self, keypoints: Keypoints) -> np.ndarray:
-        """For each of N driving keypoint sets, which share of its most damped part the limit leaves: in (0, 1], 1 for unchanged ones."""
+        """Returns, for each of N sets of driving keypoints, the share that the limit leaves of the part that it damps most.
+
+        The share is in (0, 1]; it is 1 for sets that are not changed.
+        """
         judged = self.engine.face.rigid(keypoints.value.shape[1])
         return limit(self._encoded().keypoints, self._moved(keypoints, limit_motion=False), judged)[1].numpy()
 
     def drive(self, keypoints: Keypoints) -> np.ndarray:
-        """N x S x S x 3 uint8 for N driving keypoint sets, as `engine.keypoints` or a motion file gives them."""
+        """Draws N x S x S x 3 uint8 for N sets of driving keypoints, as `engine.keypoints` or a motion file gives them."""
         return self.engine.render(self._encoded(), self._moved(keypoints, self.limit_motion))
 
     def _moved(self, keypoints: Keypoints, limit_motion: bool) -> Keypoints:
@@ -140,21 +149,21 @@ class Animator:
         return self._source
 
     def video(self, path: Path | str, crop: bool = False, rate: Fraction | int = 25) -> Iterator[np.ndarray]:
-        """The result of every frame of a video (or of a folder of images, `rate` a second), one after the other.
+        """Yields the result of every frame of a video (or of a folder of images, `rate` a second), one after the other.
 
-        Frames are read and computed a batch at a time: memory does not grow with length. crop: first look through the video for
-        the face, and frame it steadily. Raises InputError when `path` cannot be read, or shows no face to crop.
+        Frames are read and computed a batch at a time, so that memory does not grow with length. With `crop` the video is first searched
+        for the face, which is then framed steadily. Raises InputError when `path` cannot be read, or shows no face to crop.
         """
         with open_video(path, rate) as reader:
             view, _ = view_video(reader, self._face_finder() if crop else None, to_stderr, silent, "")
             batches = batched((picture for _, picture in read_ahead(reader, view, self.engine.size)), self.engine.batch_size)
-            # Both steps of a batch in one thread: a pool for each would take turns on the same cores and caches.
+            # Both steps of a batch are done in one thread, because pools for each would compete for the same cores and caches.
             with closing(on_workers(self.engine.workers, self._animated, self._referred(batches))) as drawn:
                 for results in drawn:
                     yield from results
 
     def _animated(self, pictures: list[_Seen | None]) -> np.ndarray:
-        """The results for pictures that drive; the source at rest where there is None."""
+        """Returns the results for pictures that drive. Where there is None, it is the source at rest."""
         if self._source is None:
             raise InputError("there is no source picture yet: call set_source first")
         driving = [picture for picture in pictures if picture is not None]
@@ -165,7 +174,7 @@ class Animator:
         return np.stack([rest if picture is None else next(moved) for picture in pictures])
 
     def _referred(self, batches: Iterator[list[np.ndarray]]) -> Iterator[list[_Seen | None]]:
-        """What drives of each batch; its first frame is made the reference where there is none, whichever batch is drawn first."""
+        """Yields what drives of each batch. Where there is no reference, the first frame becomes it, whichever batch is drawn first."""
         for batch in batches:
             judged = self._judged(batch)
             driving = [picture for picture in judged if picture is not None]
@@ -180,8 +189,8 @@ class Animator:
         return self.engine.face.put(found, [self.engine.face.places(one.face, self.engine.size) for one in seen])
 
     def _judged(self, pictures: list[np.ndarray]) -> list[_Seen | None]:
-        """What drives in place of each picture: itself where it shows a face, else what `on_missing` says; None is the source at rest."""
-        if self._portrait is not None:  # not before frames are to be judged: keypoints alone drive without any of this
+        """Returns what drives in place of each picture: itself where it shows a face, else what `on_missing` says; None is the source."""
+        if self._portrait is not None:  # This is done only when frames are judged, because keypoints alone drive without it.
             self._watch = FaceWatch(self._face_finder().landmarker) if self._face_in(self._portrait) is not None else None
             self._portrait = None
         if self._watch is None:

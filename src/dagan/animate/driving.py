@@ -1,7 +1,7 @@
-"""What drives: a video, a folder of images, or a motion file; and the motion in a video's frames.
+"""What drives: a video, a folder of images, or a motion file. The motion of a video's frames is read here.
 
-Frames without a face (a black leader, a title, an empty chair, half a face at the border) say nothing about a face, and their keypoints
-would only tear the result apart. They are found, and other motion takes their place.
+Some frames show no face: a black leader, a title, an empty chair, half a face at the border. Their keypoints say nothing about a face and
+would tear the result apart. They are found, and other motion takes their place.
 
 Legend: N frames, S side of the model's pictures.
 """
@@ -30,13 +30,13 @@ from dagan.motion.reference import check_reference, head_pose, nearest_layout, p
 from dagan.stream import batched, on_workers
 
 OnMissing = Literal["hold", "rest", "error"]
-_EASE = 0.5  # seconds in which motion goes over to rest, or from one held pose to the next
-_WHOLE = 0.9  # share of the landmarks inside the picture; a face that is cut off farther, on its way out, drives as little as none
-_JUMP = 10.0  # grey levels, mean over the picture, by which a frame differs from the one before when it may show something else
+_EASE = 0.5  # Seconds in which motion passes into rest, or from one held pose to the next.
+_WHOLE = 0.9  # A face must have this share of its landmarks inside the picture. One that is cut off more cannot drive.
+_JUMP = 10.0  # Grey levels. A frame that differs more on average from the one before may show something else.
 
 
 def check_on_missing(value: str) -> OnMissing:
-    """The value. Raises InputError when it is none of hold, rest and error."""
+    """Returns the value. Raises InputError when it is none of hold, rest and error."""
     for known in get_args(OnMissing):
         if value == known:
             return known
@@ -44,10 +44,10 @@ def check_on_missing(value: str) -> OnMissing:
 
 
 class FaceWatch:
-    """Follows the face through pictures given one by one, and tells which of them show one.
+    """Follows the face through pictures that are given one by one, and tells which of them show one.
 
-    Only every `step`-th picture is looked at as long as the face is there and the picture does not change at once; pictures
-    between are looked at where that fails. present: one byte for each picture judged so far, 1 where it shows a face.
+    Only every `step`-th picture is looked at, as long as the face is there and the picture does not change suddenly. Where that fails, the
+    pictures between are looked at too. `present` has one byte for each picture judged so far, which is 1 where it shows a face.
     """
 
     def __init__(self, landmarker: FaceLandmarker, step: int = 1) -> None:
@@ -59,7 +59,7 @@ class FaceWatch:
         self._thumbnail: np.ndarray | None = None
 
     def see(self, picture: np.ndarray) -> Face | None:
-        """Takes the next picture (S x S x 3 uint8). The face in it where this picture was looked at, else None."""
+        """Takes the next picture, S x S x 3 uint8. Returns the face in it where this picture was looked at, else None."""
         thumbnail = picture[::8, ::8].astype(np.int16)
         if self._thumbnail is not None and np.abs(thumbnail - self._thumbnail).mean() > _JUMP:
             self._jumped = True
@@ -70,7 +70,7 @@ class FaceWatch:
         return self.judge()
 
     def judge(self) -> Face | None:
-        """Judges the pictures that wait; the face in the latest, None where there is none or no picture waits."""
+        """Judges the pictures that wait. Returns the face in the latest, or None where there is none or no picture waits."""
         if not self._waiting:
             return None
         *between, latest = self._waiting
@@ -97,10 +97,10 @@ class FaceWatch:
 
 
 def fill(values: np.ndarray, present: np.ndarray, times: np.ndarray, rest: np.ndarray | None = None) -> np.ndarray:
-    """Values (N x ...) of frames at `times` (N, seconds) with those of frames that are not `present` (N, bool) replaced.
+    """Replaces the values, N x ..., of frames that are not `present` (N, bool). `times` are the seconds of the frames.
 
-    Without `rest` the nearest present frame's values are held, and go over to the next one's in the middle of a gap. With it
-    (one frame's values) they ease to rest at the gap's start and back at its end. At least one frame must be present.
+    Without `rest`, the values of the nearest present frame are held, and pass into those of the next in the middle of a gap. With `rest`
+    (one frame's values), they ease to rest at the start of a gap and back at its end. At least one frame must be present.
     """
     filled = values.copy()
     edges = np.flatnonzero(np.diff(np.concatenate(([True], present, [True])).astype(np.int8)))
@@ -130,18 +130,17 @@ def fill(values: np.ndarray, present: np.ndarray, times: np.ndarray, rest: np.nd
 
 
 def _smooth(x: np.ndarray) -> np.ndarray:
-    """Rises from 0 to 1 over [0, 1], level at both ends."""
+    """Rises from 0 to 1 over [0, 1], and is level at both ends."""
     x = np.clip(x, 0, 1)
     return x * x * (3 - 2 * x)
 
 
-# Pictures a second in which the face is looked at: a mouth opens and closes a few times a second.
-_LOOKS_A_SECOND = 8
-_FRAMED = 0.1  # of the side, by which the face of a well framed picture may be off its middle
+_LOOKS_A_SECOND = 8  # The face is looked at in so many pictures a second, because a mouth opens and closes a few times a second.
+_FRAMED = 0.1  # In a well framed picture the face is off the middle by at most this share of the side.
 
 
 def is_motion_file(path: Path) -> bool:
-    """Whether a file holds a motion, whatever its name; or is no picture and no video, and is named like a motion file."""
+    """Says whether a file holds a motion, whatever its name, or is named like a motion file and is no picture and no video."""
     return holds_motion(path) or (path.suffix.lower() in MOTION_SUFFIXES and not is_picture(path) and not is_video(path))
 
 
@@ -155,9 +154,9 @@ def refuse_photo(path: Path) -> None:
 
 
 def check_fit(motion: DrivingMotion, engine: Engine, path: Path) -> str | None:
-    """None when the motion was found by the engine's own detector; a warning when by another training of the same model.
+    """Returns None when the motion was found by the engine's own detector, and a warning when by another training of the same model.
 
-    Raises InputError when by another model: its keypoints are others, or of another number.
+    Raises InputError when it was found by another model, whose keypoints are different or of another number.
     """
     count = motion.value.shape[1]
     advice = f"make it again with --save-motion and --model {engine.name}, or use the model {motion.model}"
@@ -173,10 +172,13 @@ def check_fit(motion: DrivingMotion, engine: Engine, path: Path) -> str | None:
 class MotionReader:
     """Collects the motion of a video, frame by frame, and finds its reference frame.
 
-    landmarker: tells head pose, expression, and which frames show a face, as long as the source picture shows one; without, the
-    model's keypoints are compared and every frame drives. cropped: whether the views were framed round the face; then a frame in
-    which the face is in the middle is preferred as reference. explicit: whether keypoints that stand on landmarks are put there, as
-    long as the source picture shows a face. missing: after `read`, the number of frames without a face.
+    Args:
+        landmarker: As long as the source picture shows a face, it tells head pose and expression, and which frames show a face. Without
+            it the model's keypoints are compared, and every frame drives.
+        cropped: This says whether views were framed round the face. Then a reference frame with the face in its middle is preferred.
+        explicit: This says whether keypoints that stand on landmarks are put there, as long as the source picture shows a face.
+
+    After `read`, `missing` is the number of frames without a face.
     """
 
     def __init__(
@@ -197,25 +199,28 @@ class MotionReader:
         relative: bool = True,
         on_missing: OnMissing = "hold",
     ) -> DrivingMotion:
-        """The motion of frames with their views (S x S x 3).
+        """Reads the motion of frames with their views, S x S x 3. Of a frame, some hundred bytes are kept: its keypoints and its time.
 
-        source: the view of the source picture. reference: the frame that is to have the source's pose, None finds the one whose pose
-        is nearest; a faceless frame 0 stands for the first frame with a face. relative: see `Animator`; without, no frame is looked
-        for. on_missing: see `AnimateOptions`. Raises InputError when no frame can be read, none shows a face, the reference does not
-        exist or shows none, and when on_missing is error and a frame shows none.
+        Args:
+            source: This is the view of the source picture.
+            reference: This frame is to stand for the source's pose. None finds the frame with the nearest pose. Frame 0 stands for the
+                first frame with a face.
+            relative: See `Animator`. Without it no reference frame is looked for.
+            on_missing: See `AnimateOptions`.
 
-        What is kept of a frame are its keypoints and time: some hundred bytes.
+        Raises InputError when no frame can be read, when none shows a face, when the reference does not exist or shows none, and when
+        on_missing is error and a frame shows none.
         """
         face = None if self._landmarker is None else next(iter(self._landmarker.detect(source, thorough=False)), None)
         explicit = self._explicit and face is not None
         watch = None if self._landmarker is None or face is None else FaceWatch(self._landmarker, 1 if explicit else self._step)
         wanted = head_pose(face) if face is not None and reference is None and relative else None
         best: tuple[bool, float, int] | None = None
-        # One block each: thousands of small arrays between the workers' large ones would keep the memory of those from being used again.
+        # Each is one block. Thousands of small arrays between the workers' large ones would keep memory from being used again.
         values, jacobians = array("f"), array("f")
         times: list[Fraction] = []
         end = Fraction(0)
-        # Workers find keypoints while this thread looks at poses: the landmarker is not to be shared by threads.
+        # Workers find keypoints while this thread looks at poses, because threads must not share the landmarker.
         with closing(on_workers(self._engine.workers, self._keypoints, batched(frames, self._engine.batch_size))) as found:
             for batch, keypoints in found:
                 places = []
@@ -267,7 +272,7 @@ class MotionReader:
         )
 
     def _present(self, watch: FaceWatch | None, times: list[Fraction], on_missing: OnMissing) -> np.ndarray:
-        """Which frames show a face (N, bool), and their count. Raises InputError when none does."""
+        """Returns which frames show a face (N, bool), and counts those that do not. Raises InputError when none does."""
         if watch is None:
             return np.ones(len(times), dtype=bool)
         watch.judge()
@@ -309,12 +314,12 @@ class MotionReader:
 
 
 def _off_centre(face: Face, size: int) -> float:
-    """How far the face's middle is from the picture's, along the axis where it is farther, as a share of the side."""
+    """Returns how far the middle of the face is from the picture's, along the axis where it is farther, as a share of the side."""
     x0, y0, x1, y1 = face.box
     return max(abs(x0 + x1 - size), abs(y0 + y1 - size)) / 2 / size
 
 
 def frame_spans(motion: DrivingMotion) -> Iterator[tuple[Fraction, Fraction]]:
-    """(time, duration) of each frame, exact."""
+    """Yields the exact time and duration of each frame."""
     for start, end in pairwise(motion.times):
         yield start, end - start

@@ -1,4 +1,4 @@
-"""How results become frames of the output: alone, beside what they came from, or back in the whole source picture.
+"""Layouts: how results become frames of the output. They stand alone, beside what they came from, or in the whole source picture.
 
 Legend: N frames, S side of the model's pictures.
 """
@@ -16,18 +16,21 @@ from dagan.media.framing import Framing, paste
 
 
 class Layout(Protocol):
-    """width, height: of the output's frames. wants_driving: whether `compose` needs the driving pictures."""
+    """Makes frames of the output."""
 
     width: int
+    """The width of the output's frames."""
     height: int
+    """The height of the output's frames."""
     wants_driving: bool
+    """Whether `compose` needs the driving pictures."""
 
     def compose(self, results: np.ndarray, driving: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
-        """Frames height x width x 3 uint8 for results N x S x S x 3 and, where wanted, N driving pictures S x S x 3."""
+        """Yields frames, height x width x 3 uint8, for N results, S x S x 3, and, where wanted, N driving pictures, S x S x 3."""
 
 
 class Plain:
-    """The result alone."""
+    """The result stands alone."""
 
     wants_driving = False
 
@@ -40,7 +43,7 @@ class Plain:
 
 
 class SideBySide:
-    """Source, driving frame, its depth map in colours (for models that have depth), result, from left to right."""
+    """Source, driving frame, its depth map in colours (for models that have depth) and result, from left to right."""
 
     wants_driving = True
 
@@ -59,7 +62,7 @@ class SideBySide:
 
     def _depth(self, driving: Sequence[np.ndarray]) -> np.ndarray:
         disparity = self._engine.disparity(driving)
-        if self._range is None:  # one range for the whole video: colours that breathe would look like motion
+        if self._range is None:  # The whole video has one range, because colours that change would look like motion.
             self._range = robust_range(disparity)
         return colourise(disparity, *self._range, self._table)
 

@@ -1,9 +1,9 @@
-"""The animation job: a source picture and something that drives it in, a video out, with a report of what the run did and took.
+"""The animation job: it takes a source picture and something that drives it, writes a video, and reports what it did and needed.
 
-Three streams, one after the other; none holds more than a batch of pictures:
-1. look: the driving video's faces give one steady framing (skipped without cropping);
-2. read: frames -> crop -> keypoints: the motion, some hundred bytes a frame, and the reference frame;
-3. draw: motion -> keypoints brought to the source -> pictures -> layout -> encoder, with the driving video's times and sound.
+It goes through three streams, one after the other. None of them holds more than a batch of pictures.
+1. It looks for the face in the driving video, which gives a steady framing. Without cropping this is skipped.
+2. It reads the motion: frames are cropped, and their keypoints are found, some hundred bytes a frame. The reference frame is found too.
+3. It draws: keypoints are brought to the source, pictures are drawn, laid out and encoded, with the driving video's times and sound.
 A motion file takes the place of the first two.
 """
 
@@ -43,16 +43,7 @@ from dagan.stream import batched, on_workers
 
 @dataclass(frozen=True)
 class AnimateReport:
-    """One run of the animation job.
-
-    frames, frame_rate (exact, as text), seconds: of the output. wall_seconds, frames_per_second: of the whole job, model loading
-    included. peak_memory_mb, device_memory_mb: MiB (device: CUDA only). reference_frame: None with absolute motion.
-    damped_frames: in which a tenth or more of some motion was damped, as it goes farther than the model can draw (see `Animator`).
-    keypoints: what drove, landmarks or the learnt keypoints alone.
-    pictures_searched, several_faces, shots: what the search for the face saw in the driving video (0, false and 1 without one).
-    frames_without_face: frames that do not drive because they show no face (0 where the source picture shows none either).
-    truncated, damaged_parts: of the driving file.
-    """
+    """A report of one run of the animation job."""
 
     source: str
     driving: str
@@ -61,23 +52,41 @@ class AnimateReport:
     device: str
     precision: str
     frames: int
+    """The number of the output's frames."""
     frame_rate: str
+    """The output's exact frame rate, as text."""
     seconds: float
+    """The length of the output."""
     wall_seconds: float
+    """How long the whole job took, without loading the model."""
     frames_per_second: float
+    """Frames over these seconds."""
     peak_memory_mb: float
+    """The most memory that was used, in MiB."""
     device_memory_mb: float | None
+    """The most memory that was used on a CUDA device, in MiB."""
     reference_frame: int | None
+    """The reference frame; None with absolute motion."""
     damped_frames: int
+    """The number of frames in which a tenth or more of some motion was damped, because it goes farther than the model can draw."""
     keypoints: str
+    """What drove: landmarks, or learnt keypoints alone."""
     pictures_searched: int
+    """The number of the driving video's pictures that were searched for the face."""
     frames_without_face: int
+    """The number of frames that do not drive because they show no face; 0 where the source picture shows none either."""
     several_faces: bool
+    """Whether the search saw several faces."""
     shots: int
+    """The number of shots that the search saw; 1 without a search."""
     truncated: bool
+    """Whether the driving file is cut off."""
     damaged_parts: int
+    """The number of damaged pieces of the driving file."""
     sound: bool
+    """Whether the output has sound."""
     warnings: list[str]
+    """What the user was warned of."""
 
 
 def write_report(path: Path, report: AnimateReport, overwrite: bool) -> None:
@@ -91,38 +100,42 @@ LOOK, READ, DRAW = "finding the face", "reading the motion", "drawing"
 
 @dataclass(frozen=True, kw_only=True)
 class AnimateOptions:
-    """How to animate.
-
-    crop: find the face in both inputs; otherwise the
-    middle is taken. relative, adapt_scale, limit_motion: see `Animator`. reference: auto (the driving frame whose pose is most like the
-    source's), first, or a frame number; None is auto, for a motion file the frame stored in it. side_by_side, paste_back: see
-    `dagan.animate.layout`. max_side: pixels of the longer side that a photo is shrunk to for pasting back, where it has more: videos
-    of larger pictures take long and play nowhere. save_motion, report: files to write too. frame_rate: of a folder of images (25
-    where None). encoder: see `VideoWriter`'s codec.
-    on_missing: what takes the place of driving frames without a face: hold (the nearest real motion), rest (the source's own pose, eased
-    to and from) or error. keypoints: see `Animator`; a motion file drives with those that are in it.
-    """
+    """How to animate."""
 
     crop: bool = True
+    """Whether the face is found in both inputs; otherwise their middle is taken."""
     relative: bool = True
+    """See `Animator`."""
     adapt_scale: bool = True
+    """See `Animator`."""
     limit_motion: bool = True
+    """See `Animator`."""
     reference: str | None = None
+    """auto (the driving frame whose pose is most like the source's), first, or a number. None is auto, or what a motion file says."""
     side_by_side: bool = False
+    """See `dagan.animate.layout`."""
     paste_back: bool = False
+    """See `dagan.animate.layout`."""
     max_side: int = 1920
+    """For pasting back, a larger photo is shrunk to this longer side in pixels: larger videos take long, and nothing plays them."""
     save_motion: Path | None = None
+    """A motion file to write too."""
     report: Path | None = None
+    """A report to write too."""
     overwrite: bool = False
     frame_rate: Fraction | None = None
+    """The frame rate of a folder of images; None is 25."""
     encoder: str | None = None
+    """See the codec of `VideoWriter`."""
     on_missing: str = "hold"
+    """What replaces driving frames without a face: hold (the nearest real motion), rest (the source's own pose) or error."""
     keypoints: str = "auto"
+    """See `Animator`. A motion file drives with the keypoints that are in it."""
 
 
 @dataclass(frozen=True)
 class _Driving:
-    """What the driving input gave: its motion and, of a video, the reader, where to look in it, and what was wrong with it."""
+    """What the driving input gave: its motion and, for a video, the reader, where to look in it, and what was wrong with it."""
 
     motion: DrivingMotion
     reader: VideoReader | None = None
@@ -134,7 +147,7 @@ class _Driving:
 
 
 class _Notices:
-    """Passes each warning on once, and keeps them for the report."""
+    """Passes each warning on once, and keeps all of them for the report."""
 
     def __init__(self, warn: Warn) -> None:
         self.messages: list[str] = []
@@ -155,10 +168,10 @@ def animate(
     progress: Progress = silent,
     warn: Warn = to_stderr,
 ) -> AnimateReport:
-    """Animates the picture in `source` with a video, folder of images or motion file; writes the video `output`; `engine` computes.
+    """Animates the picture in `source` with a video, a folder of images or a motion file, and writes the video `output`.
 
-    Raises InputError, before any long work where possible, for inputs, outputs and options that cannot work; nothing is left
-    behind then, nor when interrupted.
+    `engine` computes. Raises InputError for inputs, outputs and options that cannot work, before any long work where possible. Nothing is
+    left behind then, and nothing when interrupted.
     """
     options = options or AnimateOptions()
     began = time.monotonic()
@@ -167,7 +180,7 @@ def animate(
     image = _source_image(source, options, notices)
     with ExitStack() as stack:
         opened = _open_driving(driving, options, stack)
-        engine.face.explicit(options.keypoints, engine.name)  # refused before the video is looked through
+        engine.face.explicit(options.keypoints, engine.name)  # A wrong choice is refused before the video is searched.
         landmarker = FaceLandmarker() if options.crop or isinstance(opened, VideoReader) or opened.explicit else None
         finder = FaceFinder(landmarker) if options.crop else None
         framing = view_still(image, finder, str(source), notices)
@@ -195,7 +208,7 @@ def animate(
 
 
 def _source_image(source: Path, options: AnimateOptions, warn: Warn) -> np.ndarray:
-    """The source picture; of one that will be the output's, at most so many pixels."""
+    """Reads the source picture. If it will be the output's, it is shrunk to the greatest size that is allowed."""
     image = read_image(source)
     if not options.paste_back:
         return image
@@ -241,7 +254,7 @@ def _report(
 
 
 def check_animate(source: Path, driving: Path, output: Path, options: AnimateOptions) -> None:
-    """Raises InputError for everything that can be refused without reading and without a model: the sooner the better."""
+    """Raises InputError for everything that can be refused early, without a model and without reading inputs to their end."""
     check_distinct((output, options.save_motion, options.report), (source, driving))
     check_destination(output, "a video", VIDEO_SUFFIXES, options.overwrite)
     if options.save_motion is not None:
@@ -252,7 +265,7 @@ def check_animate(source: Path, driving: Path, output: Path, options: AnimateOpt
         parse_reference(options.reference)
     check_on_missing(options.on_missing)
     if options.encoder is not None:
-        VideoWriter(output, 256, 256, codec=options.encoder, warn=lambda _: None)  # refuses a name that is none
+        VideoWriter(output, 256, 256, codec=options.encoder, warn=lambda _: None)  # This refuses a name that is no encoder's.
     if options.max_side < SMALLEST_SIDE:
         raise InputError(f"--max-side is {options.max_side} pixels: must be at least {SMALLEST_SIDE}")
     if options.side_by_side and options.paste_back:
@@ -287,7 +300,7 @@ def _motion(
     progress: Progress,
     warn: Warn,
 ) -> _Driving:
-    """The motion with its reference frame; of a video, in one or two passes."""
+    """Returns the motion with its reference frame. A video is read once or twice for it."""
     asked = parse_reference(options.reference or "auto")
     if isinstance(opened, DrivingMotion):
         if (warning := check_fit(opened, engine, path)) is not None:
@@ -308,12 +321,12 @@ def _motion(
         warn(f"{path}: no face in {reader.missing} of {len(motion)} frames: {instead} there")
     if (problem := opened.problem()) is not None:
         warn(problem)
-    truncated, damaged = opened.truncated, opened.damaged  # of this pass: a later one may stop early
+    truncated, damaged = opened.truncated, opened.damaged  # These are of this pass, because a later one may stop early.
     return _Driving(motion, opened, view, faces, truncated, damaged, reader.missing)
 
 
 def _damped(animator: Animator, motion: DrivingMotion) -> int:
-    """In how many frames the limit takes a tenth or more of some motion: less is hardly seen."""
+    """Counts the frames in which the limit takes a tenth or more of some motion. Less is hardly seen."""
     parts = (motion.keypoints(slice(start, start + 1024)) for start in range(0, len(motion), 1024))
     return sum(int((animator.share_left(part) < 0.9).sum()) for part in parts) if animator.limit_motion else 0
 
@@ -321,7 +334,7 @@ def _damped(animator: Animator, motion: DrivingMotion) -> int:
 def _draw(
     output: Path, animator: Animator, driven: _Driving, layout: Layout, options: AnimateOptions, progress: Progress, warn: Warn
 ) -> bool:  # fmt: skip
-    """Computes and writes every frame; whether sound went along."""
+    """Computes and writes every frame. Returns whether sound went along."""
     motion, reader = driven.motion, driven.reader
     with (
         closing(counted(_frames(animator, driven, layout), progress, DRAW, len(motion))) as frames,
@@ -343,7 +356,7 @@ def _draw(
 
 
 def _frames(animator: Animator, driven: _Driving, layout: Layout) -> Generator[np.ndarray]:
-    """The output's frames, a batch at a time, computed while earlier ones are written."""
+    """Yields the output's frames, a batch at a time. They are computed while earlier ones are written."""
     engine, motion = animator.engine, driven.motion
     size = engine.batch_size
     pictures: Iterator[list[np.ndarray]] | None = None
