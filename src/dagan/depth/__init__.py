@@ -1,1 +1,1 @@
-"""The depth job: disparity maps of pictures and videos, as colours, as numbers, as a point cloud."""
+"""The depth job: disparity maps of pictures and videos, as colours, as numbers, or as a point cloud."""

@@ -1,7 +1,7 @@
-"""The depth job: a picture, video or folder of images in; colours, numbers or a point cloud out, as the output's suffix says.
+"""The depth job. It takes a picture, a video or a folder of images and writes colours, numbers or a point cloud.
 
-What is measured is the disparity map of docs/method.md#depth-network: near = large, in (0, 1), in the model's own unit. Videos stream:
-memory does not grow with length.
+The output's suffix says which. What is estimated is the disparity map of docs/method.md#depth-network: near is large, values are in
+(0, 1), in the model's own unit. Videos are streamed, so that memory does not grow with length.
 """
 
 from __future__ import annotations
@@ -32,32 +32,31 @@ from dagan.stream import batched, on_workers
 
 LOOK, RANGE, MEASURE = "finding the face", "finding the range", "measuring depth"
 _NUMBERS, _CLOUD = ".npz", ".ply"
-_RANGE_SAMPLES = 48  # frames that decide on the range of a video's colours
+_RANGE_SAMPLES = 48  # About so many frames decide on the range of a video's colours.
 
 
 @dataclass(frozen=True, kw_only=True)
 class DepthOptions:
-    """How to measure depth.
-
-    crop: find the face; otherwise the middle is
-    taken. colours: name of the colour map. focal: focal length assumed for point clouds, in picture widths (see
-    `dagan.depth.outputs`). frame_rate: of a folder of images (25 where None).
-    """
+    """How to estimate depth."""
 
     crop: bool = True
+    """Whether the face is found; otherwise the middle is taken."""
     colours: str = DEFAULT_MAP
+    """The name of the colour map."""
     focal: float = ASSUMED_FOCAL
+    """The focal length that is assumed for point clouds, in picture widths (see `dagan.depth.outputs`)."""
     overwrite: bool = False
     frame_rate: Fraction | None = None
+    """The frame rate of a folder of images; None is 25."""
 
 
 def measure_depth(
     engine: Engine, source: Path, output: Path, options: DepthOptions | None = None, progress: Progress = silent, warn: Warn = to_stderr
 ) -> int:  # fmt: skip
-    """Measures depth in `source` with `engine`, writes `output`; the number of frames measured.
+    """Estimates depth in `source` with `engine` and writes `output`. Returns the number of frames.
 
-    Raises InputError, before any long work where possible, for inputs, outputs and options that cannot work; nothing is left
-    behind then, nor when interrupted.
+    Raises InputError for inputs, outputs and options that cannot work, before any long work where possible. Nothing is left behind then,
+    and nothing when interrupted.
     """
     options = options or DepthOptions()
     still = is_photo(source)
@@ -78,13 +77,13 @@ def measure_depth(
             count = _write_numbers(output, reader, view, engine, options, progress)
         else:
             count = _write_colours(output, reader, view, engine, table, options, progress, warn)
-        if (problem := reader.problem()) is not None and finder is None:  # with a finder it was told of already
+        if (problem := reader.problem()) is not None and finder is None:  # With a finder, the user was told already.
             warn(problem)
     return count
 
 
 def check_depth(source: Path, output: Path, options: DepthOptions) -> None:
-    """Raises InputError for what cannot work, before anything is read and without a model."""
+    """Raises InputError for what cannot work, without a model and before inputs are read to their end."""
     if not source.exists():
         raise InputError(f"{source} does not exist: give a photo, a video or a folder of images")
     still = is_photo(source)
@@ -100,7 +99,7 @@ def check_depth(source: Path, output: Path, options: DepthOptions) -> None:
         raise InputError(f"--frame-rate is for a folder of images: {source} is a file")
     if not options.focal > 0:
         raise InputError(f"focal length is {options.focal}: must be above 0, in picture widths")
-    colour_table(options.colours)  # refuses an unknown one
+    colour_table(options.colours)  # This refuses an unknown name.
 
 
 def _write_still(
@@ -164,7 +163,7 @@ def _write_colours(
 
 
 def _measured(reader: VideoReader, view: View, engine: Engine, progress: Progress) -> Iterator[tuple[list[Frame], np.ndarray]]:
-    """Frames with their disparity maps, a batch at a time."""
+    """Yields frames with their disparity maps, a batch at a time."""
     pictures = counted(read_ahead(reader, view, engine.size), progress, MEASURE, reader.frame_count)
 
     def measure(batch: list[tuple[Frame, np.ndarray]]) -> tuple[list[Frame], np.ndarray]:
@@ -175,11 +174,11 @@ def _measured(reader: VideoReader, view: View, engine: Engine, progress: Progres
 
 
 def _range_of(reader: VideoReader, view: View, engine: Engine, progress: Progress) -> tuple[float, float]:
-    """One range for the whole video, from frames spread over it: colours that breathe would look like motion."""
+    """Finds one range for the whole video from frames spread over it, because colours that change would look like motion."""
     step = max(1, reader.frame_count // _RANGE_SAMPLES)
     sampled = (crop(frame.image, square_of(frame, view), engine.size) for frame in reader.frames(step))
     pictures = counted(sampled, progress, RANGE, -(-reader.frame_count // step))
-    # Every fourth row and column: the range does not change, the memory does.
+        # Every fourth row and column suffices: the range stays the same, and memory is saved.
     maps = [engine.disparity(batch)[:, ::4, ::4] for batch in batched(pictures, engine.batch_size)]
     if not maps:
         raise InputError(f"{reader.path}: no frame could be read: give another file")

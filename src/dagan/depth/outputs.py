@@ -1,8 +1,8 @@
-"""Depth as files: the maps of a whole video in one .npz file, and one map as a coloured point cloud.
+"""Writes depth to files: the maps of a whole video in one .npz file, or one map as a coloured point cloud.
 
-The .npz file is written without holding the maps in memory. A point cloud is a binary PLY file, which every 3-D viewer opens. One
-picture does not tell its camera: `ASSUMED_FOCAL` is what stage 1 of training starts from; a wrong one stretches the cloud along the line
-of sight and leaves its frontal view as it is. Distances are in the depth network's own unit, not in metres.
+The .npz file is written without holding the maps in memory. A point cloud is a binary PLY file, which every 3-D viewer opens. One picture
+does not tell its camera. `ASSUMED_FOCAL` is the focal length from which stage 1 of training starts. A wrong one stretches the cloud along
+the line of sight and leaves its frontal view as it is. Distances are in the depth network's own unit, not in metres.
 
 Legend: H W map.
 """
@@ -29,7 +29,7 @@ from dagan.models.egomotion import EgomotionConfig
 
 
 class MapArchive:
-    """Collects float32 maps of one shape, and small arrays to lie beside them. Made by `map_archive`."""
+    """Collects float32 maps of one shape, and small arrays to store beside them. `map_archive` makes it."""
 
     def __init__(self, spool: IO[bytes]) -> None:
         self._spool = spool
@@ -38,7 +38,7 @@ class MapArchive:
         self.notes: dict[str, np.ndarray] = {}
 
     def add(self, maps: np.ndarray) -> None:
-        """Adds n x H x W maps."""
+        """Adds n maps, n x H x W."""
         if self._shape is None:
             self._shape = maps.shape[1:]
         if maps.shape[1:] != self._shape:
@@ -47,7 +47,7 @@ class MapArchive:
         self._count += len(maps)
 
     def write(self, file: Path) -> None:
-        """Writes everything collected to `file`, as `np.load` reads it."""
+        """Writes everything that was collected to `file`, as `np.load` reads it."""
         if self._shape is None:
             raise InputError("no depth is written: there was no frame to measure")
         self._spool.seek(0)
@@ -62,32 +62,32 @@ class MapArchive:
 
 @contextmanager
 def map_archive(path: Path, overwrite: bool = False) -> Iterator[MapArchive]:
-    """Yields an archive to fill; at the end of the block it is written to `path`: N x H x W float32 "disparity", and its notes.
+    """Yields an archive to fill. At the end of the block it is written to `path`: N x H x W float32 "disparity", and its notes.
 
     When the block raises anything, nothing is left behind. Raises InputError as `atomic_output` does, and for an empty archive.
     """
-    # The header of an array states how many maps follow, which is only known at the end: until then they wait in a nameless file.
+    # The header of an array says how many maps follow, which is known only at the end. Until then they wait in a nameless file.
     with atomic_output(path, overwrite) as temporary, tempfile.TemporaryFile(dir=temporary.parent) as spool:
         archive = MapArchive(spool)
         yield archive
         archive.write(temporary)
 
 
-ASSUMED_FOCAL = EgomotionConfig().focal  # in image widths
+ASSUMED_FOCAL = EgomotionConfig().focal  # In image widths.
 _VERTEX = np.dtype([(axis, "<f4") for axis in "xyz"] + [(colour, "u1") for colour in ("red", "green", "blue")])
 
 
 def point_cloud(disparity: np.ndarray, depth_range: tuple[float, float], focal: float = ASSUMED_FOCAL) -> np.ndarray:
-    """(H W) x 3 float32 points, row by row: x to the right, y up, z towards the viewer, the camera at 0 looking along -z.
+    """Returns (H W) x 3 float32 points, row by row: x to the right, y up, z towards the viewer. The camera is at 0 and looks along -z.
 
-    disparity: H x W in (0, 1). depth_range: smallest and largest depth of the model (docs/method.md#depth-network). focal: focal length in
-    picture widths. Raises InputError when it is not above 0.
+    `disparity` is H x W in (0, 1). `depth_range` is the model's smallest and largest depth (docs/method.md#depth-network). `focal` is the
+    focal length in picture widths. Raises InputError when it is not above 0.
     """
     if not focal > 0:
         raise InputError(f"focal length is {focal}: must be above 0, in picture widths")
     height, width = disparity.shape
     depth = disparity_to_depth(torch.from_numpy(np.ascontiguousarray(disparity, dtype=np.float32)), *depth_range)[None, None]
-    # One focal length in pixels for both directions: pixels are square.
+    # Pixels are square, so both directions have the same focal length in pixels.
     lengths = torch.tensor([[focal, focal * width / height]])
     camera = invert_intrinsics(intrinsics(lengths, torch.full((1, 2), 0.5), (height, width)))
     points = back_project(depth, camera)[0].flatten(1).T
@@ -95,7 +95,7 @@ def point_cloud(disparity: np.ndarray, depth_range: tuple[float, float], focal: 
 
 
 def write_ply(path: Path | str, points: np.ndarray, colours: np.ndarray, overwrite: bool = False) -> None:
-    """Writes N x 3 float points with N x 3 uint8 colours, binary little-endian. Raises InputError as `atomic_output` does."""
+    """Writes N x 3 float points with N x 3 uint8 colours in binary little-endian. Raises InputError as `atomic_output` does."""
     vertices = np.empty(len(points), _VERTEX)
     for i, axis in enumerate("xyz"):
         vertices[axis] = points[:, i]
