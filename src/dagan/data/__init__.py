@@ -1,1 +1,1 @@
-"""Clip data sets: finding, decoding, drawing and augmenting frames; preparation of raw videos."""
+"""Clip data sets: frames of clips are found, decoded, drawn and augmented; ground truth of synthetic clips is read and written."""

@@ -1,7 +1,7 @@
-"""Batches of training samples as pure functions of the step: what was drawn before does not matter, so a resumed run sees the same.
+"""Batches of training samples. A batch depends only on its step and not on what was drawn before, so a resumed run sees the same.
 
-Colour, mirroring and framing are random, one draw per sample for all its frames. Frames are float n x k x 3 x H x W in [0, 1]. Numbers
-are drawn on the CPU, so every device gets the same pictures.
+Colour, mirroring and framing are random, with one draw per sample for all its frames. Frames are float n x k x 3 x H x W in [0, 1].
+Numbers are drawn on the CPU, so that every device gets the same pictures.
 
 Legend: n samples, k frames, H W or S S image.
 """
@@ -23,18 +23,18 @@ from dagan.data.sampling import Draw
 from dagan.data.store import ClipDataset, DiskStore
 from dagan.geometry import ThinPlateTransform, coordinate_grid, inverse_2x2, resize_grid, sample
 
-# Side of the grid on which random motions are computed.
+# Random motions are computed on a grid with this side.
 COARSE = 33
 
 
 def jitter_colours(frames: Tensor, config: AugmentConfig, generator: torch.Generator) -> Tensor:
-    """Brightness, contrast, saturation, hue, in this order; frames themselves where the configuration changes nothing."""
+    """Changes brightness, contrast, saturation and hue, in this order. Without changes the frames themselves are returned."""
     if not config.jitters:
         return frames
     from kornia import enhance
 
     count, k, _, height, width = frames.shape
-    # All frames of a sample as one tall picture: they share the mean grey that contrast turns about.
+    # All frames of a sample are put into one tall picture, so that they share the mean grey about which contrast changes.
     tall = frames.transpose(1, 2).reshape(count, 3, k * height, width)
     if config.brightness:
         tall = enhance.adjust_brightness_accumulative(tall, _factors(config.brightness, frames, generator))
@@ -56,10 +56,11 @@ def reframe(
     pairs: PairConfig | None = None,
     points: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Mirrors, zooms, shifts and rotates; samples marked `still` (n, bool) also get a motion of their own in every frame.
+    """Mirrors, zooms, shifts and rotates samples. Those marked `still` (n, bool) also get a motion of their own in every frame.
 
-    Everything is one look-up, so pictures are interpolated once; without any framing they are mirrored exactly.
-    points: n x k x P x 2 landmarks (`data.landmark_tables`), returned where they are now; NaN in samples with motions of their own.
+    All changes are one look-up, so that pictures are interpolated only once. Without any framing they are mirrored exactly. `points` are
+    landmarks, n x k x P x 2 (see `data.landmark_tables`). They are returned where they are then, and NaN in samples with motions of
+    their own.
     """
     count, k, _, height, width = frames.shape
     mirror = torch.rand(count, generator=generator) < config.flip
@@ -85,7 +86,7 @@ def reframe(
 
 
 def _move_points(points: Tensor | None, matrix: Tensor, mirror: Tensor, lost: Tensor | None) -> Tensor | None:
-    """Where points of the pictures come to lie: `matrix` (n x 2 x 3, CPU) tells where places of the results look."""
+    """Returns where points of the pictures are moved. `matrix` (n x 2 x 3, on the CPU) says where places of the results look."""
     if points is None:
         return None
     linear, offset = inverse_2x2(matrix[:, :, :2]), matrix[:, :, 2]
@@ -97,19 +98,19 @@ def _move_points(points: Tensor | None, matrix: Tensor, mirror: Tensor, lost: Te
 
 
 def _random_motion(count: int, size: tuple[int, int], pairs: PairConfig, generator: torch.Generator) -> Tensor:
-    """count x H x W x 2 places after a random thin-plate motion, which is smooth: computed on a coarse grid and enlarged."""
+    """Returns places, count x H x W x 2, after a random thin-plate motion. It is smooth, so it is computed coarsely and enlarged."""
     transform = ThinPlateTransform.random(count, pairs.affine_sigma, pairs.tps_sigma, generator=generator)
     coarse = coordinate_grid(COARSE, COARSE).reshape(1, -1, 2).expand(count, -1, -1)
     return resize_grid(transform.warp_coordinates(coarse).reshape(count, COARSE, COARSE, 2), size, align_corners=True)
 
 
 def _affine(count: int, config: AugmentConfig, generator: torch.Generator) -> Tensor:
-    """n x 2 x 3: where a place of the result looks, in [-1, 1] coordinates."""
+    """Returns n x 2 x 3 matrices that say where a place of the result looks, in coordinates of [-1, 1]."""
     low, high = config.zoom
     scale = 1 / (low + (high - low) * torch.rand(count, generator=generator))
     angle = torch.deg2rad(config.rotate * _signed(count, generator))
     cosine, sine = scale * angle.cos(), scale * angle.sin()
-    # A shift by the whole side is 2 in coordinates.
+    # In coordinates, a shift by the whole side is 2.
     shift = 2 * config.shift * torch.stack([_signed(count, generator), _signed(count, generator)], dim=-1)
     turn = torch.stack([torch.stack([cosine, -sine], -1), torch.stack([sine, cosine], -1)], -2)
     return torch.cat([turn, shift[..., None]], dim=-1)
@@ -128,30 +129,30 @@ _Read = tuple[Tensor, Tensor, Tensor | None]
 
 
 class Sampler(Protocol):
-    """Draws frame numbers."""
+    """Draws numbers of frames."""
 
     def draw(self, rng: np.random.Generator, count: int) -> Draw: ...
 
 
 @dataclass(frozen=True)
 class Batch:
-    """plain: float n x k x 3 x S x S in [0, 1], mirrored and framed. jittered: the same with changed colours (or the same tensor).
-
-    landmarks: n x k x P x 2 in [-1, 1] (`data.landmark_tables`), NaN where unknown; None where the data set has none.
-    """
+    """A batch of samples."""
 
     plain: Tensor
+    """The frames, float n x k x 3 x S x S in [0, 1], mirrored and framed."""
     jittered: Tensor
+    """The same with changed colours, or the same tensor where colours do not change."""
     landmarks: Tensor | None = None
+    """n x k x P x 2 in [-1, 1] (see `data.landmark_tables`), NaN where unknown; None where the data set has none."""
 
 
 def generator_for(seed: int, step: int, rank: int, stream: int) -> np.random.Generator:
-    """Independent random numbers for each combination."""
+    """Returns a generator whose random numbers are independent for each combination."""
     return np.random.default_rng((seed, step, rank, stream))
 
 
 class BatchSource:
-    """Batches of one sampler. `at(step)` may be called for any step; in order, `workers` threads fetch frames ahead.
+    """Gives the batches of one sampler. `at(step)` may be called for any step; in order, `workers` threads fetch frames ahead.
 
     Threads suffice, because decoders and colour conversion run outside the interpreter's lock.
     """
@@ -162,13 +163,13 @@ class BatchSource:
     ) -> None:  # fmt: skip
         self.dataset, self.sampler, self.augment, self.pairs = dataset, sampler, augment, pairs
         self.batch_size, self.seed, self.rank, self.device = batch_size, seed, rank, device
-        # Frames in memory are at hand at once: reading ahead would only take a core from training.
+        # Frames in memory need no reading ahead, which would only take a core from training.
         self.workers = workers if isinstance(dataset.store, DiskStore) else 0
         self._pool: ThreadPoolExecutor | None = None
         self._ahead: deque[tuple[int, Future[_Read]]] = deque()
 
     def at(self, step: int) -> Batch:
-        """The batch of this step, on the training device. Raises InputError when a file cannot be decoded."""
+        """Returns the batch of this step, on the training device. Raises InputError when a file cannot be decoded."""
         frames, still, points = self._fetch(step)
         numbers = generator_for(self.seed, step, self.rank, _CHANGE)
         generator = torch.Generator().manual_seed(int(numbers.integers(2**62)))
@@ -177,7 +178,7 @@ class BatchSource:
         return Batch(plain, jitter_colours(plain, self.augment, generator), points)
 
     def close(self) -> None:
-        """Ends reading ahead."""
+        """Stops reading batches ahead."""
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
@@ -198,7 +199,7 @@ class BatchSource:
         return self._ahead.popleft()[1].result()
 
     def _read(self, step: int) -> _Read:
-        """uint8 frames n x k x 3 x S x S, which samples are still, n, and landmarks, if known, n x k x P x 2."""
+        """Returns uint8 frames, n x k x 3 x S x S, which samples are still, n, and landmarks, n x k x P x 2, if known."""
         draw = self.sampler.draw(generator_for(self.seed, step, self.rank, _DRAW), self.batch_size)
         frames = self.dataset.store.gather(draw.numbers.reshape(-1)).unflatten(0, draw.numbers.shape)
         if self.device.type == "cuda" and frames.device.type == "cpu":

@@ -15,15 +15,15 @@ from dagan.names import printable
 VIDEO_SUFFIXES = frozenset(
     (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".vob", ".ts", ".mts", ".m2ts", ".ogv", ".3gp", ".wmv", ".flv")
 ) | {".gif", ".apng"}
-# Folders that data sets keep apart from one another.
+# Data sets keep clips to train on and clips to test on in folders with these names.
 TRAIN_PARTS = ("train", "training", "trainset")
 TEST_PARTS = ("test", "testing", "testset", "val", "valid", "validation", "dev", "eval")
-# "id10280#NXjT3732Ekg#001093#001192.mp4" and "id10280/NXjT3732Ekg/00001.mp4": the two usual layouts of VoxCeleb.
+# The two usual layouts of VoxCeleb are "id10280#NXjT3732Ekg#001093#001192.mp4" and "id10280/NXjT3732Ekg/00001.mp4".
 _IDENTITY = re.compile(r"^(id\d+)(?=$|[#_.-])")
 
 
 def refuse_mixed_parts(folder: Path, clips: Iterable[Clip]) -> None:
-    """Raises InputError for the root of a data set: clips to test on, beside those to train on, would be trained on too."""
+    """Raises InputError for the root of a data set, where clips to test on lie beside those to train on and would be trained on too."""
     parts = {place for clip in clips for place in Path(clip.name).parents if place.name}
     for train in sorted(place for place in parts if place.name.lower() in TRAIN_PARTS):
         for test in sorted(place for place in parts if place.parent == train.parent and place.name.lower() in TEST_PARTS):
@@ -34,9 +34,9 @@ def refuse_mixed_parts(folder: Path, clips: Iterable[Clip]) -> None:
 
 
 def find_clips(folder: Path) -> list[Clip]:
-    """All videos and image folders (two images or more) below `folder`, by name. Raises InputError where there are none.
+    """Finds all videos and image folders (of two images or more) below `folder`, by name. Raises InputError where there are none.
 
-    Animated WebP and PNG are videos too: where the first image of a folder is one, the others are looked into as well.
+    Animated WebP and PNG are videos too. Where the first image of a folder is one, the other images are looked into as well.
     """
     files = _files(folder)
     videos = [p for p in files if p.suffix.lower() in VIDEO_SUFFIXES]
@@ -57,7 +57,7 @@ def find_clips(folder: Path) -> list[Clip]:
 
 
 def find_stills(folder: Path) -> list[Clip]:
-    """All images below `folder`, by name. Raises InputError where there are none."""
+    """Finds all images below `folder`, by name. Raises InputError where there are none."""
     images = sorted(p for p in _files(folder) if p.suffix.lower() in IMAGE_SUFFIXES)
     if not images:
         raise InputError(f"{folder} holds no images: name a folder with .jpg or .png portraits")
@@ -66,7 +66,7 @@ def find_stills(folder: Path) -> list[Clip]:
 
 
 def held_out(identities: Iterable[str], share: float) -> frozenset[str]:
-    """About `share` of the identities, chosen by a hash of the name: the choice does not change when others come or go.
+    """Chooses about `share` of the identities by a hash of their names, so that the choice does not change when others come or go.
 
     A share above 0 holds out at least one of two or more identities, so that small sets are validated too.
     """
@@ -81,7 +81,7 @@ def held_out(identities: Iterable[str], share: float) -> frozenset[str]:
 
 
 def clips_for(folder: Path, hold_out: float) -> list[Clip]:
-    """The clips below `folder` of the identities that `held_out` chooses; all clips for a share of 0. Raises InputError for no share."""
+    """Finds the clips of the identities that `held_out` chooses, or all clips for 0. Raises InputError for what is no share."""
     if not 0 <= hold_out <= 1:
         raise InputError(f"--hold-out is {hold_out}: must be in [0, 1]")
     clips = find_clips(folder)

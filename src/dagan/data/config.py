@@ -1,4 +1,4 @@
-"""How training data are found, stored, drawn and augmented; the `data`, `sampling` and `augment` parts of a recipe."""
+"""How training data are found, stored, drawn and augmented: the `data`, `sampling` and `augment` parts of a recipe."""
 
 from __future__ import annotations
 
@@ -12,45 +12,46 @@ from dagan.checks import Checked, Share, ShareBelowOne, require
 
 Storage = Literal["memory", "device", "disk"]
 Balance = Literal["identity", "clip", "seconds"]
-# A gap of more frames than any clip has would only ever be cut to what fits.
+# No clip has so many frames. Larger gaps would only be cut to what fits.
 Gap = Annotated[int, Ge(1), Le(100_000)]
 Zoom = Annotated[float, Gt(0), Le(100)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig(Checked):
-    """Where the clips are and how they are kept.
-
-    train: folder of clips (video files, or folders of images, nested as you like); portraits: folder of still pictures.
-    Relative paths start at the working directory. size: side in pixels of the square frames.
-    storage: "memory" (decoded once, 3 size^2 bytes a frame), "device" (the same on the accelerator), "disk" (decoded
-    when drawn, by `workers` threads; for data larger than memory).
-    hold_out: share of the identities kept for validation; balance: what is drawn evenly.
-    cache: folder in which decoded frames (and landmarks) are kept between runs; None decodes at every start.
-    landmarks: find eyelids and lips in all frames, for stage 2's guided keypoints.
-    """
+    """Where the clips are and how they are kept."""
 
     train: Path
+    """The folder of clips: video files, or folders of images, nested in any way. Relative paths start at the working directory."""
     portraits: Path | None = None
+    """A folder of still pictures."""
     size: Annotated[int, Ge(32), Le(4096), MultipleOf(32)] = 256
+    """The side of the square frames in pixels."""
     storage: Storage = "memory"
+    """Where frames are: "memory" (decoded once, 3 size^2 bytes a frame), "device" (the same on the accelerator), or "disk".
+
+    With "disk" frames are decoded when they are drawn, by `workers` threads; it is for data larger than memory.
+    """
     hold_out: ShareBelowOne = 0.1
+    """The share of identities that is kept for validation."""
     balance: Balance = "identity"
+    """What is drawn evenly."""
     cache: Path | None = None
+    """The folder in which decoded frames (and landmarks) are kept between runs; None decodes at every start."""
     workers: Annotated[int, Ge(0), Le(1024)] = 4
     landmarks: bool = False
+    """Whether eyelids and lips are found in all frames, for stage 2's guided keypoints."""
 
 
 
 @dataclass(frozen=True, kw_only=True)
 class TripletConfig(Checked):
-    """Stage 1: frames (t - g, t, t + g). gap: smallest and largest g, in frames; clips too short for g take what fits.
-
-    min_motion: mean absolute difference (0 to 1) that the middle of neighbouring frames should reach; 0 takes any.
-    """
+    """How stage 1 draws frames (t - g, t, t + g) of one clip."""
 
     gap: tuple[Gap, Gap] = (1, 1)
+    """The smallest and the largest g, in frames. Clips that are too short for g take what fits."""
     min_motion: ShareBelowOne = 0.0
+    """The mean absolute difference (0 to 1) that the middle of neighbouring frames should reach; 0 takes any."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -59,41 +60,46 @@ class TripletConfig(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class PairConfig(Checked):
-    """Stage 2: (source, driving) frames of one clip.
-
-    still: probability of a still pair instead: one picture under two independent random motions, so that identities
-    known from a single portrait are trained on too. portrait: share of still pairs taken from the portraits, if there are any.
-    affine_sigma, tps_sigma: size of those motions (see ThinPlateTransform).
-    expressive: share of the other pairs whose driving frame is the one of several that differs most from the source in a measure
-    drawn at random (mouth, smile, eyes, gaze, turn, nod; needs data.landmarks): two random frames seldom do.
-    lively: share of the pairs whose clip is drawn by how much its face moves in the same measures, beside the balance of data.balance.
-    """
+    """How stage 2 draws (source, driving) frames of one clip."""
 
     still: Share = 0.0
+    """The share of still pairs: one picture under two independent random motions, so that identities with one portrait are used too."""
     portrait: Share = 0.5
+    """The share of still pairs that are taken from the portraits, if there are any."""
     affine_sigma: Share = 0.06
+    """The size of the affine part of those motions (see ThinPlateTransform)."""
     tps_sigma: Share = 0.008
+    """The size of their thin-plate part."""
     expressive: Share = 0.0
+    """The share of the other pairs whose driving frame differs most from the source, of several, in a measure that is drawn at random.
+
+    Measures are mouth, smile, eyes, gaze, turn and nod; they need data.landmarks. Two random frames seldom differ much.
+    """
     lively: Share = 0.0
+    """The share of pairs whose clip is drawn by how much its face moves in the same measures, besides the balance of data.balance."""
 
 
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig(Checked):
-    """Random changes, drawn once per sample and applied to all its frames. Zeros (and zoom [1, 1]) leave frames as they are.
-
-    flip: probability of mirroring. brightness, contrast, saturation: factors from 1 - x to 1 + x; hue: up to x turns.
-    zoom: smallest and largest enlargement; shift: up to this share of the side; rotate: up to this many degrees.
-    """
+    """Random changes, drawn once per sample and applied to all its frames. Zeros (and zoom [1, 1]) leave frames as they are."""
 
     flip: Share = 0.5
+    """The probability of mirroring."""
     brightness: Share = 0.0
+    """Factors are drawn from 1 - x to 1 + x."""
     contrast: Share = 0.0
+    """Factors are drawn likewise."""
     saturation: Share = 0.0
+    """Factors are drawn likewise."""
     hue: Annotated[float, Ge(0), Le(0.5)] = 0.0
+    """Hues change by up to so many turns."""
     zoom: tuple[Zoom, Zoom] = (1.0, 1.0)
+    """The smallest and the largest enlargement."""
     shift: Share = 0.0
+    """Pictures shift by up to this share of the side."""
     rotate: Annotated[float, Ge(0), Le(180)] = 0.0
+    """Pictures rotate by up to so many degrees."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -106,7 +112,7 @@ class AugmentConfig(Checked):
 
     @property
     def moves(self) -> bool:
-        """Whether the framing changes (mirroring aside)."""
+        """Whether the framing changes, apart from mirroring."""
         return self.zoom != (1.0, 1.0) or self.shift > 0 or self.rotate > 0
 
 

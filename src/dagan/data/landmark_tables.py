@@ -1,4 +1,4 @@
-"""Landmarks in the frames of a data set: what keypoints are guided to while training, and what tells how frames differ in expression.
+"""Landmarks in the frames of a data set. Training guides keypoints to them, and they tell how frames differ in expression.
 
 Legend: N frames, P points.
 """
@@ -21,7 +21,7 @@ from dagan.media.decode import read_clip
 from dagan.media.landmarks import BUNDLE, Face, FaceLandmarker
 from dagan.media.output import atomic_output
 
-# Mesh points that are kept of every frame ("right" is the person's). Keypoints may stand on any of them.
+# These mesh points are kept of every frame ("right" is the person's right). Keypoints may stand on any of them.
 POINTS = (
     61, 291, 13, 14,  # right and left corner of the mouth, upper and lower inner lip
     159, 145, 386, 374,  # right upper and lower lid, left upper and lower lid
@@ -30,24 +30,25 @@ POINTS = (
     33, 133, 362, 263,  # right eye's outer and inner corner, left eye's inner and outer corner
     10, 1, 234, 454,  # top of the forehead, tip of the nose, right and left cheek
 )  # fmt: skip
-# Pairs of points that change places in a mirrored picture.
+# These pairs of points change places in a mirrored picture.
 _TWINS = ((61, 291), (159, 386), (145, 374), (468, 473), (105, 334), (33, 263), (133, 362), (234, 454))
 _TWIN = {**dict(_TWINS), **{b: a for a, b in _TWINS}}
-# Which place of POINTS each place becomes in a mirrored picture.
+# In a mirrored picture, each place of POINTS becomes this place.
 MIRRORED = tuple(POINTS.index(_TWIN.get(point, point)) for point in POINTS)
-# Pairs of mesh points whose difference is an expression: the mouth's opening, either eye's, and where either iris lies in its eye.
+# The difference of each of these pairs of mesh points is an expression: the mouth's opening, either eye's, and where an iris lies in its
+# eye.
 OPENINGS = ((13, 14), (159, 145), (386, 374), (468, 159), (473, 386))
-# Side of the frames that are searched, whatever size training has: on 128 pixels an eye is five pixels high.
+# Frames of this side are searched, whatever size training has, because on 128 pixels an eye is only five pixels high.
 SIDE = 256
 
 Points = NDArray[np.float32]
 
 
 def landmarks_of(clips: Sequence[Clip], count: Sequence[int], cache: Path | None, stamp: str, tracked: Callable[..., Any]) -> Points:
-    """N x P x 2 positions in [-1, 1] of POINTS in all frames of the clips, NaN where no face is found.
+    """Returns the positions of POINTS in all frames of the clips, N x P x 2 in [-1, 1], NaN where no face is found.
 
-    count: frames of each clip. cache: folder to keep the result
-    in, under `stamp`, which stands for the clips. tracked: shows progress over an iterable.
+    `count` gives the number of frames of each clip. `cache` is a folder in which the result is kept under `stamp`, which stands for the
+    clips. `tracked` shows progress over an iterable.
     """
     key = hashlib.sha256(f"{stamp} {POINTS} {SIDE}".encode() + BUNDLE.read_bytes()).hexdigest()[:16]
     kept = None if cache is None else cache / f"landmarks-{key}.npy"

@@ -1,4 +1,4 @@
-"""Draws frame numbers: triplets for stage 1, pairs for stage 2. Legend: n samples. Every draw is a function of its generator."""
+"""Draws numbers of frames: triplets for stage 1, pairs for stage 2. Equal generators give equal draws. Legend: n samples."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from dagan.data.store import ClipDataset, Numbers
 from dagan.errors import InputError
 from dagan.media.expression import expressions
 
-# Attempts per triplet before the liveliest of them is taken, and driving frames of which an expressive pair takes one.
+# So many triplets are tried before the liveliest of them is taken, and from so many driving frames an expressive pair takes one.
 ATTEMPTS = 8
 
 
 @dataclass(frozen=True)
 class Draw:
-    """numbers: n x k frame numbers. still: n, which samples are one picture to be moved at random."""
+    """What was drawn."""
 
     numbers: Numbers
+    """n x k numbers of frames."""
     still: NDArray[np.bool_]
+    """Which of the n samples are one picture that is to be moved at random."""
 
 
 class ClipChooser:
@@ -31,7 +33,7 @@ class ClipChooser:
     def __init__(
         self, dataset: ClipDataset, split: str, balance: Balance, shortest: int, weight_of: NDArray[np.float64] | None = None
     ) -> None:
-        """weight_of: of each clip of the dataset, by which it is drawn more often than the others."""
+        """`weight_of` says how often each clip of the dataset is drawn, relative to the balance."""
         members = dataset.members(split)
         self.members = members[dataset.count[members] >= shortest]
         if not len(self.members):
@@ -50,13 +52,13 @@ class ClipChooser:
         return seconds / np.bincount(owner, weights=seconds)[owner]
 
     def draw(self, rng: np.random.Generator, count: int) -> Numbers:
-        """Clip numbers, with repetition."""
+        """Draws numbers of clips, with repetition."""
         places = np.searchsorted(self.cumulative, rng.random(count), side="right")
         return self.members[np.minimum(places, len(self.members) - 1)]
 
 
 class TripletSampler:
-    """Frames (t - g, t, t + g) of one clip, n x 3."""
+    """Draws frames (t - g, t, t + g) of one clip, n x 3."""
 
     def __init__(self, dataset: ClipDataset, split: str, balance: Balance, config: TripletConfig) -> None:
         self.dataset, self.config = dataset, config
@@ -65,7 +67,7 @@ class TripletSampler:
             raise InputError("sampling.min_motion needs decoded clips: set data.storage to memory or device, or min_motion to 0")
 
     def draw(self, rng: np.random.Generator, count: int) -> Draw:
-        """`count` triplets; with min_motion the first of several attempts in which both neighbours moved enough."""
+        """Draws `count` triplets. With min_motion each is the first of several tried ones in which both neighbours moved enough."""
         attempts = ATTEMPTS if self.config.min_motion > 0 else 1
         numbers = self._triplets(rng, count * attempts)
         if attempts > 1:
@@ -83,7 +85,7 @@ class TripletSampler:
         return np.stack([middle - gap, middle, middle + gap], axis=1)
 
     def _motion(self, numbers: Numbers) -> NDArray[np.float64]:
-        """The smaller of both mean absolute differences to the middle frame, 0 to 1."""
+        """Returns the smaller of the two mean absolute differences to the middle frame, from 0 to 1."""
         assert self.dataset.thumbnails is not None
         pictures = self.dataset.thumbnails[numbers].astype(np.float32) / 255
         difference = np.abs(pictures[:, [0, 2]] - pictures[:, 1:2]).mean((2, 3))
@@ -91,7 +93,7 @@ class TripletSampler:
 
 
 class PairSampler:
-    """(source, driving) frames, n x 2: two frames of one clip, or twice the same picture for a still pair."""
+    """Draws (source, driving) frames, n x 2: two frames of one clip, or twice the same picture for a still pair."""
 
     def __init__(self, dataset: ClipDataset, split: str, balance: Balance, config: PairConfig) -> None:
         self.dataset, self.config = dataset, config
@@ -111,13 +113,13 @@ class PairSampler:
                 self.lively = ClipChooser(dataset, split, balance, 2, self._liveliness(self.expressions))
 
     def draw(self, rng: np.random.Generator, count: int) -> Draw:
-        """`count` pairs."""
+        """Draws `count` pairs."""
         clips = self.chooser.draw(rng, count)
         if self.lively is not None:
             clips = np.where(rng.random(count) < self.config.lively, self.lively.draw(rng, count), clips)
         length = self.dataset.count[clips]
         first = rng.integers(0, length)
-        # Any other frame, all equally likely.
+        # The driving frame is any other frame; all are equally likely.
         second = (first + 1 + rng.integers(0, length - 1)) % length
         if self.expressions is not None and self.config.expressive > 0:
             second = self._expressive(rng, clips, first, second)
@@ -131,13 +133,13 @@ class PairSampler:
         return Draw(numbers, still)
 
     def _liveliness(self, expressions: NDArray[np.float32]) -> NDArray[np.float64]:
-        """How much each clip's face moves: the deviation of its measures, their mean over the measures; 0 for single frames."""
+        """Returns how much each clip's face moves: the mean over measures of their standard deviation, and almost 0 for single frames."""
         start, count = self.dataset.start, self.dataset.count
         spread = [expressions[s : s + n].std(0).mean() if n > 1 else 0.0 for s, n in zip(start, count, strict=True)]
         return np.maximum(np.asarray(spread, np.float64), 1e-6)
 
     def _expressive(self, rng: np.random.Generator, clips: Numbers, first: Numbers, second: Numbers) -> Numbers:
-        """The driving frames (n), some of them replaced by ones that differ more from the source's: see `PairConfig.expressive`."""
+        """Returns the driving frames (n), some replaced by ones that differ more from the source's (see `PairConfig.expressive`)."""
         assert self.expressions is not None
         count, length, start = len(clips), self.dataset.count[clips], self.dataset.start[clips]
         tried = (first[:, None] + 1 + rng.integers(0, (length - 1)[:, None], (count, ATTEMPTS))) % length[:, None]

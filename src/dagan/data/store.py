@@ -1,6 +1,8 @@
-"""Decoded frames by number, held in memory, on the accelerator or read from disk. Legend: N frames, n asked for, S side.
+"""Decoded frames by their numbers. They are held in memory or on the accelerator, or read from disk.
 
-Every clip owns a run of frame numbers: clip c has `start[c] .. start[c] + count[c] - 1`.
+Every clip has a run of frame numbers: clip c has `start[c] .. start[c] + count[c] - 1`.
+
+Legend: N frames, n asked for, S side.
 """
 
 from __future__ import annotations
@@ -31,19 +33,20 @@ from dagan.errors import InputError
 from dagan.media.decode import DECODER, Frames, Probe, RandomReader, probe, read_clip
 from dagan.progress import Lines, counted
 
-# Side of the grey pictures of each frame's middle by which motion is judged.
-THUMBNAIL = 16
+THUMBNAIL = 16  # Motion is judged by grey pictures of each frame's middle with this side.
 Numbers = NDArray[np.int64]
 
 
 class Store(Protocol):
-    """gather: uint8 frames n x 3 x S x S of n frame numbers."""
+    """Gives frames by their numbers."""
 
-    def gather(self, numbers: Numbers) -> Tensor: ...
+    def gather(self, numbers: Numbers) -> Tensor:
+        """Returns the frames with these n numbers, uint8 n x 3 x S x S."""
+        ...
 
 
 class MemoryStore:
-    """All frames as one uint8 tensor N x 3 x S x S, in memory (or a mapped file) or on the accelerator."""
+    """Holds all frames as one uint8 tensor, N x 3 x S x S, in memory (or a mapped file) or on the accelerator."""
 
     def __init__(self, frames: Frames, device: torch.device | None = None) -> None:
         self.frames = torch.from_numpy(frames)
@@ -51,12 +54,12 @@ class MemoryStore:
             self.frames = self.frames.to(device)
 
     def gather(self, numbers: Numbers) -> Tensor:
-        """uint8 n x 3 x S x S, on the store's device."""
+        """Returns uint8 n x 3 x S x S, on the store's device."""
         return self.frames[torch.from_numpy(numbers).to(self.frames.device)]
 
 
 class DiskStore:
-    """Decodes what is asked for. Threads may share it: each opens files of its own."""
+    """Decodes what is asked for. Threads may share it, because each opens files of its own."""
 
     def __init__(self, clips: Sequence[Clip], probes: Sequence[Probe], start: Numbers, size: int) -> None:
         self.clips, self.probes, self.start = clips, probes, start
@@ -64,7 +67,7 @@ class DiskStore:
         self._own = threading.local()
 
     def gather(self, numbers: Numbers) -> Tensor:
-        """uint8 n x 3 x S x S. Frames of one clip are decoded together."""
+        """Returns uint8 n x 3 x S x S. Frames of one clip are decoded together."""
         if not hasattr(self._own, "reader"):
             self._own.reader = RandomReader(self.size)
         owners = np.searchsorted(self.start, numbers, side="right") - 1
@@ -78,27 +81,31 @@ class DiskStore:
 
 @dataclass(frozen=True)
 class ClipDataset:
-    """Clips with their frame numbers. thumbnails: N x 16 x 16 grey uint8 of each frame's middle, None when read from disk.
-
-    landmarks: N x P x 2, see `data.landmark_tables`; None where they were not asked for.
-    """
+    """Clips with the numbers of their frames."""
 
     clips: tuple[Clip, ...]
     start: Numbers
+    """The number of each clip's first frame."""
     count: Numbers
+    """The number of each clip's frames."""
     rate: NDArray[np.float64]
+    """Each clip's frames a second."""
     held: frozenset[str]
+    """The identities that are held out for validation."""
     store: Store
+    """The frames."""
     thumbnails: Frames | None
+    """N x 16 x 16 grey uint8 pictures of each frame's middle; None when frames are read from disk."""
     landmarks: Points | None = None
+    """N x P x 2 (see `data.landmark_tables`); None where they were not asked for."""
 
     def members(self, split: str, still: bool = False) -> Numbers:
-        """Which clips (or stills) belong to "train" or "validation"."""
+        """Returns the numbers of the clips (or stills) that belong to "train" or to "validation"."""
         wanted = split == "validation"
         return np.asarray([i for i, c in enumerate(self.clips) if c.still == still and (c.identity in self.held) == wanted], np.int64)
 
     def described(self) -> str:
-        """What there is to train on and what is held out, in one line."""
+        """Says in one line what there is to train on and what is held out."""
         training, held = (self._counted(split) for split in ("train", "validation"))
         portraits = len(self.members("train", still=True))
         with_portraits = f", and {_number_of(portraits, 'portrait')}" if portraits else ""
@@ -116,9 +123,9 @@ def _number_of(count: int, one: str, several: str | None = None) -> str:
 
 
 def open_dataset(config: DataConfig, device: torch.device | None = None, console: Console | None = None) -> ClipDataset:
-    """Finds, decodes (unless storage is "disk") and numbers all frames. `device`: where storage "device" puts them.
+    """Finds, decodes (unless storage is "disk") and numbers all frames. Storage "device" puts them on `device`.
 
-    console: is told what is done, and at last what there is. Raises InputError for missing folders, unreadable files, and for a
+    `console` is told what is done, and at last what there is. Raises InputError for missing folders, for unreadable files, and for a
     folder that mixes clips to train on with clips to test on.
     """
     clips = find_clips(config.train)
@@ -145,7 +152,7 @@ def _read(config: DataConfig, clips: list[Clip], held: frozenset[str], device: t
     arrays = cached.load() if cached is not None and cached.complete() else _decode_all(clips, config.size, cached, console)
     store = MemoryStore(arrays["frames"], device if config.storage == "device" else None)
     start, count = arrays["start"], arrays["count"]
-    # Places by the frames that were counted: a clip with fewer than that leaves a gap.
+    # Frames are placed by the numbers that were counted, so that a clip with fewer frames leaves a gap.
     points = _landmarks(config, clips, np.diff(start, append=len(arrays["frames"])), console)
     return ClipDataset(tuple(clips), start, count, arrays["rate"], held, store, arrays["thumbnails"], points)
 
@@ -196,7 +203,7 @@ def _decode_all(clips: Sequence[Clip], size: int, cache: _Cache | None, console:
 
     try:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            # A file may hold fewer pictures than packets: the numbers left over are never drawn.
+            # A file may hold fewer pictures than packets. The numbers that are left over are never drawn.
             decoded = list(_tracked(pool.map(decode, range(len(clips))), "Decoding clips", len(clips), console))
         arrays = {"start": start, "count": np.asarray(decoded, np.int64), "rate": np.asarray([p.rate for p in probes])}
         arrays["thumbnails"] = thumbnails
@@ -222,7 +229,7 @@ def _require_memory(shape: tuple[int, ...]) -> None:
 
 
 def _middle(frames: Frames) -> Frames:
-    """Grey 16 x 16 pictures of the middle half of each frame, averaged over blocks of pixels."""
+    """Returns grey 16 x 16 pictures of the middle half of each frame, averaged over blocks of pixels."""
     size = frames.shape[-1]
     quarter = size // 4
     grey = frames[:, :, quarter : size - quarter, quarter : size - quarter].mean(1, dtype=np.float32)
@@ -231,13 +238,13 @@ def _middle(frames: Frames) -> Frames:
 
 
 def _stamp(clips: Sequence[Clip]) -> str:
-    """Changes with the list of files and with any file in it."""
+    """Returns a text that changes with the list of files and with any file in it."""
     stats = [(str(clip.path.resolve()), clip.still, clip.path.stat()) for clip in clips]
     return json.dumps([(path, still, stat.st_size, stat.st_mtime_ns) for path, still, stat in stats])
 
 
 class _Cache:
-    """A folder with the decoded frames of one list of files at one size; written beside and renamed when complete."""
+    """A folder with the decoded frames of one list of files at one size. It is written beside its final name and then renamed."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -267,7 +274,7 @@ class _Cache:
         try:
             self.partial.rename(self.folder)
         except OSError:
-            # Another process was quicker: its frames are the same.
+            # Another process was quicker, and its frames are the same.
             if not self.complete():
                 raise
             self.discard()
@@ -278,5 +285,5 @@ class _Cache:
     def load(self) -> dict[str, Any]:
         remedy = f"remove {self.folder}, and the clips are decoded again"
         arrays = read_arrays(self.folder / "index.npz", remedy, ("start", "count", "rate", "thumbnails"))
-        # Copy-on-write: torch wants writable memory, and the file must not change.
+        # The array is mapped copy-on-write, because torch needs writable memory and the file must not change.
         return arrays | {"frames": read_array(self.folder / "frames.npy", remedy, mmap_mode="c")}

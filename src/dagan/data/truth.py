@@ -1,6 +1,8 @@
-"""A clip's files: NAME.mp4 (what training sees), NAME.npz (ground truth) and NAME.json (what the numbers mean).
+"""Reads and writes a clip's files: NAME.mp4 (what training sees), NAME.npz (ground truth) and NAME.json (what the numbers mean).
 
-The JSON is written last: a clip that has one is whole. Legend: N frames, S side, L landmarks.
+The JSON file is written last, so that a clip that has one is whole.
+
+Legend: N frames, S side, L landmarks.
 """
 
 from __future__ import annotations
@@ -19,15 +21,18 @@ from dagan.errors import InputError
 from dagan.media.output import atomic_output
 
 FORMAT = 1
-# Steps of stored depth, metres: finer than a face's surface asks for (0.5 degrees of its normals), coarse enough to compress.
+# Depth is stored in steps of so many metres. That is finer than a face's surface needs (0.5 degrees of its normals) and can be compressed.
 STEP = 5e-5
 
 Floats = NDArray[np.float32]
 
 
 class Label(IntEnum):
-    """What a pixel shows. FACE is the skin from hairline to chin and from ear to ear, with eyes and lips; the mouth's inside, ears and
-    hair are HEAD, neck and shoulders BODY."""
+    """What a pixel shows.
+
+    FACE is the skin from hairline to chin and from ear to ear, with eyes and lips. The inside of the mouth, ears and hair are HEAD. Neck
+    and shoulders are BODY.
+    """
 
     BACKGROUND = 0
     BODY = 1
@@ -37,24 +42,30 @@ class Label(IntEnum):
 
 @dataclass(frozen=True)
 class ClipTruth:
-    """Ground truth of a clip.
-
-    depth: N x S x S metres along the camera's z. label: N x S x S of Label. rotation, translation: N x 3 x 3 and N x 3 (metres), from head
-    to camera coordinates. focal, principal: pixels, (x, y). landmarks: N x L x 3 (pixel x, pixel y, metres). visible: N x L.
-    recipe: what the clip was drawn from.
-    """
+    """The ground truth of a clip."""
 
     depth: Floats
+    """N x S x S metres along the camera's z."""
     label: NDArray[np.uint8]
+    """N x S x S of Label."""
     rotation: Floats
+    """N x 3 x 3, from head to camera coordinates."""
     translation: Floats
+    """N x 3 metres, likewise."""
     focal: tuple[float, float]
+    """The focal lengths (x, y) in pixels."""
     principal: tuple[float, float]
+    """The principal point (x, y) in pixels."""
     landmarks: Floats
+    """N x L x 3: x and y in pixels, and the depth in metres."""
     visible: NDArray[np.bool_]
+    """Which landmarks can be seen, N x L."""
     landmark_names: tuple[str, ...]
+    """The names of the L landmarks."""
     rate: float
+    """Frames a second."""
     recipe: dict[str, Any]
+    """What the clip was drawn from."""
 
     @property
     def face(self) -> NDArray[np.bool_]:
@@ -70,7 +81,7 @@ class ClipTruth:
 
 
 def truth_of(video: Path) -> Path | None:
-    """The JSON that describes a video's ground truth; None for a video without."""
+    """Returns the JSON file that describes a video's ground truth, or None for a video without."""
     path = video.with_suffix(".json")
     return path if path.is_file() and _described(path) is not None else None
 
@@ -123,7 +134,7 @@ def write_truth(video: Path, truth: ClipTruth) -> None:
 
 
 def read_truth(path: Path) -> ClipTruth:
-    """The ground truth that a JSON describes. Raises InputError when it is of another kind, or its arrays are missing or damaged."""
+    """Reads the ground truth that a JSON file describes. Raises InputError when it is of another kind, or its arrays are damaged."""
     note = _described(path)
     if note is None:
         raise InputError(f"{path} describes no synthetic clip: give the .json that `dagan synth` writes beside a video")
@@ -148,7 +159,7 @@ def read_truth(path: Path) -> ClipTruth:
 
 
 def recipe_of(path: Path) -> dict[str, Any] | None:
-    """What the clip described at `path` was drawn from; None where there is no such clip."""
+    """Returns what the clip described at `path` was drawn from, or None where there is no such clip."""
     note = _described(path) if path.is_file() else None
     return None if note is None else dict(note["recipe"])
 
