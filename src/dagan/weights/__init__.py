@@ -1,4 +1,4 @@
-"""Model files: safetensors with their configuration inside, the bundled models, the hub, and the released layout."""
+"""Model files: safetensors that carry their configuration, the bundled models, the hub, and the released layout."""
 
 from dagan.weights.convert import load_released
 from dagan.weights.files import bundled, load, read_card, read_model, save_model

@@ -1,7 +1,7 @@
-"""Released checkpoints into models of this package, tensor for tensor, and back.
+"""Converts released checkpoints into models of this package, tensor for tensor, and back.
 
-A released model is one `.pth.tar` file (keypoint detector, generator, often a discriminator) and, unless it is RGB-only, a folder
-with `encoder.pth` and `depth.pth`. Everything in them that is no optimiser state is kept, so that the way back is exact.
+A released model is one `.pth.tar` file (keypoint detector, generator, often a discriminator) and, unless it is RGB-only, a folder with
+`encoder.pth` and `depth.pth`. Everything in them that is no optimiser state is kept, so that the way back is exact.
 """
 
 from __future__ import annotations
@@ -41,12 +41,14 @@ from dagan.weights.released import (
 
 @dataclass(frozen=True)
 class Released:
-    """A released model under our names. tensors: of the model, as they were stored, and beside them (`files.BESIDE`) the
-    discriminator and what has no use here. note: for the way back."""
+    """A released model under this package's names."""
 
     config: ModelConfig
+    """The model's configuration."""
     tensors: dict[str, Tensor]
+    """The model's tensors as they were stored, and beside them (see `files.BESIDE`) the discriminator and what has no use here."""
     note: ReleasedNote
+    """What is needed for the way back."""
 
     @property
     def has_discriminator(self) -> bool:
@@ -57,11 +59,11 @@ class Released:
 def load_released(
     checkpoint: str | Path, depth_dir: str | Path | None = None, device: str = "auto", precision: str = "auto", image_size: int = 256
 ) -> DaGAN:
-    """The model of a released checkpoint, in evaluation mode, with the released sampling convention.
+    """Loads the model of a released checkpoint, in evaluation mode, with the released sampling convention.
 
-    checkpoint: the `.pth.tar` file. depth_dir: the folder with `encoder.pth` and `depth.pth`; None for an RGB-only checkpoint.
-    device, precision: as `load` takes them. image_size: side of the images it was trained on. Raises InputError for files that
-    are missing, damaged, unsafe or of another layout, naming the keys that differ.
+    `checkpoint` is the `.pth.tar` file. `depth_dir` is the folder with `encoder.pth` and `depth.pth`, or None for an RGB-only checkpoint.
+    `device` and `precision` are as in `load`. `image_size` is the side of the images that it was trained on. Raises InputError for files
+    that are missing, damaged, unsafe or of another layout, and names the keys that differ.
     """
     target = choose_device(device)
     released = read_released(Path(checkpoint), None if depth_dir is None else Path(depth_dir), image_size=image_size)
@@ -72,7 +74,7 @@ def load_released(
 
 
 def read_released(checkpoint: Path, depth_dir: Path | None = None, *, image_size: int = 256, with_discriminator: bool = False) -> Released:
-    """Reads and checks a released model; its decoder, widths, keypoints and ResNet are found from its tensors.
+    """Reads and checks a released model. Its decoder, widths, keypoints and ResNet are found from its tensors.
 
     Raises InputError as `load_released` does, and when a discriminator is asked for that is not there.
     """
@@ -99,12 +101,12 @@ def read_released(checkpoint: Path, depth_dir: Path | None = None, *, image_size
 
 
 def save_released(path: Path, released: Released, source: str) -> None:
-    """Writes the model file `path`; `source`: where it came from, for its card."""
+    """Writes the model file `path`. `source` says, for its card, where it came from."""
     write_file(path, released.config, released.tensors, {"source": source, NOTE: dump(released.note)})
 
 
 def load_discriminator(network: Discriminator, path: Path) -> bool:
-    """Fills `network` from the discriminator kept in the model file `path`; False where the file has none.
+    """Fills `network` from the discriminator that the model file `path` keeps. Returns False where the file has none.
 
     Raises InputError when it does not fit.
     """
@@ -117,7 +119,7 @@ def load_discriminator(network: Discriminator, path: Path) -> bool:
 
 @dataclass(frozen=True)
 class _Entry:
-    """A state dict of a released file. wrapped: its keys carried the prefix `module.`."""
+    """A state dict of a released file. `wrapped` says that its keys had the prefix `module.`."""
 
     where: str
     state: State
@@ -130,7 +132,7 @@ class _Entry:
 
 
 def _entries(checkpoint: Path, with_discriminator: bool) -> tuple[dict[Part, _Entry], dict[str, Any]]:
-    """The networks of a checkpoint file, and the single values beside them (the epoch)."""
+    """Returns the networks of a checkpoint file, and the single values beside them, such as the epoch."""
     content = read_checkpoint(checkpoint)
     if not isinstance(content, Mapping):
         kind = type(content).__name__
@@ -158,7 +160,7 @@ def _entry(content: Any, where: str) -> _Entry:
 
 
 def _our_tensors(part: Part, entry: _Entry, wanted: Mapping[str, Tensor], config: ModelConfig) -> State:
-    """The tensors of one part under our names. Raises InputError where they are not those of `wanted`, under released names."""
+    """Returns the tensors of one part under our names. Raises InputError where they are not those of `wanted`, under released names."""
     used = {key: tensor for key, tensor in entry.state.items() if not is_aside(key)}
     faults = differences(wanted, used)
     if faults:
@@ -174,7 +176,7 @@ def _our_tensors(part: Part, entry: _Entry, wanted: Mapping[str, Tensor], config
 
 
 def _check_blur(kernel: Tensor, where: str, config: ModelConfig, channels: int) -> None:
-    """The kernel is a constant here, so the file's must be the same one."""
+    """Raises InputError where the file's blur kernel is not the one that is a constant here."""
     ours = BandLimitedDown(channels, config.image_size // config.motion_size).weight
     if kernel.shape != ours.shape or not bool((kernel.float() - ours).abs().max() < 1e-4):
         raise InputError(f"{where} is not the Gaussian of the released models, {tuple(ours.shape)}: give a checkpoint that has it")
@@ -184,10 +186,10 @@ CHECKPOINT_FILE = "checkpoint.pth.tar"
 
 
 def released_files(path: Path) -> dict[str, dict[str, Any]]:
-    """File name -> what `torch.save` is to write: the model file `path` in the released layout.
+    """Returns what `torch.save` is to write into each file, by its name: the model file `path` in the released layout.
 
-    A model that came from released files gives back each of their tensors, with its key, type and bytes. Raises InputError for
-    a damaged file, and for a model that the released networks cannot compute.
+    A model that came from released files gives back each of their tensors, with its key, type and bytes. Raises InputError for a damaged
+    file, and for a model that the released networks cannot compute.
     """
     config, card, tensors = read_file(path)
     _check_expressible(config, path)
@@ -217,11 +219,11 @@ def _released_entry(part: Part, state: dict[str, Tensor], note: ReleasedNote) ->
 
 
 def _check_expressible(config: ModelConfig, path: Path) -> None:
-    """The released networks know no others of these settings."""
+    """Raises InputError for settings that the released networks do not have."""
     settings: dict[str, tuple[object, tuple[object, ...]]] = {
         "generator.decoder": (config.generator.decoder, ("residual", "spade")),
         "generator.align_depth": (config.generator.align_depth, (False,)),
-        # A model trained with the consistent convention would draw half a pixel off.
+        # A model that was trained with the consistent convention would draw half a pixel off.
         "align_corners": (config.align_corners, (False,)),
     }
     if config.use_depth:
@@ -233,13 +235,13 @@ def _check_expressible(config: ModelConfig, path: Path) -> None:
 
 
 def _note(config: ModelConfig) -> ReleasedNote:
-    """For a model that was never in released files: what those hold beside tensors."""
+    """Returns what released files hold beside tensors, for a model that was never in such files."""
     size = {"height": config.image_size, "width": config.image_size, "use_stereo": False}
     return ReleasedNote(values={"checkpoint": {"epoch": 0}, "depth_encoder": size})
 
 
 def _blur(part: Part, config: ModelConfig) -> dict[str, Tensor]:
-    """The blur kernels that the released networks store."""
+    """Returns the blur kernels that the released networks store."""
     factor = config.image_size // config.motion_size
     if part == "kp_detector":
         return {"down.weight": BandLimitedDown(4 if config.use_depth else 3, factor).weight}

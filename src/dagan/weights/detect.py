@@ -1,4 +1,4 @@
-"""Which configuration a released checkpoint has, read off the names and shapes of its tensors."""
+"""Finds the configuration of a released checkpoint from the names and shapes of its tensors."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from dagan.config import DepthConfig, GeneratorConfig, HourglassConfig, Keypoint
 from dagan.errors import InputError
 from dagan.weights.released import Decoder, Part
 
-# Blocks per stage and convolutions per block -> encoder.
+# The blocks of each stage and the convolutions of a block tell the encoder.
 _RESNETS: dict[tuple[tuple[int, ...], int], str] = {((2, 2, 2, 2), 2): "resnet18", ((3, 4, 6, 3), 3): "resnet50"}
 _REMEDY = "give a checkpoint of the released layout"
-# Side of the blur kernel -> how much smaller keypoints and motion are computed (docs/method.md#building-blocks).
+# The side of the blur kernel tells how much smaller keypoints and motion are computed (docs/method.md#building-blocks).
 _FACTORS = {2 * round(2 * (factor - 1)) + 1: factor for factor in (1, 2, 4, 8)}
 
 
 @dataclass(frozen=True)
 class Shapes:
-    """The shapes of a state dict; `where` names it in errors."""
+    """The shapes of a state dict's tensors. `where` names it in errors."""
 
     where: str
     state: Mapping[str, Tensor]
 
     def __getitem__(self, key: str) -> tuple[int, ...]:
-        """Shape of a tensor. Raises InputError when there is none of that name, or it has too few dimensions to be one."""
+        """Returns the shape of a tensor. Raises InputError when there is none of that name, or when its shape is empty."""
         if key not in self.state:
             near = ", ".join(sorted(self.state)[:3]) or "nothing"
             raise InputError(f"{self.where} has no {key} (it has {near} ...): {_REMEDY}")
@@ -39,13 +39,13 @@ class Shapes:
         return shape
 
     def count(self, pattern: str) -> int:
-        """1 + the largest number that `pattern`'s group finds at the start of a key; 0 without any."""
+        """Returns 1 + the largest number that the group of `pattern` finds at the start of a key, or 0 without any."""
         found = [int(match[1]) for key in self.state if (match := re.match(pattern, key))]
         return max(found, default=-1) + 1
 
 
 def has_depth(kp_detector: Shapes, generator: Shapes) -> bool:
-    """Whether the checkpoint belongs to a depth network; the RGB-only twin finds keypoints on three channels.
+    """Says whether the checkpoint belongs to a depth network. Its RGB-only twin finds keypoints on three channels.
 
     Raises InputError when keypoint detector and generator are not of the same kind.
     """
@@ -58,14 +58,14 @@ def has_depth(kp_detector: Shapes, generator: Shapes) -> bool:
 
 
 def decoder_of(generator: Shapes) -> Decoder:
-    """The generator's decoder."""
+    """Returns the kind of the generator's decoder."""
     return "spade" if any(key.startswith("decoder.") for key in generator.state) else "residual"
 
 
 def model_config(states: Mapping[Part, Shapes], image_size: int) -> ModelConfig:
-    """The configuration of released networks, with the released sampling convention.
+    """Returns the configuration of released networks, with the released sampling convention.
 
-    Nothing in the weights tells the image's size. Raises InputError for tensors that are missing or fit no configuration.
+    Nothing in the weights tells the size of images. Raises InputError for tensors that are missing or fit no configuration.
     """
     finder, generator = states["kp_detector"], states["generator"]
     heads = _kernel(finder, "kp.weight")
@@ -94,14 +94,14 @@ def model_config(states: Mapping[Part, Shapes], image_size: int) -> ModelConfig:
 
 
 def discriminator_widths(shapes: Shapes) -> tuple[int, int, int]:
-    """(keypoints, width, largest width) of a discriminator, from its first and last convolution."""
+    """Returns the number of keypoints, the width and the largest width of a discriminator, from its first and last convolution."""
     first, last = (_kernel(shapes, f"discs.1.down_blocks.{i}.conv.weight") for i in (0, 3))
     return first[1] - 3, first[0], max(first[0], last[0])
 
 
 @contextmanager
 def _naming(shapes: Shapes) -> Iterator[None]:
-    """Says in errors of configurations where the widths come from."""
+    """Adds to errors of configurations where the widths come from."""
     try:
         yield
     except InputError as error:
@@ -131,7 +131,7 @@ def _hourglass(shapes: Shapes, prefix: str) -> HourglassConfig:
 
 
 def _cap(width: int, widths: list[int], usual: int) -> int:
-    """The cap behind min(cap, width 2^i); the usual one where the widths do not show any."""
+    """Returns the largest width behind min(cap, width 2^i), or the usual one where the widths do not show it."""
     return usual if all(w == width * 2**i <= usual for i, w in enumerate(widths)) else max(widths)
 
 
@@ -141,7 +141,7 @@ def _generator(shapes: Shapes) -> GeneratorConfig:
     widths = [_kernel(shapes, key)[0] for key in keys]
     decoder = decoder_of(shapes)
     cap = _cap(widths[0], widths, GeneratorConfig().max_width)
-    if decoder == "spade":  # works at twice the cap, so that shows it
+    if decoder == "spade":  # This decoder works at twice the cap, and so shows it.
         cap = _kernel(shapes, "decoder.fc.weight")[0] // 2
     blocks = GeneratorConfig().blocks if decoder == "spade" else shapes.count(r"bottleneck\.r(\d+)\.")
     with _naming(shapes):

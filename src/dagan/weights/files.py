@@ -1,10 +1,10 @@
-"""Model files: one safetensors file that carries its configuration, found by name, read without executing anything from it.
+"""Model files: one safetensors file that carries its configuration, is found by name, and is read without executing anything from it.
 
-The metadata entry "dagan" is JSON: {"format": 1, "config": {...}, "card": {...}}; the card is free text about the training.
-Tensors under a prefix in `BESIDE` belong to no part of the model: a discriminator for fine-tuning, and what a released
-checkpoint holds that the networks have no use for.
+The metadata entry "dagan" is JSON: {"format": 1, "config": {...}, "card": {...}}. The card is free text about the training. Tensors under
+a prefix in `BESIDE` belong to no part of the model: a discriminator for fine-tuning, and what a released checkpoint holds that the
+networks have no use for.
 
-A name stands for a bundled model, a file, or a repository on the hub. `weights_digest` tells weights apart by what they are.
+A name stands for a bundled model, a file, or a repository on the hub. `weights_digest` tells weights apart by their values.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from dagan.names import text_path
 
 
 def weights_digest(*modules: nn.Module | None) -> str:
-    """SHA-256 (hexadecimal) of the parameters and buffers of modules, as float32; None stands for a part that is not there."""
+    """Returns the SHA-256 (hexadecimal) of modules' parameters and buffers as float32. None stands for a part that is not there."""
     digest = hashlib.sha256()
     for module in modules:
         for key, tensor in () if module is None else sorted(module.state_dict().items()):
@@ -49,9 +49,9 @@ BESIDE = DISCRIMINATOR, ASIDE = ("discriminator.", "released.")
 
 
 def save_model(path: Path, model: DaGAN, card: Mapping[str, Any] | None = None, dtype: torch.dtype | None = None) -> None:
-    """Writes weights and configuration to `path` (beside, then renamed). dtype: store floating point tensors in it.
+    """Writes weights and configuration to `path`, beside it first and then renamed. Floating point tensors are stored as `dtype`.
 
-    Raises InputError for a folded model: its weights fit no configuration.
+    Raises InputError for a folded model, because its weights fit no configuration.
     """
     if model.folded:
         raise InputError(f"{path} is not written: the model is folded for inference, save the one that it was folded from")
@@ -63,14 +63,14 @@ def save_model(path: Path, model: DaGAN, card: Mapping[str, Any] | None = None, 
 
 
 def write_file(path: Path, config: ModelConfig, tensors: Mapping[str, Tensor], card: Mapping[str, Any]) -> None:
-    """A model file of these tensors as they are; `read_file` gives them back."""
+    """Writes a model file of these tensors as they are. `read_file` gives them back."""
     write_tensors(path, tensors, {"dagan": json.dumps({"format": FORMAT, "config": dump(config), "card": dict(card)})})
 
 
 def read_model(path: Path) -> DaGAN:
-    """The model in `path`, float32, in evaluation mode, on the CPU.
+    """Reads the model in `path`, float32, in evaluation mode, on the CPU.
 
-    Raises InputError when the file is missing, damaged, a pickle, or does not fit its own configuration (naming the keys).
+    Raises InputError when the file is missing, damaged, a pickle, or does not fit its own configuration; it then names the keys.
     """
     config, _, tensors = read_file(path)
     model = DaGAN(config)
@@ -79,23 +79,23 @@ def read_model(path: Path) -> DaGAN:
 
 
 def read_card(path: Path) -> dict[str, Any]:
-    """What the file says of its training."""
+    """Returns what the file says of its training."""
     return read_file(path)[1]
 
 
 def read_file(path: Path) -> tuple[ModelConfig, dict[str, Any], dict[str, Tensor]]:
-    """(configuration, card, tensors) of a model file. Raises InputError as `read_model` does."""
+    """Returns the configuration, the card and the tensors of a model file. Raises InputError as `read_model` does."""
     tensors, metadata = read_tensors(path)
     return *_note(path, metadata), tensors
 
 
 def read_config(path: Path) -> ModelConfig:
-    """The model's configuration, read without its tensors. Raises InputError as `read_model` does."""
+    """Reads the model's configuration without its tensors. Raises InputError as `read_model` does."""
     return _note(path, read_metadata(path))[0]
 
 
 def _note(path: Path, metadata: Mapping[str, str]) -> tuple[ModelConfig, dict[str, Any]]:
-    """Configuration and card in the metadata of a model file."""
+    """Returns the configuration and the card in the metadata of a model file."""
     if "dagan" not in metadata:
         raise InputError(f"{path} carries no dagan configuration: it was written by another program, give a model file of this one")
     try:
@@ -109,20 +109,22 @@ def _note(path: Path, metadata: Mapping[str, str]) -> tuple[ModelConfig, dict[st
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """A safetensors file, beside and then renamed. Bytes written here get the usual permissions; the library's own
-    files can be read by their owner alone."""
+    """Writes a safetensors file beside its final name and then renames it.
+
+    Bytes are written here, so that the file gets the usual permissions. Files that the library writes can be read only by their owner.
+    """
     with atomic_output(path, overwrite=True) as partial:
         partial.write_bytes(save(dict(tensors), metadata=dict(metadata)))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """(tensors, metadata) of a safetensors file. Raises InputError when it is missing, damaged or of another kind."""
+    """Returns tensors and metadata of a safetensors file. Raises InputError when it is missing, damaged or of another kind."""
     with _opened(path) as file:
         return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118 (not a mapping)
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The metadata of a safetensors file, read without its tensors. Raises InputError as `read_tensors` does."""
+    """Reads the metadata of a safetensors file without its tensors. Raises InputError as `read_tensors` does."""
     with _opened(path) as file:
         return file.metadata() or {}
 
@@ -140,9 +142,9 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def load_weights(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: str, to: str = "its configuration") -> None:
-    """Fills `module`; passes over tensors under `BESIDE`.
+    """Fills `module`. Tensors under a prefix in `BESIDE` are ignored.
 
-    Raises InputError that lists missing, unexpected and differently shaped keys, naming `where`.
+    Raises InputError that names `where` and lists missing, unexpected and differently shaped keys.
     """
     tensors = {key: tensor for key, tensor in tensors.items() if not key.startswith(BESIDE)}
     wanted = module.state_dict()
@@ -153,13 +155,13 @@ def load_weights(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: 
 
 
 def tensors_of(config: ModelConfig) -> dict[str, Tensor]:
-    """Keys, shapes and types of a model's tensors, without values and without taking memory, whatever a file claims."""
+    """Returns keys, shapes and types of a model's tensors without values. This takes no memory, whatever a file claims."""
     with torch.device("meta"):
         return DaGAN(config).state_dict()
 
 
 def differences(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
-    """In words, which keys are missing, unexpected, or of another shape or kind of number; empty where all fits."""
+    """Says which keys are missing, unexpected, or of another shape or kind of number. The text is empty where all fits."""
     both = sorted(wanted.keys() & given.keys())
     shapes = [f"{k} is {tuple(given[k].shape)}, not {tuple(wanted[k].shape)}" for k in both if given[k].shape != wanted[k].shape]
     numbers = [
@@ -189,18 +191,18 @@ HUB_FILE = "model.safetensors"
 
 
 def bundled() -> dict[str, Path]:
-    """Name -> file of the models that come with the package."""
+    """Returns the files of the models that come with the package, by their names."""
     folder = Path(str(resources.files("dagan.weights"))) / "bundled"
     return {file.stem: file for file in sorted(folder.glob("*.safetensors"))}
 
 
 def load(name_or_path: str | Path = "lite-256", device: str = "auto", precision: str = "auto") -> DaGAN:
-    """A trained model in evaluation mode, on `device`, computing in `precision`.
+    """Loads a trained model in evaluation mode, on `device`, computing in `precision`.
 
-    name_or_path: a bundled model's name (no network), a model file, a folder with `model.safetensors`, or a hub id
-    `owner/repository[@revision]` (fetched once, with a line that says so). device: auto, cpu, cuda, cuda:N, mps. precision:
-    auto, float32, bfloat16, float16, or int8 (the lite models' decoder in bytes, on CPUs that multiply them). Raises InputError when
-    there is no such model, device or precision, or the file is damaged.
+    `name_or_path` is a bundled model's name (which needs no network), a model file, a folder with `model.safetensors`, or a hub id
+    `owner/repository[@revision]` (fetched once, with a line that says so). `device` is auto, cpu, cuda, cuda:N or mps. `precision` is
+    auto, float32, bfloat16, float16, or int8 (the lite models' decoder in bytes, on CPUs that multiply them). Raises InputError when there
+    is no such model, device or precision, or when the file is damaged.
     """
     target = choose_device(device)
     model = read_model(find(str(name_or_path)))
@@ -209,7 +211,7 @@ def load(name_or_path: str | Path = "lite-256", device: str = "auto", precision:
 
 
 def find(name: str) -> Path:
-    """The model file that `name` (see `load`) stands for; fetches it when it is a hub id. Raises InputError when there is none."""
+    """Returns the model file that `name` (see `load`) stands for. A hub id is fetched. Raises InputError when there is none."""
     names = bundled()
     if name in names:
         return names[name]

@@ -1,4 +1,4 @@
-"""Models made ready for inference: normalisations that are constants there are multiplied into the convolutions beside them."""
+"""Makes models ready for inference: normalisations that are constants then are multiplied into the convolutions beside them."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from dagan.models.dagan import DaGAN
 
-# (convolution, the batch norm that directly follows it), by their names in the blocks of `models.blocks` and `models.depth`. A
-# pre-activation residual block's first norm follows a sum and comes before a ReLU: it has no convolution to go into.
+# Each pair is a convolution and the batch norm that directly follows it, by their names in `models.blocks` and `models.depth`. The first
+# norm of a pre-activation residual block follows a sum and comes before a ReLU, so there is no convolution that it could go into.
 _PAIRS = (("conv", "norm"), ("conv1", "norm2"), ("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"), ("0", "1"))
 
 
 def fold(model: DaGAN) -> DaGAN:
-    """The same function with fewer steps, for inference: batch norms folded into convolutions, spectral norms into weights.
+    """Returns a model that computes the same in fewer steps: batch norms go into convolutions, and spectral norms into weights.
 
-    Returns a new model in evaluation mode; `model` stays as it is, and both share the tensors that folding leaves alone. The
-    new one can neither be trained nor saved. Results differ by rounding.
+    It is a new model in evaluation mode, which can be neither trained nor saved. `model` stays as it is, and both share the tensors that
+    folding does not change. Results differ by rounding.
     """
     shared: dict[int, Any] = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
     folded = copy.deepcopy(model, shared).eval()
@@ -35,11 +35,11 @@ def fold(model: DaGAN) -> DaGAN:
                 setattr(module, first, fuse_conv_bn_eval(convolution, norm))
                 setattr(module, second, nn.Identity())
     folded.folded = True
-    return folded.eval()  # the identities too
+    return folded.eval()  # The new identities are put into evaluation mode too.
 
 
 def _plain(convolution: nn.Conv2d) -> nn.Conv2d:
-    """The convolution with the weight that it computes from its parameters.
+    """Returns the convolution with the weight that it computes from its parameters.
 
     `parametrize.remove_parametrizations` would change the class of the convolution, which copies share with the original.
     """

@@ -1,10 +1,10 @@
-"""The released layout: how the keys of the authors' published state dicts map to ours, both ways
-(docs/method.md#released-weights); and reading such checkpoints, saved with `torch.save`, without executing anything from them.
+"""The released layout: how the keys of the authors' published state dicts map to ours, both ways (docs/method.md#released-weights).
 
-Torch's own `weights_only` reader does the work; this file says in one sentence what is wrong where it cannot.
+Checkpoints saved with `torch.save` are read without executing anything from them. Torch's own `weights_only` reader does that; where it
+cannot, this file says in one sentence what is wrong.
 
-Only names differ; every tensor is stored as it is. What the networks here have no use for (`aside`: the blur kernels, which
-are constants here, and the depth encoder's classifier) has no name of ours.
+Only names differ: every tensor is stored as it is. Some tensors have no name of ours, because the networks here have no use for them
+(`is_aside`). They are the blur kernels, which are constants here, and the depth encoder's classifier.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from dagan.errors import InputError
 State = dict[str, Tensor]
 _AGAIN = "download it again"
 _UNREADABLE = f"damaged, or no checkpoint: {_AGAIN}"
-# What people give by mistake, by its first bytes.
+# People give these files by mistake. They are recognised by their first bytes.
 _SIGNATURES = (
     (b"<", f"a web page saved in place of the file: {_AGAIN}"),
     (b"version https://git-lfs", "a pointer of Git LFS: fetch the file itself (git lfs pull)"),
@@ -39,16 +39,16 @@ _SIGNATURES = (
     (b"\x89HDF", "an HDF5 file: give a checkpoint written by torch.save"),
     (b"\x93NUMPY", "a numpy array: give a checkpoint written by torch.save"),
 )
-# Small tensors may repeat their values; a large one that does would fill the memory when it is copied.
+# Small tensors may repeat their values. A large one that does would fill the memory when it is copied.
 _SLACK = 2**24
 _GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
 
 
 def read_checkpoint(path: Path) -> Any:
-    """What a file written by `torch.save` holds (mappings, lists, numbers, text and tensors), on the CPU.
+    """Reads what a file written by `torch.save` holds (mappings, lists, numbers, text and tensors), on the CPU.
 
-    Raises InputError, with the reason, for a file that is missing, damaged, of another kind, or that holds anything which
-    would have to be executed.
+    Raises InputError, with the reason, for a file that is missing, damaged, of another kind, or that holds anything that would have to be
+    executed.
     """
     if path.is_dir():
         raise InputError(f"{path} is a folder: give the checkpoint file in it")
@@ -63,17 +63,17 @@ def read_checkpoint(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(f"{path} is {_pickle_fault(path, str(error))}") from None
-    except Exception as error:  # a damaged file can fail anywhere in the reader
+    except Exception as error:  # A damaged file can fail anywhere in the reader.
         if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
             raise InputError(f"{path} asks for more memory than there is: it is damaged, or needs a larger machine") from None
         raise InputError(f"{path} is {_UNREADABLE}") from None
 
 
 def state_of(entry: Any, where: str) -> tuple[State, dict[str, Any], bool]:
-    """(tensors, other values, whether the tensors' keys carried the prefix `module.`) of a state dict; `where` names it in errors.
+    """Returns the tensors of a state dict, its other values, and whether the tensors' keys had the prefix `module.`.
 
-    Tensors come without the prefix and own their memory. Raises InputError for anything that is not a flat state dict of plain,
-    finite tensors and single values.
+    Tensors come without the prefix and own their memory. `where` names the state dict in errors. Raises InputError for anything that is
+    not a flat state dict of plain, finite tensors and single values.
     """
     if not isinstance(entry, Mapping) or not all(isinstance(key, str) for key in entry):
         raise InputError(f"{where} is no state dict (it is a {type(entry).__name__}): give a released checkpoint")
@@ -88,7 +88,7 @@ def state_of(entry: Any, where: str) -> tuple[State, dict[str, Any], bool]:
                 raise InputError(f"{where}: {name} is sparse, quantised or without data: give plain tensors")
             if value.numel() * value.element_size() > value.untyped_storage().nbytes() + _SLACK:
                 raise InputError(f"{where}: {name} claims {tuple(value.shape)} but holds fewer values: the file is damaged, {_AGAIN}")
-            # Cloned: tensors of one state dict may share memory, which the file format refuses.
+            # Tensors are cloned, because those of one state dict may share memory, which the file format refuses.
             tensors[key] = value.detach().clone(memory_format=torch.contiguous_format)
             if value.is_floating_point() and not bool(torch.isfinite(tensors[key]).all()):
                 raise InputError(f"{where}: {name} holds values that are not finite: the weights are damaged, {_AGAIN}")
@@ -100,7 +100,7 @@ def state_of(entry: Any, where: str) -> tuple[State, dict[str, Any], bool]:
 
 
 def _fault(path: Path) -> str | None:
-    """What the file is, and what to do, where it plainly is no checkpoint."""
+    """Says what the file is and what to do, where it plainly is no checkpoint."""
     with path.open("rb") as file:
         start = file.read(512)
     if not start:
@@ -116,7 +116,7 @@ def _fault(path: Path) -> str | None:
 
 
 def _pickle_fault(path: Path, error: str) -> str:
-    """Why the reader of plain tensors stopped: at something to execute, at another program's pickle, or at nonsense."""
+    """Says why the reader of plain tensors stopped: at something to execute, at another program's pickle, or at nonsense."""
     wanted = _GLOBAL.search(error)
     with path.open("rb") as file:
         start = file.read(2)
@@ -127,7 +127,7 @@ def _pickle_fault(path: Path, error: str) -> str:
 
 
 def _zip_fault(path: Path) -> str | None:
-    """Torch's reader checks neither sums nor the unpacked size, so both are checked here."""
+    """Says what is wrong with a zip archive. Torch's reader checks neither sums nor the unpacked size, so both are checked here."""
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
@@ -147,13 +147,12 @@ def _zip_fault(path: Path) -> str | None:
 Part = Literal["depth_encoder", "depth_decoder", "kp_detector", "generator", "discriminator"]
 Decoder = Literal["residual", "spade"]
 PARTS: tuple[Part, ...] = get_args(Part)
-# The depth network has a file per part; all others are entries of one checkpoint.
+# The depth network has one file for each part. All other parts are entries of one checkpoint.
 DEPTH_FILES: dict[Part, str] = {"depth_encoder": "encoder.pth", "depth_decoder": "depth.pth"}
-# Key of a model file's card under which its `ReleasedNote` stands.
-NOTE = "released"
+NOTE = "released"  # A model file's card holds its `ReleasedNote` under this key.
 
 _HOURGLASS = (("encoder.down_blocks.", "downs."), ("decoder.up_blocks.", "ups."))
-# Per part: (released prefix, our prefix); the first that fits wins, so longer ones stand first.
+# For each part these are pairs of a released prefix and ours. The first that fits is taken, so longer ones come first.
 _PREFIXES: dict[Part, tuple[tuple[str, str], ...]] = {
     "depth_encoder": (("encoder.", "depth_network.encoder."),),
     "depth_decoder": (
@@ -180,7 +179,7 @@ _PREFIXES: dict[Part, tuple[tuple[str, str], ...]] = {
         ("discs.1.conv.", "final."),
     ),
 }
-# The generator's decoders share our names, so the way back needs to know which one it is.
+# The generator's decoders share our names, so the way back must know which one it is.
 _DECODERS: dict[Decoder, tuple[tuple[str, str], ...]] = {
     "residual": (
         ("up_blocks.", "generator.decoder.ups."),
@@ -208,15 +207,16 @@ _ASIDE = re.compile(r"(^|\.)down\.weight$|^encoder\.fc\.")
 
 @dataclass(frozen=True, kw_only=True)
 class ReleasedNote(Checked):
-    """What released files hold beside tensors, for the way back. wrapped: the parts whose keys carry the prefix `module.`;
-    values: the single values (epoch, height, ...) of each part, and of the checkpoint itself."""
+    """What released files hold beside tensors, for the way back."""
 
     wrapped: tuple[str, ...] = ()
+    """The parts whose keys have the prefix `module.`."""
     values: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """The single values (epoch, height and so on) of each part, and of the checkpoint itself."""
 
 
 def is_aside(key: str) -> bool:
-    """Whether a released key names a tensor that our networks have no use for."""
+    """Says whether a released key names a tensor that our networks have no use for."""
     return _ASIDE.search(key) is not None
 
 
@@ -228,9 +228,9 @@ def _prefixes(part: Part, decoder: Decoder | None) -> tuple[tuple[str, str], ...
 
 
 def our_key(part: Part, key: str, decoder: Decoder | None = None) -> str | None:
-    """Our name for a released key; None for one that we do not keep. Raises KeyError for a key of another layout.
+    """Returns our name for a released key, or None for one that we do not keep. Raises KeyError for a key of another layout.
 
-    decoder: of the generator; None takes the keys of both.
+    `decoder` is the generator's. None takes the keys of both decoders.
     """
     if is_aside(key):
         return None
@@ -244,7 +244,7 @@ def our_key(part: Part, key: str, decoder: Decoder | None = None) -> str | None:
 
 
 def released_key(part: Part, key: str, decoder: Decoder | None = None) -> str:
-    """The released name for one of our keys, the inverse of `our_key`. Raises KeyError for a key of another part."""
+    """Returns the released name for one of our keys, as the inverse of `our_key`. Raises KeyError for a key of another part."""
     for released, ours in _prefixes(part, decoder):
         if key.startswith(ours):
             key = released + key.removeprefix(ours)
@@ -255,13 +255,13 @@ def released_key(part: Part, key: str, decoder: Decoder | None = None) -> str:
 
 
 def from_released(part: Part, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A released state dict under our names, without what we do not keep. Raises KeyError for a key of another layout."""
+    """Returns a released state dict under our names, without what we do not keep. Raises KeyError for a key of another layout."""
     named = {our_key(part, key): tensor for key, tensor in state.items()}
     return {key: tensor for key, tensor in named.items() if key is not None}
 
 
 def to_released(state: Mapping[str, Tensor], decoder: Decoder) -> dict[Part, dict[str, Tensor]]:
-    """The state dict of a model (without discriminator) as the released parts'; parts without tensors are left out."""
+    """Returns the state dict of a model (without discriminator) as the released parts'. Parts without tensors are left out."""
     parts: dict[Part, dict[str, Tensor]] = {}
     for key, tensor in state.items():
         part = next(p for p in PARTS if p != "discriminator" and key.startswith(tuple(ours for _, ours in _prefixes(p, decoder))))
