@@ -1,1 +1,1 @@
-"""Models written as graphs for other runtimes. `engine` runs them, and knows how their folders are described (`engine.note`)."""
+"""Writes models as graphs for other runtimes. `engine` runs them, and knows how their folders are described (`engine.note`)."""

@@ -1,12 +1,14 @@
-"""The four graphs a model is exported as, and what goes in and out of them by name.
+"""The four graphs as which a model is exported, and what goes into them and comes out, by name.
 
     encoder     image -> source_value, source_jacobian, source_small, source_features_0 .. , source_query (models with depth)
     keypoints   image -> value, jacobian
     depth       image -> disparity (models with depth)
     generator   value, jacobian, source_image and what the encoder gave -> result
 
-Legend: B batch (dynamic), K keypoints, S side of the model's images, h side at which motion is computed. Images are B x 3 x S x S in
-[0, 1], values B x K x 2 in [-1, 1], Jacobians B x K x 2 x 2. The generator takes one source for a batch of keypoints.
+Images are B x 3 x S x S in [0, 1], values B x K x 2 in [-1, 1], Jacobians B x K x 2 x 2. The generator takes one source for a batch of
+keypoints.
+
+Legend: B batch (dynamic), K keypoints, S side of the model's images, h side at which motion is computed.
 """
 
 from __future__ import annotations
@@ -21,32 +23,33 @@ from dagan.models.dagan import DaGAN, Source
 from dagan.models.generator import SourceFeatures
 from dagan.models.keypoints import Keypoints
 
-# A batch above one, so that no size of one is taken for a constant.
-_EXAMPLE_BATCH = 2
-_CHECK_BATCH = 3
+_EXAMPLE_BATCH = 2  # It is above one, so that no size of one is taken for a constant.
+_CHECK_BATCH = 3  # It differs from the one above, so that a graph with a constant batch is found out.
 
 
 @dataclass(frozen=True)
 class Graph:
-    """module: takes `inputs` in their order (those from `grouped` on as one list) and gives `outputs`. batched: the inputs
-    whose first dimension is the batch; that of the others is 1."""
+    """One graph, as a PyTorch module."""
 
     name: str
     module: nn.Module
+    """It takes `inputs` in their order and gives `outputs`."""
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     batched: tuple[str, ...]
+    """The inputs whose first dimension is the batch; that of the others is 1."""
     grouped: int | None = None
+    """The module takes the inputs from this one on as one list."""
 
     def run(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """What PyTorch computes, by the names of the outputs."""
+        """Computes the outputs with PyTorch and returns them by their names."""
         with torch.inference_mode():
             results = self.module(*self.arguments(inputs))
-        # Copies are ordinary tensors: the exporter takes no others.
+        # Results are copied, because copies are ordinary tensors, and the exporter takes no others.
         return {name: result.clone() for name, result in zip(self.outputs, results, strict=True)}
 
     def arguments(self, inputs: dict[str, Tensor]) -> tuple[Tensor | list[Tensor], ...]:
-        """The module's arguments for named inputs."""
+        """Returns the module's arguments for named inputs."""
         values = [inputs[name] for name in self.inputs]
         return tuple(values) if self.grouped is None else (*values[: self.grouped], values[self.grouped :])
 
@@ -58,7 +61,7 @@ class _Encoder(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         source = self.model.encode_source(image)
-        features = source.features.appearance[-(self.model.generator.skips + 1) :]  # the decoder warps no finer ones
+        features = source.features.appearance[-(self.model.generator.skips + 1) :]  # The decoder warps no finer ones.
         query = () if source.features.query is None else (source.features.query,)
         return source.keypoints.value, source.keypoints.jacobian, source.small, *features, *query
 
@@ -96,7 +99,7 @@ class _Generator(nn.Module):
 
 
 def graphs_of(model: DaGAN) -> list[Graph]:
-    """The graphs of a model, which is to be folded, in float32, on the CPU and in evaluation mode."""
+    """Returns the graphs of a model, which must be folded, in float32, on the CPU and in evaluation mode."""
     features = tuple(f"source_features_{i}" for i in range(model.generator.skips + 1))
     query = ("source_query",) if model.config.use_depth else ()
     encoded = ("source_value", "source_jacobian", "source_small", *features, *query)
@@ -111,7 +114,7 @@ def graphs_of(model: DaGAN) -> list[Graph]:
 
 
 def example_inputs(model: DaGAN, graphs: list[Graph], seed: int = 0, batch: int = _EXAMPLE_BATCH) -> dict[str, dict[str, Tensor]]:
-    """Inputs for each graph by its name: smooth pictures, and what the encoder and the detector make of them."""
+    """Returns inputs for each graph by its name: smooth pictures, and what the encoder and the detector make of them."""
     by_name = {graph.name: graph for graph in graphs}
     images = _pictures(model.config.image_size, batch, seed)
     source = {"source_image": images[:1], **by_name[ENCODER].run({"image": images[:1]})}
@@ -120,12 +123,12 @@ def example_inputs(model: DaGAN, graphs: list[Graph], seed: int = 0, batch: int 
 
 
 def check_inputs(model: DaGAN, graphs: list[Graph]) -> dict[str, dict[str, Tensor]]:
-    """As `example_inputs`, but other pictures and another batch: what a graph that took a size for a constant cannot compute."""
+    """Does as `example_inputs` with other pictures and another batch, which a graph that took a size for a constant cannot compute."""
     return example_inputs(model, graphs, seed=1, batch=_CHECK_BATCH)
 
 
 def _pictures(size: int, batch: int, seed: int) -> Tensor:
-    """Soft random blotches: white noise looks like nothing a model was trained on."""
+    """Draws soft random blotches. White noise would look like nothing on which a model was trained."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(batch, 3, 8, 8, generator=generator)
     return nn.functional.interpolate(coarse, size=(size, size), mode="bicubic", align_corners=False).clamp(0, 1)

@@ -1,8 +1,8 @@
-"""int8 convolutions by post-training quantisation, calibrated on clips.
+"""Quantises convolutions to int8 after training, calibrated on clips.
 
-Quantised is the generator alone. Measured on lite-256 (docs/export.md): its pictures change by 0.1/255 on average, whereas an int8
-keypoint detector moves keypoints by a quarter of a pixel on average and by up to 2.6, which shows as jitter, and is no faster than
-bfloat16. Sampling, softmax and everything with coordinates stay as they are.
+Only the generator is quantised. Measured on lite-256 (docs/export.md), its pictures change by 0.1/255 on average. An int8 keypoint
+detector would move keypoints by a quarter of a pixel on average and by up to 2.6, which shows as jitter, and would be no faster than
+bfloat16. Sampling, softmax and everything with coordinates are not quantised.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ QUANTISED = (GENERATOR,)
 CALIBRATE = "calibrating"
 MOST_CLIPS = 24
 FRAMES_A_CLIP = 4
-# Mean absolute difference to float32 that a quantised graph may have.
+# A quantised graph may differ from float32 by this much on average.
 LARGEST_MEAN = 1 / 255
 
-# Processors without VNNI add two products of a byte and a weight in 16 bits, and cut off what does not fit: 2 x 255 x 127 does not,
-# 2 x 255 x 64 does. Graphs of 7-bit weights are therefore right on every processor.
+# Processors without VNNI add two products of a byte and a weight in 16 bits, and cut off what does not fit. The sum 2 x 255 x 127 does not
+# fit, and 2 x 255 x 64 does. Graphs with 7-bit weights are therefore right on every processor.
 SAFE_BITS = 7
 BITS = (SAFE_BITS, 8)
 
@@ -39,7 +39,7 @@ Sample = dict[str, Tensor]
 
 
 def choose_clips(clips: Sequence[Path]) -> tuple[list[Path], Path]:
-    """Clips to calibrate on, spread over all, and one more to check with. Raises InputError when there are fewer than two."""
+    """Returns clips to calibrate on, spread over all, and one more to check with. Raises InputError when there are fewer than two."""
     if len(clips) < 2:
         raise InputError(f"int8 needs at least 2 clips to calibrate and to check with: there {'is 1' if clips else 'are none'}")
     places = np.linspace(0, len(clips) - 1, min(len(clips), MOST_CLIPS + 1)).round().astype(int)
@@ -48,7 +48,7 @@ def choose_clips(clips: Sequence[Path]) -> tuple[list[Path], Path]:
 
 
 def driving_sample(clip: Path, graphs: dict[str, Graph], size: int) -> Sample:
-    """Inputs of the generator: the clip's first frame driven by frames spread over it. Raises InputError for unreadable clips."""
+    """Returns inputs of the generator: a clip's first frame, driven by frames spread over it. Raises InputError for unreadable clips."""
     with open_video(clip) as video:
         step = max(1, video.frame_count // FRAMES_A_CLIP)
         pictures = [to_square(frame.filled, size) for frame in islice(video.frames(step=step), FRAMES_A_CLIP + 1)]
@@ -58,7 +58,7 @@ def driving_sample(clip: Path, graphs: dict[str, Graph], size: int) -> Sample:
 
 
 def samples_of(clips: Sequence[Path], graphs: dict[str, Graph], size: int, progress: Progress) -> Iterator[Sample]:
-    """`driving_sample` of each clip, one at a time."""
+    """Yields the `driving_sample` of each clip, one at a time."""
     for i, clip in enumerate(clips):
         progress(CALIBRATE, i, len(clips))
         yield driving_sample(clip, graphs, size)
@@ -68,13 +68,13 @@ def samples_of(clips: Sequence[Path], graphs: dict[str, Graph], size: int, progr
 def quantise(path: Path, inputs: Sequence[str], samples: Iterable[Sample], weight_bits: int = SAFE_BITS) -> None:
     """Replaces an ONNX file by one whose convolutions are int8, with weights quantised by output channel.
 
-    inputs: names of the graph's inputs. samples: what it is run on to find the ranges of its activations. weight_bits: 7 or 8.
+    `inputs` are the names of the graph's inputs. It is run on `samples` to find the ranges of its activations. `weight_bits` is 7 or 8.
     """
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     class Reader(CalibrationDataReader):
-        """The samples, as the library asks for them."""
+        """Gives the samples as the library asks for them."""
 
         def __init__(self) -> None:
             self._samples = iter(samples)
@@ -85,7 +85,7 @@ def quantise(path: Path, inputs: Sequence[str], samples: Iterable[Sample], weigh
 
     root = logging.getLogger()
     level = root.level
-    root.setLevel(logging.ERROR)  # the library advises on the root logger
+    root.setLevel(logging.ERROR)  # The library gives advice through the root logger.
     try:
         with TemporaryDirectory() as folder:
             prepared = Path(folder) / path.name

@@ -1,4 +1,4 @@
-"""The export job: a model in, a folder of graphs with its note out; every graph is compared with PyTorch before it counts."""
+"""The export job writes a model as a folder of graphs with its note. Every graph is compared with PyTorch before it counts."""
 
 from __future__ import annotations
 
@@ -27,31 +27,33 @@ from dagan.progress import Progress, silent
 from dagan.weights.files import weights_digest
 from dagan.weights.fold import fold
 
-OPSET = 18  # the first whose sampling, in four dimensions, is PyTorch's
+OPSET = 18  # This is the first set of operators whose sampling, in four dimensions, is PyTorch's.
 WRITE = "exporting"
-# Rounding alone stays far below; a graph that computes something else far above.
+# A graph may differ from PyTorch by this much. Rounding alone differs far less, and a graph that computes something else far more.
 _TOLERANCE = 5e-3
 _NEEDED = ("onnx", "onnxscript")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """kind: onnx (for onnxruntime, OpenVINO, TensorRT) or openvino (its own files). int8: quantise what survives it (see
-    `dagan.export.int8`), calibrated on the clips `calibration`: videos of faces, framed as the model's training clips. weight_bits: of
-    int8's weights; 7 are right on every processor, 8 only on those that have VNNI, and a little nearer to float32 there."""
+    """How to export."""
 
     kind: Format = "onnx"
+    """onnx (for onnxruntime, OpenVINO and TensorRT) or openvino (its own files)."""
     int8: bool = False
+    """Whether what tolerates it is quantised (see `dagan.export.int8`)."""
     calibration: tuple[Path, ...] = ()
+    """Clips on which int8 is calibrated: videos of faces, framed as the model's training clips."""
     weight_bits: int = SAFE_BITS
+    """The bits of int8's weights: 7 are right on every processor; 8 only on those that have VNNI, and a little more exact there."""
     overwrite: bool = False
 
 
 def export_model(model: DaGAN, folder: Path, options: ExportOptions | None = None, progress: Progress = silent) -> ExportNote:
     """Writes the graphs of `model` and their note into `folder`, whole or not at all.
 
-    Raises InputError when a library is missing, when `folder` exists (without overwrite, or with other files in it), and when a
-    graph does not compute what PyTorch does.
+    Raises InputError when a library is missing, when `folder` exists (without overwrite, or with other files in it), and when a graph does
+    not compute what PyTorch does.
     """
     options = options or ExportOptions()
     check_export(folder, options)
@@ -94,7 +96,7 @@ def export_model(model: DaGAN, folder: Path, options: ExportOptions | None = Non
 
 
 def export_graphs(model: DaGAN, folder: Path) -> None:
-    """Writes the graphs of `model` as ONNX, in place of what is in `folder`: what `open_engine` needs for a runtime without them."""
+    """Writes the graphs of `model` as ONNX in place of what `folder` holds. `open_engine` needs this for runtimes that run graphs."""
     export_model(model, folder, ExportOptions(overwrite=True))
 
 
@@ -127,7 +129,7 @@ def _checker(kind: str) -> str:
 
 
 def _on_cpu(model: DaGAN) -> DaGAN:
-    """The model in float32 on the CPU; itself where it is there."""
+    """Returns the model in float32 on the CPU. A model that is there is returned as it is."""
     first = next(model.parameters())
     if first.device.type == "cpu" and model.compute_dtype == torch.float32:
         return model
@@ -137,7 +139,7 @@ def _on_cpu(model: DaGAN) -> DaGAN:
 
 
 def _quantise(folder: Path, graphs: list[Graph], options: ExportOptions, size: int, progress: Progress) -> dict[str, dict[str, Tensor]]:
-    """Quantises files in `folder`; the inputs to check them with, by graph: blotches are no faces, and out of their range."""
+    """Quantises files in `folder` and returns the inputs with which to check them. Faces are needed, because blotches are out of range."""
     by_name = {graph.name: graph for graph in graphs}
     chosen, check = choose_clips(options.calibration)
     for name in QUANTISED:
@@ -146,11 +148,11 @@ def _quantise(folder: Path, graphs: list[Graph], options: ExportOptions, size: i
 
 
 def _to_openvino(onnx: Path) -> Path:
-    """OpenVINO's files in place of an ONNX file."""
+    """Replaces an ONNX file by OpenVINO's files."""
     import openvino as ov
 
     path = onnx.with_suffix(SUFFIXES["openvino"][0])
-    # The reader of ONNX files, not `openvino.convert_model`, which reports its use.
+    # The reader of ONNX files is used, and not `openvino.convert_model`, because that reports its use.
     with text_path(path.parent) as folder:
         ov.save_model(ov.Core().read_model(str(folder / onnx.name)), str(folder / path.name), compress_to_fp16=False)
     onnx.unlink()
@@ -158,7 +160,7 @@ def _to_openvino(onnx: Path) -> Path:
 
 
 def write_onnx(graph: Graph, inputs: dict[str, Tensor], path: Path) -> None:
-    """One ONNX file with its weights inside and the batch free."""
+    """Writes one ONNX file with its weights inside. The size of the batch is free."""
     free = [{0: "batch"} if name in graph.batched else None for name in graph.inputs]
     shapes = tuple(free) if graph.grouped is None else (*free[: graph.grouped], free[graph.grouped :])
     with _quietly(), torch.no_grad():
@@ -178,7 +180,7 @@ def write_onnx(graph: Graph, inputs: dict[str, Tensor], path: Path) -> None:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Without the exporter's remarks, which are about its own insides."""
+    """Hides the exporter's remarks, which concern only itself."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -191,12 +193,12 @@ def _quietly() -> Iterator[None]:
 
 
 def _note(graph: Graph, inputs: Mapping[str, Tensor], path: Path, kind: str, limits: tuple[float, float]) -> GraphNote:
-    """Compares the file with PyTorch. Raises InputError when it computes something else: `limits` of largest and mean difference."""
+    """Compares the file with PyTorch. Raises InputError where the largest or the mean difference exceeds `limits`."""
     wanted = graph.run(dict(inputs))
     found = open_session(path, _checker(kind)).run({name: tensor.numpy() for name, tensor in inputs.items()})
     gaps = [np.abs(found[name] - tensor.numpy()) for name, tensor in wanted.items()]
     largest, mean = max(float(gap.max()) for gap in gaps), max(float(gap.mean()) for gap in gaps)
-    if not (largest <= limits[0] and mean <= limits[1]):  # NaN too
+    if not (largest <= limits[0] and mean <= limits[1]):  # This is also true for NaN.
         raise InputError(f"the exported {graph.name} differs from PyTorch by up to {largest:.2g}, {mean:.2g} on average: it is not written")
 
     def shapes(tensors: Mapping[str, Tensor], batched: tuple[str, ...]) -> dict[str, Any]:
