@@ -1,4 +1,4 @@
-"""The benchmark: parts, latency and whole videos of a model in every runtime, and the naive way interleaved with the fast one."""
+"""The benchmark: parts, latency and whole videos of a model in every runtime, and the naive and the fast way in turn."""
 
 from __future__ import annotations
 
@@ -44,43 +44,48 @@ class Opener(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class BenchOptions:
-    """What to measure.
-
-    model: as `dagan.load` takes it, a folder that `dagan export` wrote, or a preset without weights, freshly initialised.
-    naive: models whose naive way is compared; None: `model` itself; empty: none. runtimes: None measures all that
-    can compute on this device in this precision. frames: of the video; 0 leaves videos out (PyAV is not needed
-    then). naive_frames, rounds: of each comparison. seconds: for each part. crop: find the face in the video.
-    """
+    """What to measure."""
 
     model: str = "lite-256"
+    """Anything that `dagan.load` takes, a folder that `dagan export` wrote, or a preset without weights, freshly initialised."""
     naive: tuple[str, ...] | None = None
+    """The models whose naive way is compared. None compares `model` itself; an empty tuple compares none."""
     runtimes: tuple[str, ...] | None = None
+    """The runtimes to measure. None measures all that can compute on this device in this precision."""
     device: str = "auto"
     precision: str = "auto"
     batch_size: int | None = None
     frames: int = 100
+    """The number of the video's frames. 0 leaves videos out, and PyAV is not needed then."""
     naive_frames: int = 4
+    """The number of frames of the naive way in each comparison."""
     rounds: int = 3
+    """The number of rounds of each comparison."""
     seconds: float = 2.0
+    """Each part is measured for so many seconds."""
     crop: bool = False
+    """Whether the face is found in the video."""
 
 
 @dataclass(frozen=True)
 class _Scene:
-    """pictures: a batch and more; clip, short: videos of `frames` and of `naive_frames` frames; None without videos."""
+    """What is animated."""
 
     pictures: list[np.ndarray] = field(repr=False)
+    """Pictures for a batch and more."""
     clip: Path | None
+    """A video of `frames` frames; None without videos."""
     short: Path | None
+    """A video of `naive_frames` frames; None without videos."""
     folder: Path
+    """A folder for results."""
 
 
-# More frames, rounds or seconds than anybody waits for.
-MOST = 1_000_000
+MOST = 1_000_000  # Nobody waits for more frames, rounds or seconds.
 
 
 def measure(options: BenchOptions, opener: Opener, tell: Warn = lambda _: None) -> BenchReport:
-    """Measures everything that `opener` opens; `tell` hears what is being done. Raises InputError for options that cannot work."""
+    """Measures everything that `opener` opens, and tells what is being done. Raises InputError for options that cannot work."""
     for name, value, least in (
         ("--rounds", options.rounds, 1), ("--naive-frames", options.naive_frames, 1), ("--frames", options.frames, 0),
         ("--seconds", options.seconds, 0),
@@ -91,7 +96,7 @@ def measure(options: BenchOptions, opener: Opener, tell: Warn = lambda _: None) 
     folder = Path(options.model) if is_exported(Path(options.model)) else None
     rivals = options.naive if options.naive is not None else (options.model,)
     for name in rivals:
-        open_model(name, options.device, options.precision)  # refused before anything is measured
+        open_model(name, options.device, options.precision)  # A wrong name is refused before anything is measured.
     engines, left_out = _engines(folder or model, device, options, opener, tell)
     with tempfile.TemporaryDirectory() as temporary:
         scene = _make_scene(options, model.config.image_size, Path(temporary))
@@ -126,9 +131,9 @@ def measure(options: BenchOptions, opener: Opener, tell: Warn = lambda _: None) 
 
 
 def difference(engine: Engine, exact: Engine, pictures: list[np.ndarray]) -> tuple[float, float]:
-    """Mean and largest absolute difference, in 255ths, between what two engines make of the same driving pictures.
+    """Returns the mean and the largest absolute difference, in 255ths, between what two engines make of the same driving pictures.
 
-    Each finds its own keypoints; the first picture is the source, and the others move it relative to itself.
+    Each finds its own keypoints. The first picture is the source, and the others move it relative to itself.
     """
     results = []
     for each in (engine, exact):
@@ -142,8 +147,8 @@ def difference(engine: Engine, exact: Engine, pictures: list[np.ndarray]) -> tup
 
 
 def count_gflop(model: DaGAN, picture: np.ndarray) -> dict[str, float]:
-    """GFLOP of each part for one picture (a multiplication and an addition are two), as PyTorch counts them."""
-    model = fold(model)  # spectral norms, which the counter cannot look through, become plain weights
+    """Returns the GFLOP of each part for one picture, as PyTorch counts them. A multiplication and an addition are two operations."""
+    model = fold(model)  # The counter cannot see through spectral norms, which become plain weights here.
     device = next(model.parameters()).device
     image = torch.from_numpy(picture.copy()).to(device).permute(2, 0, 1)[None].float() / 255
     source = model.encode_source(image)
@@ -168,7 +173,7 @@ def _make_scene(options: BenchOptions, size: int, folder: Path) -> _Scene:
 
 
 def _exact(model: DaGAN) -> DaGAN:
-    """The model with the same weights, computing in float32."""
+    """Returns the model with the same weights, computing in float32."""
     exact = copy.copy(model)
     exact.compute_dtype = torch.float32
     return exact
@@ -177,7 +182,7 @@ def _exact(model: DaGAN) -> DaGAN:
 def _engines(
     model: DaGAN | Path, device: torch.device, options: BenchOptions, opener: Opener, tell: Warn
 ) -> tuple[dict[str, Engine], dict[str, str]]:
-    """An engine in each runtime, and why the others have none. Raises InputError where such a one is asked for."""
+    """Opens an engine in each runtime, and says why others have none. Raises InputError where such a one was asked for."""
     names = options.runtimes or (available() if device.type == "cpu" else [TORCH])
     if isinstance(model, Path) and not options.runtimes:
         names = [name for name in READERS[read_note(model).kind] if name in available()]
@@ -231,13 +236,13 @@ def _runtime(
 
 
 def _compare(name: str, engine: Engine, scene: _Scene, options: BenchOptions) -> NaiveFigures:
-    """Rounds of both ways in turn, so that whatever else the machine does meets both."""
+    """Runs both ways in turn, so that whatever else the machine does affects both."""
     count = options.naive_frames
     fast: Callable[[], object] = partial(_fast_pictures, engine, scene.pictures)
     fast_count = len(scene.pictures)
     if scene.clip is not None:
         fast, fast_count = partial(_video, engine, scene.clip, scene, False), options.frames
-    engine.render(engine.encode(scene.pictures[0]), engine.keypoints(scene.pictures[: engine.batch_size]))  # warm
+    engine.render(engine.encode(scene.pictures[0]), engine.keypoints(scene.pictures[: engine.batch_size]))  # This warms the engine up.
     with Rival(name, options.device, options.precision, scene.pictures[:count]) as rival:
         rounds = [(count / rival.seconds(scene.short, scene.folder / "naive.mp4"), fast_count / timed(fast)) for _ in range(options.rounds)]
     ratios = [quick / plain for plain, quick in rounds]
@@ -252,7 +257,7 @@ def _fast_pictures(engine: Engine, pictures: list[np.ndarray]) -> None:
 
 
 def _video(engine: Engine, clip: Path, scene: _Scene, crop: bool) -> None:
-    """Reads, cuts out, computes and writes a whole video, the source's encoding included."""
+    """Reads, cuts out, computes and writes a whole video, including the source's encoding."""
     from dagan.media.video import VideoWriter
 
     animator = Animator(engine)

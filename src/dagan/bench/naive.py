@@ -1,9 +1,9 @@
-"""The naive way to animate, which speed is compared with, in a process of its own; and models by name, with weights or fresh.
+"""The naive way to animate, with which speed is compared. It runs in a process of its own. Models are opened by name here too.
 
-It is what the released demo does: float32, nothing folded, one frame at a time; the generator's source side is computed again for every
-frame, attention goes through the full N x N map, and whole videos lie in memory: all frames are read before the first is computed, all
-computed before the first is written. What the source's depth and keypoints are is found once, as there. The process of its own has the
-memory of a plain program, not the one that a command has arranged for itself.
+The naive way is what the released demo does. It computes in float32, folds nothing, and takes one frame at a time. The generator's source
+side is computed again for every frame, and attention goes through the full N x N map. Whole videos lie in memory: all frames are read
+before the first is computed, and all are computed before the first is written. As in that demo, the source's depth and keypoints are found
+once. The process of its own has the memory of a plain program, and not the one that a command has arranged for itself.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ from dagan.weights.files import bundled, weights_digest
 
 
 def open_model(name: str, device: str, precision: str) -> tuple[DaGAN, bool]:
-    """A model and whether it is trained; a preset without weights comes freshly initialised, the same each time.
+    """Opens a model and says whether it is trained. A preset without weights is freshly initialised, the same each time.
 
-    Of an exported folder: the bundled model that it was made of, where it was; else a fresh one of its configuration.
+    For an exported folder, it is the bundled model that the folder was made of, if it was one, or else a fresh one of its configuration.
     """
     config = PRESETS.get(name)
     if is_exported(Path(name)):
@@ -55,13 +55,13 @@ def open_model(name: str, device: str, precision: str) -> tuple[DaGAN, bool]:
     torch.manual_seed(0)
     model = DaGAN(config).eval()
     if model.generator.attention is not None:
-        torch.nn.init.constant_(model.generator.attention.gamma, 0.5)  # at 0, as it starts, no difference would show
+        torch.nn.init.constant_(model.generator.attention.gamma, 0.5)  # At 0, where it starts, no difference would be seen.
     model.compute_dtype = choose_precision(precision, target)
     return model.to(target), False
 
 
 class NaiveAttention(CrossModalAttention):
-    """The same attention by its formula."""
+    """The same attention, computed by its formula."""
 
     def forward(self, query: Tensor, features: Tensor) -> Tensor:
         """See CrossModalAttention."""
@@ -71,7 +71,7 @@ class NaiveAttention(CrossModalAttention):
 
 
 class Naive:
-    """Drives the picture `source` (S x S x 3 uint8) frame by frame, relative to the first; `model` stays as it is."""
+    """Drives the picture `source` (S x S x 3 uint8) frame by frame, relative to the first. `model` stays as it is."""
 
     def __init__(self, model: DaGAN, source: np.ndarray) -> None:
         self._model = copy.deepcopy(model).eval()
@@ -87,7 +87,7 @@ class Naive:
 
     @torch.inference_mode()
     def frame(self, picture: np.ndarray) -> np.ndarray:
-        """S x S x 3 float32 in [0, 1]: the source in the pose of a picture."""
+        """Draws the source in the pose of a picture, S x S x 3 float32 in [0, 1]."""
         driving = self._model.keypoints(self._tensor(picture))
         self._first = driving if self._first is None else self._first
         moved = transfer(self._encoded.keypoints, driving, self._first, relative=True, adapt_scale=True)
@@ -95,7 +95,7 @@ class Naive:
         return self._model._drive(again, moved).image[0].permute(1, 2, 0).cpu().numpy()
 
     def video(self, driving: Path, output: Path) -> int:
-        """Reads, computes and writes a whole video; the number of frames."""
+        """Reads, computes and writes a whole video. Returns the number of frames."""
         from dagan.media.video import VideoWriter, open_video
 
         with open_video(driving) as reader:
@@ -116,10 +116,11 @@ def _bytes(pictures: Iterable[np.ndarray]) -> list[np.ndarray]:
 
 
 class Rival:
-    """Times the naive way of a model on request. A context manager: within, the process is there, the model open and warm.
+    """Times the naive way of a model on request.
 
-    name, device, precision: as `open_model` takes them. pictures: S x S x 3 uint8; the first is the source, all are driven by where
-    there is no video. Raises InputError when the process ends early.
+    It is a context manager: within its block the process is there, and the model is open and warm. `name`, `device` and `precision` are
+    as in `open_model`. `pictures` are S x S x 3 uint8. The first is the source, and where there is no video, all of them drive. Raises
+    InputError when the process ends early.
     """
 
     def __init__(self, name: str, device: str, precision: str, pictures: Sequence[np.ndarray]) -> None:
@@ -137,8 +138,8 @@ class Rival:
         return self
 
     def seconds(self, driving: Path | None, output: Path) -> float:
-        """Of one run: a video read, computed and written, or the pictures computed."""
-        with suppress(OSError):  # where nobody listens, nobody answers either
+        """Returns the seconds of one run. A video is read, computed and written, or without a video the pictures are computed."""
+        with suppress(OSError):  # If the process has ended, receiving its answer fails as well.
             self._connection.send((driving, output))
         return self._receive()
 
@@ -151,17 +152,17 @@ class Rival:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._connection.close()
         if error is not None:
-            self._process.kill()  # in the middle of a video, which nobody waits for
+            self._process.kill()  # It is in the middle of a video for which nobody waits.
         self._process.join()
 
 
 def _serve(connection: Connection, name: str, device: str, precision: str, pictures: list[np.ndarray], threads: int) -> None:
-    """What the process does: answers each request with seconds, until nobody asks."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command ends this process by asking no more
+    """Runs in the process: answers each request with seconds, until no more are made."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The command ends this process by making no more requests.
     torch.set_num_threads(threads)
     naive = Naive(open_model(name, device, precision)[0], pictures[0])
     connection.send(timed(partial(naive.frame, pictures[0])))
-    with suppress(EOFError, OSError):  # nobody asks any more
+    with suppress(EOFError, OSError):  # No more requests are made.
         while True:
             driving, output = connection.recv()
             connection.send(timed(partial(naive.video, driving, output) if driving else partial(_pictures, naive, pictures)))
