@@ -1,4 +1,4 @@
-"""Depth-aware talking-head generation: one portrait and a driving video in, a talking head out.
+"""Depth-aware talking heads: one portrait and a driving video go in, and a talking head comes out.
 
     import dagan
     model = dagan.load("lite-256")

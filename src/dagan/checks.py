@@ -1,8 +1,8 @@
 """Configurations that are checked against their annotations wherever they are made, and files that are read whole or refused.
 
-A field says in its type what it may hold, such as `Annotated[int, Ge(1), Le(64)]`; the kinds that many share are named here. Numbers
-that are not finite are refused everywhere. What several fields have to agree on, a class says in its `__post_init__`. YAML and NumPy
-files that users name or keep are refused in one sentence, whatever is wrong with them.
+A field's type says what it may hold, such as `Annotated[int, Ge(1), Le(64)]`; kinds that many fields share have names here. Numbers that
+are not finite are refused everywhere. A class checks in its `__post_init__` that its fields agree. YAML and NumPy files that users name or
+keep are refused in one sentence, whatever is wrong with them.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ def _odd(value: int) -> int:
 
 Share = Annotated[float, Ge(0), Le(1)]
 ShareBelowOne = Annotated[float, Ge(0), Lt(1)]
-# The upper ends are far beyond what anybody needs; they catch slips such as a missing exponent's sign.
+# The upper limits are far beyond what anybody needs. They catch slips such as a missing minus in an exponent.
 Weight = Annotated[float, Ge(0), Le(1e6)]
 Positive = Annotated[float, Gt(0), Le(1e6)]
 Channels = Annotated[int, Ge(1), Le(8192)]
 Kernel = Annotated[int, Ge(1), Le(31), AfterValidator(_odd)]
-# The smallest that a network of five halvings with mirrored edges takes.
+# The smallest side is one that a network of five halvings with mirrored edges can take.
 Side = Annotated[int, Ge(64), Le(4096), MultipleOf(32)]
 Steps = Annotated[int, Ge(1), Le(10**9)]
 Few = Annotated[int, Ge(1), Le(1024)]
@@ -50,7 +50,7 @@ Seed = Annotated[int, Ge(0), Lt(2**63)]
 
 
 class Checked:
-    """Base of frozen dataclasses that refuse unknown keys, wrong types, numbers out of range and numbers that are not finite.
+    """The base of frozen dataclasses that refuse unknown keys, wrong types, numbers out of range and numbers that are not finite.
 
     Making one raises InputError with a sentence such as "generator width is 4: must be at least 8".
     """
@@ -73,9 +73,9 @@ def require(condition: bool, field_name: str, value: object, rule: str) -> None:
 
 
 def parse(cls: type[T], data: Any, where: str) -> T:
-    """Reads a plain mapping into the dataclass `cls`; `where` names the file or argument in errors.
+    """Reads a plain mapping into the dataclass `cls`. `where` names the file or argument in errors.
 
-    Raises InputError for unknown keys (with the nearest known ones), wrong types and values out of range.
+    Raises InputError for unknown keys (with the nearest known ones), for wrong types and for values out of range.
     """
     try:
         return TypeAdapter(cls).validate_python(data)
@@ -85,12 +85,12 @@ def parse(cls: type[T], data: Any, where: str) -> T:
 
 
 def dump(config: Any) -> dict[str, Any]:
-    """The configuration as a plain mapping that `parse` reads back to an equal object."""
+    """Returns the configuration as a plain mapping, which `parse` reads back to an equal object."""
     return TypeAdapter(type(config)).dump_python(config, mode="json")
 
 
 def nearest(word: str, choices: Mapping[str, Any] | list[str]) -> str:
-    """"nearest: a, b (all: ...)" for error messages."""
+    """Returns "nearest: a, b (all: ...)" for error messages."""
     names = list(choices)
     close = difflib.get_close_matches(word, names, n=3, cutoff=0.5)
     return (f"nearest: {', '.join(close)}; " if close else "") + f"there is {', '.join(names)}"
@@ -98,7 +98,7 @@ def nearest(word: str, choices: Mapping[str, Any] | list[str]) -> str:
 
 @cache
 def _fields_of(cls: type[Any]) -> type[BaseModel]:
-    """A model with the fields of a dataclass, which checks the values of one that exists already."""
+    """Makes a pydantic model with the fields of a dataclass. It checks the values of an object that exists already."""
     hints = typing.get_type_hints(cls, include_extras=True)
     wanted: dict[str, Any] = {f.name: (hints[f.name], ...) for f in dataclasses.fields(cls)}
     config = ConfigDict(**cls.__pydantic_config__, arbitrary_types_allowed=True, protected_namespaces=())
@@ -106,13 +106,13 @@ def _fields_of(cls: type[Any]) -> type[BaseModel]:
 
 
 def _spoken(cls: type[Any]) -> str:
-    """"gan loss" of GanLossConfig; nothing of a recipe, whose fields are known by their own names."""
+    """Returns "gan loss" for GanLossConfig, and nothing for a recipe, whose fields are known by their own names."""
     words = re.findall("[A-Z][a-z]*", cls.__name__.removesuffix("Config"))
     return "" if words[-1:] == ["Recipe"] else " ".join(words).lower()
 
 
 def _first_fault(cls: type[Any], error: ValidationError) -> tuple[str, str]:
-    """Where the first fault lies ("optimiser.lr"), and what it is ("is -1: must be above 0"). A union's members are joined."""
+    """Returns where the first fault is ("optimiser.lr") and what it is ("is -1: must be above 0"). Members of a union are joined."""
     found = error.errors()
     first = found[0]
     place = _place(cls, first["loc"])
@@ -122,7 +122,7 @@ def _first_fault(cls: type[Any], error: ValidationError) -> tuple[str, str]:
     if first["type"] == "missing":
         return place, "is missing"
     cause = first.get("ctx", {}).get("error")
-    if isinstance(cause, InputError):  # a whole sentence
+    if isinstance(cause, InputError):  # The cause is a whole sentence.
         return place, f": {cause}"
     rules = dict.fromkeys(_rule(e["msg"]) for e in found if _place(cls, e["loc"]) == place)
     return place, f"is {_short(first['input'])}: {', or '.join(rules)}"
@@ -133,7 +133,7 @@ def _joined(place: str, fault: str) -> str:
 
 
 def _rule(message: str) -> str:
-    """What pydantic says, in this program's words."""
+    """Puts what pydantic says into this program's words."""
     for words, ours in (
         ("Value error, ", ""), ("Input should be", "must be"), ("Input should", "must"), ("greater than or equal to", "at least"),
         ("less than or equal to", "at most"), ("greater than", "above"), ("less than", "below"),
@@ -148,7 +148,7 @@ def _short(value: object) -> str:
 
 
 def _place(cls: Any, loc: tuple[int | str, ...]) -> str:
-    """A fault's place without the words that pydantic puts in for the members of a union."""
+    """Returns a fault's place without the words that pydantic adds for members of a union."""
     kept: list[str] = []
     for part in loc:
         inside = _inside(cls, part)
@@ -165,7 +165,7 @@ def _names_at(cls: Any, path: list[str]) -> list[str]:
 
 
 def _inside(cls: Any, part: int | str) -> Any:
-    """The type of what lies at a key of a dataclass, at a place of a sequence or under a mapping's key; None for anything else."""
+    """Returns the type at a key of a dataclass, at a place of a sequence or under a mapping's key; None for anything else."""
     if dataclasses.is_dataclass(cls):
         return _class_of(typing.get_type_hints(cls)[str(part)]) if part in {f.name for f in dataclasses.fields(cls)} else None
     members = typing.get_args(cls)
@@ -175,13 +175,13 @@ def _inside(cls: Any, part: int | str) -> Any:
 
 
 def _class_of(hint: Any) -> Any:
-    """What a field may hold besides None."""
+    """Returns what a field may hold besides None."""
     members = [c for c in typing.get_args(hint) if c is not type(None)]
     return members[0] if typing.get_origin(hint) in (Union, UnionType) and len(members) == 1 else hint
 
 
 def require_file(path: Path, kind: str) -> None:
-    """Raises InputError unless `path` is a readable file with something in it; `kind` says what was looked for."""
+    """Raises InputError unless `path` is a readable file that is not empty. `kind` says what was looked for."""
     if not path.exists():
         raise InputError(f"{path} does not exist: give the path of the {kind}")
     if path.is_dir():
@@ -196,7 +196,7 @@ def require_file(path: Path, kind: str) -> None:
 
 
 def read_mapping(path: Path, what: str) -> dict[str, Any]:
-    """The mapping in a YAML file; `what` it is, such as "recipe", for errors. Raises InputError where there is none."""
+    """Reads the mapping in a YAML file. `what` says in errors what it is, such as "recipe". Raises InputError where there is none."""
     if not path.is_file():
         raise InputError(f"{what} {path} does not exist: give the path of a .yaml file, such as those in recipes/")
     try:
@@ -211,16 +211,16 @@ def read_mapping(path: Path, what: str) -> dict[str, Any]:
 
 
 def read_arrays(path: Path, remedy: str, names: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
-    """The named arrays of an .npz file; None reads all of them.
+    """Reads the named arrays of an .npz file, or all of them for None.
 
-    remedy: what the user can do about a file that is missing or damaged, or lacks one of the names; that raises InputError.
+    `remedy` says what the user can do. It is part of the InputError that is raised for a file that is missing or damaged, or lacks a name.
     """
     with _readable(path, remedy), np.load(path, allow_pickle=False) as arrays:
         return {name: arrays[name] for name in (arrays.files if names is None else names)}
 
 
 def read_array(path: Path, remedy: str, mmap_mode: Literal["c"] | None = None) -> NDArray[Any]:
-    """The array of an .npy file, mapped instead of read with a mode. Raises InputError as `read_arrays` does."""
+    """Reads the array of an .npy file, or maps it where a mode is given. Raises InputError as `read_arrays` does."""
     with _readable(path, remedy):
         return np.lib.format.open_memmap(path, mode=mmap_mode) if mmap_mode else np.load(path, allow_pickle=False)
 
@@ -229,5 +229,5 @@ def read_array(path: Path, remedy: str, mmap_mode: Literal["c"] | None = None) -
 def _readable(path: Path, remedy: str) -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # of a damaged file NumPy raises whatever its zip, zlib and header parsers do
+    except Exception as error:  # For a damaged file NumPy raises whatever its zip, zlib and header parsers raise.
         raise InputError(f"{path} cannot be read ({type(error).__name__}): {remedy}") from None

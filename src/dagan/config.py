@@ -1,6 +1,6 @@
-"""Frozen configurations of the model family, the named presets, and strict reading from plain mappings.
+"""The frozen configurations of the models, with named presets. They are read strictly from plain mappings.
 
-Every preset builds the system of docs/method.md#overview; they differ in widths, decoder and sampling convention.
+Every preset builds the system of docs/method.md#overview. Presets differ in widths, decoder and sampling convention.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from annotated_types import Ge, Gt, Le
 from dagan.checks import Channels, Checked, Few, Kernel, Positive, Side, nearest, require
 from dagan.errors import InputError
 
-# The five widths of the common ResNets, which "resnet18" and "resnet50" have whatever else is asked for.
+# These are the widths of the common ResNets. "resnet18" and "resnet50" always have them.
 RESNET_WIDTHS = (64, 64, 128, 256, 512)
 Widths = tuple[Channels, Channels, Channels, Channels, Channels]
-# Attention asks with an eighth of the channels.
+# Attention uses an eighth of the channels, so there must be at least eight.
 AttendedChannels = Annotated[int, Ge(8), Le(4096)]
-# The face mesh that landmarks come from has 468 points of the face, then five for each iris.
+# The face mesh has 468 points of the face, then five for each iris.
 MeshPoint = Annotated[int, Ge(0), Le(477)]
 Gain = Annotated[float, Gt(0), Le(5)]
 
 
 def require_encoder(what: str, encoder: str, widths: tuple[int, ...]) -> None:
-    """Raises InputError for widths that the encoder would not have."""
+    """Raises InputError for widths that the encoder does not have."""
     rule = f"must be {list(RESNET_WIDTHS)} with encoder {encoder}; encoder lite has widths of its own"
     require(encoder == "lite" or tuple(widths) == RESNET_WIDTHS, f"{what} encoder_widths", list(widths), rule)
 
 
 @dataclass(frozen=True, kw_only=True)
 class HourglassConfig(Checked):
-    """U-shaped network: widths min(max_width, width * 2^(i+1)) over `levels` halvings (docs/method.md#building-blocks)."""
+    """A U-shaped network with widths min(max_width, width * 2^(i+1)) over `levels` halvings (docs/method.md#building-blocks)."""
 
     width: Channels = 32
     max_width: Channels = 1024
@@ -44,12 +44,13 @@ class HourglassConfig(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class DepthConfig(Checked):
-    """Face depth network (docs/method.md#depth-network). `size`: side the image is resized to first; None keeps the image's own."""
+    """The face depth network (docs/method.md#depth-network)."""
 
     encoder: Literal["resnet18", "resnet50", "lite"] = "resnet18"
     encoder_widths: Widths = RESNET_WIDTHS
     decoder_widths: Widths = (16, 32, 64, 128, 256)
     size: Side | None = None
+    """The side to which images are resized first; None keeps their own."""
     min_depth: Positive = 0.1
     max_depth: Positive = 100.0
 
@@ -61,9 +62,9 @@ class DepthConfig(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class Gains(Checked):
-    """By how much driven keypoints go beyond what they are told, so that the drawn face opens, smiles and looks as far as the driving one.
+    """By how much driven keypoints are exaggerated, so that the drawn face opens, smiles and looks as far as the driving one.
 
-    A model draws less of a movement than its keypoints say; gains are calibrated on training clips once it is trained, and 1 takes
+    A model draws less of a movement than its keypoints say. Gains are calibrated on training clips once the model is trained; 1 takes
     keypoints as they are.
     """
 
@@ -75,17 +76,19 @@ class Gains(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class KeypointConfig(Checked):
-    """Keypoint detector (docs/method.md#keypoints). `kernel`: side of the two head convolutions, which have no padding.
-
-    landmarks: the points of the face mesh (`dagan.media.landmarks`) that the first keypoints stand on, one each. Training guides
-    the detector to them, and can draw with landmarks in place of what the detector finds there. gains: for those while driving.
-    """
+    """The keypoint detector (docs/method.md#keypoints)."""
 
     count: Few = 15
     landmarks: tuple[MeshPoint, ...] = ()
+    """The points of the face mesh (`dagan.media.landmarks`) on which the first keypoints stand, one each.
+
+    Training guides the detector to them, and can draw with landmarks in place of what the detector finds there.
+    """
     gains: Gains = field(default_factory=Gains)
+    """By how much those keypoints are exaggerated while driving."""
     hourglass: HourglassConfig = field(default_factory=lambda: HourglassConfig(width=32))
     kernel: Kernel = 7
+    """The side of the kernels of the two last convolutions, which have no padding."""
     temperature: Positive = 0.1
 
     def __post_init__(self) -> None:
@@ -96,36 +99,42 @@ class KeypointConfig(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class MotionConfig(Checked):
-    """Dense motion network (docs/method.md#dense-motion). `kernel`: side of its two head convolutions, padded.
-
-    variance: of the keypoints' heatmaps; landmark_variance: of those of keypoints that stand on landmarks, None takes the same. An
-    eye is 0.2 wide and a blink 0.07 high: heatmaps of the paper's variance show upper and lower lid as one.
-    """
+    """The dense motion network (docs/method.md#dense-motion)."""
 
     hourglass: HourglassConfig = field(default_factory=lambda: HourglassConfig(width=64))
     kernel: Kernel = 7
+    """The side of the kernels of its two last convolutions, which are padded."""
     variance: Positive = 0.01
+    """The variance of the keypoints' heatmaps."""
     landmark_variance: Positive | None = None
+    """The variance of the heatmaps of keypoints that stand on landmarks; None takes the same.
+
+    An eye is 0.2 wide and a blink 0.07 high, and heatmaps of the paper's variance show upper and lower lid as one.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratorConfig(Checked):
-    """Warping generator (docs/method.md#generator).
-
-    decoder: "residual" (the paper's), "spade" (the more natural one), or "pyramid" (the lite design: warped features at
-    every scale and a blend with the warped source image). width: channels after the first convolution; max_width: cap.
-    align_depth: warp the source depth features too before attention (docs/method.md#cross-modal-attention).
-    landmark_variance: of the heatmaps of the driving keypoints that stand on landmarks, which the pyramid decoder then gets at each
-    of its scales: warping cannot make what the source does not show, and these tell where to draw it. None gives it none.
-    """
+    """The warping generator (docs/method.md#generator)."""
 
     decoder: Literal["residual", "spade", "pyramid"] = "residual"
+    """"residual" is the paper's and "spade" the more natural one; "pyramid" is that of the lite models.
+
+    The pyramid has warped features at every scale and blends with the warped source image.
+    """
     width: AttendedChannels = 64
+    """The channels after the first convolution."""
     max_width: AttendedChannels = 256
+    """The most channels that any scale has."""
     downs: Annotated[int, Ge(1), Le(5)] = 2
     blocks: Annotated[int, Ge(0), Le(64)] = 6
     align_depth: bool = False
+    """Whether the source's depth features are warped too before attention (docs/method.md#cross-modal-attention)."""
     landmark_variance: Positive | None = None
+    """The variance of heatmaps of driving keypoints on landmarks, which the pyramid decoder gets at each of its scales; None gives none.
+
+    Warping cannot make what the source does not show, and these heatmaps tell where to draw it.
+    """
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -138,17 +147,16 @@ class GeneratorConfig(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig(Checked):
-    """A whole model. `motion_size`: side at which keypoints and dense motion are computed (a divisor of the image's).
-
-    use_depth: False gives the RGB-only twin (no depth network, no attention). align_corners: the sampling convention;
-    True pairs with the grids of docs/method.md#sampling (identity motion is exact), False reproduces released weights.
-    """
+    """A whole model."""
 
     name: str = "custom"
     image_size: Side = 256
     motion_size: Annotated[int, Ge(2), Le(4096)] = 64
+    """The side at which keypoints and dense motion are computed. It must divide the image's."""
     use_depth: bool = True
+    """False gives the RGB-only twin, without depth network and attention."""
     align_corners: bool = True
+    """The sampling convention. True fits the grids of docs/method.md#sampling (identity motion is exact); False is released weights'."""
     depth: DepthConfig = field(default_factory=DepthConfig)
     keypoints: KeypointConfig = field(default_factory=KeypointConfig)
     motion: MotionConfig = field(default_factory=MotionConfig)
@@ -173,7 +181,7 @@ class ModelConfig(Checked):
         )  # fmt: skip
 
     def rgb_only(self) -> ModelConfig:
-        """The twin without depth network and attention, for ablation."""
+        """Returns the twin without depth network and attention, for ablation."""
         return replace(self, name=f"{self.name}-rgb", use_depth=False)
 
 
@@ -182,12 +190,12 @@ _SPADE = replace(_PAPER, name="paper-spade-256", generator=GeneratorConfig(decod
 _LITE = ModelConfig(
     name="lite-256",
     depth=DepthConfig(encoder="lite", encoder_widths=(32, 32, 64, 128, 192), decoder_widths=(16, 24, 32, 64, 96), size=128),
-    # Corners of the mouth, inner lips, lids, irises, outer lips, brows and chin; seven keypoints are free.
+    # These are corners of the mouth, inner lips, lids, irises, outer lips, brows and chin. Seven keypoints are free.
     keypoints=KeypointConfig(
         count=22, landmarks=(61, 291, 13, 14, 159, 145, 386, 374, 468, 473, 0, 17, 105, 334, 152),
         hourglass=HourglassConfig(width=16, max_width=256), kernel=3,
     ),
-    # Narrow heatmaps tell upper from lower lid, and tell the decoder where to draw what warping cannot make.
+    # Narrow heatmaps distinguish upper and lower lid, and tell the decoder where to draw what warping cannot make.
     motion=MotionConfig(hourglass=HourglassConfig(width=24, max_width=192), kernel=3, landmark_variance=0.001),
     generator=GeneratorConfig(
         decoder="pyramid", width=16, max_width=128, downs=3, blocks=3, align_depth=True, landmark_variance=0.0005
@@ -197,7 +205,7 @@ PRESETS: dict[str, ModelConfig] = {c.name: c for base in (_PAPER, _SPADE, _LITE)
 
 
 def preset(name: str) -> ModelConfig:
-    """The named model configuration. Raises InputError, naming the nearest presets, when there is none."""
+    """Returns the named model configuration. Raises InputError, naming the nearest presets, when there is none."""
     if name not in PRESETS:
         raise InputError(f"no preset is called {name!r}: {nearest(name, PRESETS)}")
     return PRESETS[name]

@@ -1,4 +1,4 @@
-"""What memory a process takes: freed memory kept for the next frame, and peaks measured. Nothing here needs PyTorch before it is asked."""
+"""The memory of a process: freed memory is kept for the next frame, and peaks are measured. PyTorch is imported only when needed."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import ctypes
 import sys
 from pathlib import Path
 
-# glibc's mallopt. The threshold is the largest that all its versions take.
+# These are options of glibc's mallopt. The threshold _LARGEST_KEPT is the largest that all its versions take.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 _LARGEST_KEPT = 2**25
 _MOST_KEPT = 2**27
 
 
 def keep_freed_memory() -> None:
-    """For a whole process that computes frame after frame on a CPU; to be called before it starts threads.
+    """Makes this process keep memory that is freed. It is for computing frame after frame on a CPU, and must be called before it starts threads.
 
-    glibc returns maps of some megabytes to the system when they are freed: each comes back page by page, zeroed, which took 7 % of a
-    frame's time. With one arena for all threads the process needs less memory in all. Other C libraries are left alone.
+    glibc returns maps of some megabytes to the system when they are freed. Each then comes back page by page, zeroed, which took 7 % of a
+    frame's time. With one arena for all threads the process needs less memory in all. Other C libraries are not changed.
     """
     if sys.platform != "linux":
         return
@@ -30,24 +30,24 @@ _MEBI = 2**20
 
 
 def peak_memory_mb() -> float:
-    """Largest resident memory of this process since it began, in MiB."""
+    """Returns the largest resident memory of this process since it began, in MiB."""
     if sys.platform == "win32":
         import psutil
 
         return psutil.Process().memory_info().peak_wset / _MEBI
     if sys.platform == "linux":
-        # Not getrusage: its peak also covers the process that started this one.
+        # getrusage is not used here, because its peak also covers the process that started this one.
         for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) / 1024
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / _MEBI if sys.platform == "darwin" else peak / 1024  # bytes there, KiB on Linux
+    return peak / _MEBI if sys.platform == "darwin" else peak / 1024  # It is in bytes there, and in KiB on Linux.
 
 
 def peak_device_memory_mb(device: str) -> float | None:
-    """Largest memory that tensors took on a CUDA device since the process began, in MiB; None for other devices."""
+    """Returns the most memory that tensors took on a CUDA device since the process began, in MiB; None for other devices."""
     import torch
 
     return torch.cuda.max_memory_allocated(device) / _MEBI if device.startswith("cuda") else None

@@ -1,4 +1,4 @@
-"""File names that are no text: bytes that are not UTF-8, which Python reads as lone surrogates (PEP 383)."""
+"""File names that are no text: they hold bytes that are not UTF-8, which Python reads as lone surrogates (PEP 383)."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ _UNWRITABLE = re.compile("[\\ud800-\\udfff]")
 
 
 def printable(text: str) -> str:
-    """The text with escapes (a backslash, u and four digits) for what no file in UTF-8 can hold."""
+    """Returns the text with escapes (a backslash, u and four digits) for what no file in UTF-8 can hold."""
     return _UNWRITABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def json_text(value: object) -> str:
-    """Anything JSON takes as indented lines, for people too; names are escaped as in `printable`. Raises ValueError for NaN."""
+    """Writes a value as JSON with indented lines. Names are escaped as in `printable`. Raises ValueError for NaN."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-    return _UNWRITABLE.sub(lambda found: f"\\\\u{ord(found[0]):04x}", text) + "\n"  # a backslash is itself escaped in JSON
+    return _UNWRITABLE.sub(lambda found: f"\\\\u{ord(found[0]):04x}", text) + "\n"  # JSON itself escapes the backslash.
 
 
 @contextmanager
 def text_path(path: Path) -> Iterator[Path]:
-    """A name in UTF-8 of an existing file or folder, for libraries that take no other; valid in the block.
+    """Yields a name in UTF-8 of an existing file or folder, for libraries that take no other. It is valid in the block.
 
     It is `path` itself where that is text. Else (some Unix file systems allow such names) it is the open file's name below /dev/fd.
     """

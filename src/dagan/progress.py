@@ -1,4 +1,4 @@
-"""How a job tells how far it is (`Progress`) and what the user should know (`Warn`). An interface listens, or nobody does."""
+"""How a job tells how far it is (`Progress`) and what the user should know (`Warn`). An interface may listen, and need not."""
 
 from __future__ import annotations
 
@@ -19,17 +19,20 @@ T = TypeVar("T")
 
 
 class Progress(Protocol):
-    """Called as progress(stage, done, total): `total` is an estimate, 0 where there is none."""
+    """Is called as progress(stage, done, total). `total` is an estimate, or 0 where there is none."""
 
     def __call__(self, stage: str, done: int, total: int) -> None: ...
 
 
 def silent(stage: str, done: int, total: int) -> None:
-    """Listens to nothing."""
+    """Ignores progress."""
 
 
 class Lines:
-    """Tells a log, which has no room for a bar: a line when a stage begins (unless not `beginnings`), then one every `seconds`."""
+    """Writes progress to a log, which has no room for a bar.
+
+    A line is written when a stage begins (unless `beginnings` is false), and then every `seconds`.
+    """
 
     def __init__(self, write: Callable[[str], None], beginnings: bool = True, seconds: float = 60) -> None:
         self.write, self.beginnings, self.seconds = write, beginnings, seconds
@@ -37,7 +40,7 @@ class Lines:
         self._stages: set[str] = set()
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        """A `Progress`."""
+        """Takes progress as `Progress` does."""
         begins = stage not in self._stages
         self._stages.add(stage)
         if self.due() or (begins and self.beginnings):
@@ -45,16 +48,16 @@ class Lines:
             self.write(f"{stage}: {done} of {total}" if total else f"{stage}: {done}")
 
     def due(self) -> bool:
-        """Whether nothing has been said for long."""
+        """Says whether nothing has been written for `seconds`."""
         return time.monotonic() - self._said >= self.seconds
 
     def said(self) -> None:
-        """Somebody else has written a line."""
+        """Notes that a line was written elsewhere."""
         self._said = time.monotonic()
 
 
 def counted(items: Iterable[T], progress: Progress, stage: str, total: int) -> Generator[T]:
-    """The items as they are, each told to `progress` once the consumer asks for the next."""
+    """Yields the items as they are. Each is told to `progress` when the next one is asked for."""
     progress(stage, 0, total)
     for done, item in enumerate(items, 1):
         yield item

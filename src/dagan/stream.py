@@ -1,11 +1,11 @@
-"""Streams that are worked on by several threads: read ahead, cut into batches, mapped on workers.
+"""Streams that several threads work on: items are read ahead, cut into batches, and mapped on workers.
 
-A job is a chain of generators: decoding, computing and encoding each take items from the one before. `ahead` moves a step into a
-thread of its own, so that it decodes while the next step computes; `mapped` computes several items at once; `on_workers` does so
-with as many threads as an engine can use, each with one core to itself. `batched` cuts a stream into lists.
+A job is a chain of generators: decoding, computing and encoding each take items from the one before. `ahead` moves a step into a thread
+of its own, so that it decodes while the next step computes. `mapped` computes several items at once. `on_workers` does so with as many
+threads as an engine can use, each with one core to itself. `batched` cuts a stream into lists.
 
-A generator here starts its threads with its first item and ends them when it ends, however that comes: exhausted, closed, or with
-an exception (Ctrl-C too). Nothing is computed more than a few items ahead, so memory stays bounded whichever step is slow.
+A generator here starts its threads with its first item and ends them when it ends, in whichever way: exhausted, closed, or by an exception
+(Ctrl-C too). Nothing is computed more than a few items ahead, so that memory stays bounded whichever step is slow.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Lists of `size` items, the last one shorter. (itertools.batched came with Python 3.12, and gives tuples.)"""
+    """Yields lists of `size` items, the last one shorter. (itertools.batched came with Python 3.12, and gives tuples.)"""
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch
@@ -35,9 +35,9 @@ _END: Any = object()
 
 
 def ahead(items: Iterable[T], depth: int = 2) -> Generator[T]:
-    """The items in their order, taken from `items` by a thread of its own, at most `depth` before they are asked for.
+    """Yields the items in their order. A thread of its own takes them from `items`, at most `depth` before they are asked for.
 
-    An exception of `items` is raised where its item would have come. `items`, where it is a generator, is closed at the end.
+    An exception of `items` is raised where its item would have come. If `items` is a generator, it is closed at the end.
     """
     iterator = iter(items)
     try:
@@ -51,10 +51,10 @@ def ahead(items: Iterable[T], depth: int = 2) -> Generator[T]:
 
 
 def mapped(function: Callable[[T], R], items: Iterable[T], workers: int = 1, setup: Callable[[], None] | None = None) -> Generator[R]:
-    """function(item) for each item, in their order, computed by `workers` threads at once; one more item waits for them.
+    """Yields function(item) for each item, in their order. `workers` threads compute at once, and one more item waits for them.
 
-    setup: called by each thread first. `items` are taken in the caller's thread. Exceptions of either are raised where the result
-    would have come; results before it are given out.
+    `setup` is called by each thread first. `items` are taken in the caller's thread. Exceptions of either are raised where the result would
+    have come, after the results before it.
     """
     iterator = iter(items)
     try:
@@ -70,7 +70,7 @@ def mapped(function: Callable[[T], R], items: Iterable[T], workers: int = 1, set
 
 
 def _calls(function: Callable[[T], R], items: Iterator[T]) -> Iterator[Callable[[], R]]:
-    """What to compute for each item; where taking one fails, a call that fails so: it keeps its place after those before it."""
+    """Yields what to compute for each item. Where taking one fails, it is a call that fails so, after those before it."""
     try:
         for item in items:
             yield partial(function, item)
@@ -84,7 +84,7 @@ def _fail(error: Exception) -> Any:
 
 @contextmanager
 def _threads(count: int, setup: Callable[[], None] | None = None) -> Iterator[tuple[ThreadPoolExecutor, deque[Future[Any]]]]:
-    """A pool and the queue of what it works on; at the end, what has not begun is dropped and what has begun is waited for."""
+    """Yields a pool and the queue of its work. At the end, work that has not begun is dropped, and the rest is waited for."""
     pool = ThreadPoolExecutor(count, thread_name_prefix="dagan-stage", initializer=setup)
     try:
         yield pool, deque()
@@ -99,14 +99,14 @@ def _close(iterator: Iterator[Any]) -> None:
 
 
 def on_workers(workers: int, function: Callable[[T], R], items: Iterable[T]) -> Generator[R]:
-    """function(item) for each item, in their order, computed ahead by so many threads (an engine says how many gain).
+    """Yields function(item) for each item, in their order, computed ahead by so many threads (an engine says how many are a gain).
 
-    Several threads keep to one core each.
+    If there are several threads, each uses one core.
     """
     threads = torch.get_num_threads()
     with closing(mapped(function, items, workers, partial(torch.set_num_threads, 1) if workers > 1 else None)) as results:
         try:
             yield from results
         finally:
-            if workers > 1:  # the setting of one thread is the default of all later ones
+            if workers > 1:  # The setting of one thread would be the default of all later ones.
                 torch.set_num_threads(threads)
