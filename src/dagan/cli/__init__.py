@@ -1,4 +1,4 @@
-"""The command line: one file a command. Each parses its options, opens an engine where it needs one, calls one job, and prints.
+"""The command line, one file a command. Each parses its options, opens an engine where it needs one, calls one job, and prints.
 
 Jobs are imported when their command runs, so that `dagan --help` costs nothing.
 """
@@ -44,7 +44,7 @@ app.add_typer(ablate.app, name="ablate", rich_help_panel=TRAIN)
 
 
 def main() -> None:
-    """Entry point. Bad input ends in one sentence and status 2, an interrupt in status 130."""
+    """Runs the command line. Bad input ends in one sentence and status 2, and an interrupt in status 130."""
     with lenient_streams():
         try:
             app()

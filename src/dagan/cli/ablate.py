@@ -1,4 +1,4 @@
-"""`dagan ablate ...`: which part of a recipe does what."""
+"""`dagan ablate ...` finds out which part of a recipe does what."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def ablate_depth(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Run again what is done already.")] = False,
 ) -> None:
-    """Variants of stage 1, each trained from its seeds, measured as `dagan evaluate depth` does. Started again, it goes on."""
+    """Train variants of stage 1 from each of their seeds, and measure them as `dagan evaluate depth` does. Started again, it goes on."""
     require_extra("train", "training")
     from functools import partial
 

@@ -1,4 +1,4 @@
-"""`dagan animate` and `dagan demo`: a photo moves as a video does."""
+"""`dagan animate` and `dagan demo` make a photo move as a video does."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def animate(
         str,
         typer.Option(
             "--on-missing",
-            help="What takes the place of driving frames without a face: hold keeps the nearest motion, rest lets the source rest, "
+            help="This takes the place of driving frames without a face: hold keeps the nearest motion, rest lets the source rest, "
             "error refuses the video.",
         ),
     ] = "hold",
@@ -123,7 +123,7 @@ def demo(
 def _animate(
     source: Path, driving: Path, output: Path, options: AnimateOptions, computing: tuple[str, str | None, int | None, str, str]
 ) -> None:
-    """Animates with the engine of `computing`, as `open_chosen` takes it, and prints one line about the result."""
+    """Animates with the engine that `computing` describes, as `open_chosen` takes it, and prints one line about the result."""
     from fractions import Fraction
 
     from dagan.animate.pipeline import animate, check_animate
@@ -131,7 +131,7 @@ def _animate(
     from dagan.memory import keep_freed_memory
 
     keep_freed_memory()
-    check_animate(source, driving, output, options)  # before the model, which may have to be fetched
+    check_animate(source, driving, output, options)  # This comes before the model, which may have to be fetched.
     engine = open_chosen(*computing)
     with progress_bar() as progress:
         report = animate(engine, source, driving, output, options, progress, warn)
@@ -145,7 +145,7 @@ def _animate(
 
 
 def _damped(report: AnimateReport) -> str:
-    """What is said of frames whose motion goes beyond what the model can draw; nothing where there are none."""
+    """Returns what is said of frames whose motion goes beyond what the model can draw, or nothing where there are none."""
     if not report.damped_frames:
         return ""
     return (

@@ -1,4 +1,4 @@
-"""`dagan bench`: measures speed, prints tables, writes the report."""
+"""`dagan bench` measures speed, prints tables, and writes the report."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def _print(report: BenchReport) -> None:
 
     console = Console()
     if not console.is_terminal:
-        console = Console(width=140)  # a file has no width: nothing is cut off
+        console = Console(width=140)  # A file has no width, so nothing is to be cut off.
     peaks = ", ".join(f"{peak:.0f} GFLOP/s in {name}" for name, peak in report.peak_gflops.items())
     weights = "" if report.trained else " (fresh weights)"
     console.print(f"{report.model}{weights} on {report.machine}, {report.threads} threads, torch {report.torch}; matrix products: {peaks}")

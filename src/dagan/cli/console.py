@@ -1,6 +1,6 @@
 """The terminal: warnings, a progress bar, and standard streams that never end a job.
 
-A full disk or a closed pipe behind standard output or error loses their text, and nothing else.
+When the disk behind standard output or standard error is full, or the pipe is closed, their text is lost, and nothing else.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 if TYPE_CHECKING:
     from dagan.progress import Progress
 
-# The reader of a pipe has gone (on Windows such a write is invalid): it wanted no more, so nothing is missing.
+# These mean that the reader of a pipe has gone (on Windows such a write is invalid). It wanted no more, so nothing is missing.
 _READER_GONE = {errno.EPIPE, errno.EINVAL, errno.ESHUTDOWN}
 
 
@@ -27,9 +27,9 @@ def warn(message: str) -> None:
 
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
-    """Yields what a job reports to: a bar with the time left for each of its stages, removed at the end.
+    """Yields the `Progress` of a job: a bar with the time left for each of its stages, which is removed at the end.
 
-    Where the error stream is no terminal, it is a line a minute.
+    Where the error stream is no terminal, a line is written every minute.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
@@ -54,7 +54,7 @@ def progress_bar() -> Iterator[Progress]:
 
 
 class _Lenient:
-    """A text stream whose writes do not fail. problem: what kept text from being written; None where all was, or nobody reads it."""
+    """A text stream whose writes do not fail. `problem` says why text was lost, and is None where none was or nobody reads it."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -87,19 +87,19 @@ class _Lenient:
             if error.errno not in _READER_GONE and self.problem is None:
                 self.problem = os.strerror(error.errno) if error.errno else str(error)
             with suppress(OSError, ValueError):
-                # Text that is still buffered goes nowhere: otherwise Python would fail over it again at its end.
+                # Text that is still buffered is thrown away, or Python would fail at it again when it ends.
                 nowhere = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(nowhere, self._stream.fileno())
                 os.close(nowhere)
-        except ValueError:  # the stream is closed
+        except ValueError:  # The stream is closed.
             pass
 
 
 @contextmanager
 def lenient_streams() -> Iterator[None]:
-    """In the block, standard output and error take every text: unwritable characters escaped, text that finds no place lost.
+    """Makes standard output and error take every text in the block. Characters that cannot be written are escaped.
 
-    At the end, lost output is spoken of on the error stream, except where the reader of a pipe has gone.
+    Text that finds no place is lost. At the end this is reported on the error stream, except where the reader of a pipe has gone.
     """
     _occupy()
     before = sys.stdout, sys.stderr
@@ -116,14 +116,14 @@ def lenient_streams() -> Iterator[None]:
 
 
 def check_printed() -> None:
-    """Ends with status 1 when standard output lost text: for commands whose only result is printed."""
+    """Ends with status 1 when standard output lost text. It is for commands whose only result is printed."""
     sys.stdout.flush()
     if getattr(sys.stdout, "problem", None) is not None:
         sys.exit(1)
 
 
 def _escaping(stream: TextIO) -> TextIO:
-    """The stream, which writes characters that it cannot encode (of file names that are no text) as escapes."""
+    """Makes the stream write characters that it cannot encode (of file names that are no text) as escapes, and returns it."""
     reconfigure = getattr(stream, "reconfigure", None)
     if reconfigure is not None:
         reconfigure(errors="backslashreplace")
@@ -131,7 +131,7 @@ def _escaping(stream: TextIO) -> TextIO:
 
 
 def _occupy() -> None:
-    """Opens streams that were closed before the start: else the next file to be opened, a result, would take the place of one."""
+    """Opens streams that were closed before the start. Else the next file to be opened, a result, would get the number of one."""
     for number, name in ((1, "stdout"), (2, "stderr")):
         if getattr(sys, name) is not None:
             continue

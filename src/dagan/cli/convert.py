@@ -1,4 +1,4 @@
-"""`dagan convert`: released checkpoints into model files and back, and a line about what was found."""
+"""`dagan convert` turns released checkpoints into model files and back, and prints a line about what was found."""
 
 from __future__ import annotations
 
@@ -43,11 +43,12 @@ def convert(
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertOptions:
-    """output: model file to write; released: folder to write released files to; exactly one of them. depth_dir, image_size,
-    with_discriminator: as `read_released` takes them."""
+    """What to convert to: exactly one of `output` and `released` is given. See `read_released` for the others."""
 
     output: Path | None = None
+    """The model file to write."""
     released: Path | None = None
+    """The folder to write released files to."""
     depth_dir: Path | None = None
     image_size: int = 256
     with_discriminator: bool = False
@@ -55,7 +56,7 @@ class ConvertOptions:
 
 
 def convert_file(source: Path, options: ConvertOptions) -> None:
-    """Converts and prints one line about the result. Raises InputError when an output exists or cannot be written, or for bad input."""
+    """Converts and prints one line about the result. Raises InputError for bad input, and for outputs that exist or cannot be written."""
     if options.released is not None:
         if options.output is not None or options.depth_dir is not None or options.with_discriminator:
             raise InputError("--to-released stands alone: leave out -o, --depth-dir and --with-discriminator, the model file holds it all")
@@ -91,7 +92,7 @@ def _to_released(source: Path, folder: Path, overwrite: bool) -> None:
     if folder.is_file():
         raise InputError(f"{folder} is a file: give the name of a folder")
     files = released_files(source)
-    with ExitStack() as outputs:  # all of them are written before any gets its name
+    with ExitStack() as outputs:  # All files are written before any gets its name.
         partials = {name: outputs.enter_context(atomic_output(folder / name, overwrite)) for name in files}
         for name, content in files.items():
             torch.save(content, partials[name])
@@ -99,7 +100,7 @@ def _to_released(source: Path, folder: Path, overwrite: bool) -> None:
 
 
 def describe(config: ModelConfig) -> str:
-    """What was found, in words."""
+    """Says in words what was found."""
     depth = f"depth by {config.depth.encoder}" if config.use_depth else "RGB only"
     return (
         f"{config.name}, {config.generator.decoder} decoder of width {config.generator.width}, "

@@ -1,4 +1,4 @@
-"""`dagan depth`: the depth of a face in a photo or video."""
+"""`dagan depth` estimates the depth of a face in a photo or a video."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def depth(
         overwrite=overwrite,
     )
     keep_freed_memory()
-    check_depth(source, output, options)  # before the model, which may have to be fetched
+    check_depth(source, output, options)  # This comes before the model, which may have to be fetched.
     engine = open_chosen(model, runtime, batch_size, device, precision)
     with progress_bar() as progress:
         frames = measure_depth(engine, source, output, options, progress, warn)

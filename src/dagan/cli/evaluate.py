@@ -1,4 +1,4 @@
-"""`dagan evaluate`: measures models and other programs' results, or a depth network, on clips; prints tables, writes reports."""
+"""`dagan evaluate` measures models, other programs' results or a depth network on clips. It prints tables and writes reports."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dagan.evaluate.records import Evaluation, PairScores
 
 app = typer.Typer(no_args_is_help=True, help="Measure models, and results of other programs.")
-_MOST_PROBLEMS = 10  # printed; the report has all
+_MOST_PROBLEMS = 10  # So many problems are printed. The report has all.
 
 ClipsArgument = Annotated[Path, typer.Argument(help="Measure on this folder of clips.", show_default=False)]
 ModelsOption = Annotated[
@@ -166,7 +166,7 @@ def cross_identity(
 def specs_of(
     names: list[str] | None, none: bool, runtime: str | None, device: str, precision: str, keypoints: str
 ) -> list[ModelSpec]:
-    """What is to be measured of models, each with a way to open its engine, here or in another process. Raises InputError."""
+    """Describes the models to measure, each with a way to open its engine, here or in another process. Raises InputError."""
     from functools import partial
 
     from dagan.engine.open import describe
@@ -176,9 +176,9 @@ def specs_of(
     found = []
     for model in [] if none else names or ["lite-256"]:
         path = Path(model)
-        # Said as what they are: a run may go on, from its cache, on a machine where "auto" is something else.
+        # Nothing is left to "auto", because a run may go on, from its cache, on a machine where that means something else.
         known = describe(model, runtime, device, precision)
-        if known.runtime != TORCH:  # graphs that are missing are exported here, not by several processes at once
+        if known.runtime != TORCH:  # Graphs that are missing are exported here, and not by several processes at once.
             open_chosen(model, known.runtime, None, known.device, known.precision)
         found.append(
             ModelSpec(
@@ -273,7 +273,7 @@ def evaluate_depth(
     device: RunDeviceOption = "auto",
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Measure depth: against ground truth on synthetic heads, against face landmarks on real clips."""
+    """Measure depth: against ground truth on synthetic heads, and against face landmarks on real clips."""
     from dagan.cli.console import check_printed, progress_bar
     from dagan.evaluate.depth.measure import EvaluateDepthOptions, measure_folder
     from dagan.evaluate.depth.report import write_reports

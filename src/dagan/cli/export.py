@@ -1,4 +1,4 @@
-"""`dagan export`: writes a model as graphs for other runtimes, and says what came of it."""
+"""`dagan export` writes a model as graphs for other runtimes, and says what came of it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def export(
         raise InputError("--int8 needs --calibration: a folder of clips of faces, framed as the model's training clips")
     if calibration is not None:
         options = replace(options, calibration=tuple(clip.path for clip in find_clips(calibration)))
-    check_export(folder, options)  # before the model, which may have to be fetched
+    check_export(folder, options)  # This comes before the model, which may have to be fetched.
     with progress_bar() as progress:
         note = export_model(load(model, "cpu", "float32"), folder, options, progress)
     print(f"{folder}: {note.name} as {note.kind}")

@@ -1,4 +1,4 @@
-"""Options that several commands share, each declared once, and what becomes of them: a frame rate, an open engine."""
+"""Options that several commands share, each declared once, and what is made of them: a frame rate, an open engine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 ModelOption = Annotated[
     str, typer.Option("--model", help="The model is a bundled one's name, a model file, an exported folder, or a hub id owner/repository.")
 ]
-# Plain words, not choices of the parser: the job says in one sentence what there is.
+# Options take plain words and not choices of the parser, because the job says in one sentence what there is.
 RuntimeOption = Annotated[
     str | None,
     typer.Option(
@@ -59,7 +59,7 @@ ReportOption = Annotated[Path | None, typer.Option("--json", help="Write a repor
 
 
 def parse_rate(text: str | None) -> Fraction | None:
-    """A frame rate such as 25, 29.97 or 30000/1001. Raises InputError for anything else."""
+    """Reads a frame rate such as 25, 29.97 or 30000/1001. Raises InputError for anything else."""
     if text is None:
         return None
     try:
@@ -72,7 +72,7 @@ def parse_rate(text: str | None) -> Fraction | None:
 
 
 def open_chosen(model: str, runtime: str | None, batch_size: int | None, device: str, precision: str) -> Engine:
-    """The engine of these options. Graphs that a runtime needs are exported on first use; a line on the error stream says so."""
+    """Opens the engine of these options. Graphs that a runtime needs are exported on first use; a line on the error stream says so."""
     from dagan.cli.console import warn
     from dagan.engine.open import open_engine
     from dagan.export.job import export_graphs

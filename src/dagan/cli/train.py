@@ -98,7 +98,7 @@ def train_gains(
     hold_out: HoldOutOption = 0.1,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Last of all: measure by how much mouths, eyes and gaze are to be exaggerated, and keep that with the weights."""
+    """Measure, after training, by how much mouths, eyes and gaze must be exaggerated, and keep that with the weights."""
     from dagan.cli.console import progress_bar
     from dagan.data.config import DataConfig
     from dagan.data.store import open_dataset
@@ -128,7 +128,7 @@ def _start(resume: bool | None) -> str:
 def train_stage(
     stage: Literal["depth", "gan"], recipe: Path, overrides: list[str], output: Path | None, device: str | None, start: str
 ) -> Result:
-    """Trains one stage; `output` and `device` override the recipe's."""
+    """Trains one stage. `output` and `device` override the recipe's."""
     from dagan.train.depth.stage import DepthStage
     from dagan.train.gan.stage import GanStage
     from dagan.train.loop.training import train
@@ -145,7 +145,7 @@ def train_stage(
 
 
 def _quoted(path: Path) -> str:
-    """As a YAML string, whatever characters the path has."""
+    """Returns the path as a YAML string, whatever characters it has."""
     import json
 
     from dagan.names import printable
