@@ -13,7 +13,7 @@ _MOST_KEPT = 2**27
 
 
 def keep_freed_memory() -> None:
-    """Makes this process keep memory that is freed. It is for computing frame after frame on a CPU, and must be called before it starts threads.
+    """Makes this process keep freed memory, for computing frame after frame on a CPU. It must be called before threads are started.
 
     glibc returns maps of some megabytes to the system when they are freed. Each then comes back page by page, zeroed, which took 7 % of a
     frame's time. With one arena for all threads the process needs less memory in all. Other C libraries are not changed.
