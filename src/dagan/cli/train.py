@@ -71,7 +71,7 @@ def train_depth(
     device: DeviceOption = None,
     resume: ResumeOption = None,
 ) -> None:
-    """Stage 1: learn the face depth network from plain videos."""
+    """Learn the face depth network from plain videos (stage 1)."""
     require_extra("train", "training")
     train_stage("depth", recipe, overrides or [], output, device, _start(resume))
 
@@ -84,7 +84,7 @@ def train_gan(
     device: DeviceOption = None,
     resume: ResumeOption = None,
 ) -> None:
-    """Stage 2: learn keypoints, motion and generator, on a trained depth network."""
+    """Learn keypoints, motion and generator on a trained depth network (stage 2)."""
     require_extra("train", "training")
     train_stage("gan", recipe, overrides or [], output, device, _start(resume))
 

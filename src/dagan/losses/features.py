@@ -3,7 +3,7 @@
 Frozen networks give the features of the perceptual loss, of the crops, and of LPIPS. They are VGG-19, VGG-16, AlexNet and SqueezeNet 1.1,
 under torchvision's names. They take B x 3 x H x W in [0, 1] and give the feature maps of the named layers, finest first. The perceptual
 loss is the L1 between such maps on an image pyramid. Mouth and eyes are also cut out and enlarged, because people look at them, and they
-are only some 2 % of the picture. The adversarial losses are of least squares, with feature matching.
+are only some 2 % of the image. The adversarial losses are of least squares, with feature matching.
 
 Legend: B batch, P landmarks, H W image.
 """
@@ -210,7 +210,7 @@ L1 = 3.0
 class FaceCrops(nn.Module):
     """Cuts out mouths and strips of both eyes and enlarges them to MOUTH and EYES. It takes images and landmarks, B x P x 2 in [-1, 1].
 
-    `points` are the mesh points that the P landmarks are, in their order. Where landmarks are NaN, the middle of the picture is cut out.
+    `points` are the mesh points that the P landmarks are, in their order. Where landmarks are NaN, the middle of the image is cut out.
     """
 
     def __init__(self, points: Sequence[int]) -> None:

@@ -1,4 +1,4 @@
-"""The generator, which warps features (docs/method.md#generator), and the discriminator that judges its pictures.
+"""The generator, which warps features (docs/method.md#generator), and the discriminator that judges its images.
 
 The generator has encoders of appearance and depth, warping, attention between the two (docs/method.md#cross-modal-attention), and one of
 three decoders. The discriminator judges patches and knows the driving keypoints (docs/method.md#discriminator).

@@ -56,7 +56,7 @@ class DenseMotion(nn.Module):
         places = torch.cat([grid, torch.ones_like(grid[:1])])  # This is 3 x N: (x, y, 1).
         with torch.autocast(small.device.type, enabled=False):
             maps = sparse_motions(source, driving)
-            # All motions of a picture are put below one another, so that one look-up does without a copy of the picture for each.
+            # All motions of an image are put below one another, so that one look-up does without a copy of the image for each.
             motions = (maps.reshape(-1, 3) @ places).reshape(batch, count, 2, -1).transpose(2, 3)
         stacked = motions.reshape(batch, count * size[0], size[1], 2)
         # Planes of colour follow each other, because the result is cut apart plane by plane.

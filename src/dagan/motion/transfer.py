@@ -84,7 +84,7 @@ def limit(source: Keypoints, driving: Keypoints, judged: Sequence[int] | None = 
     growth = size.log()
     held = torch.polar((growth.sign() * GROWTH(growth.abs())).exp(), roll.sign() * ROLL(roll.abs()))
 
-    layout = placed / similarity[:, None] - centred  # change of the layout, in the source's own axes and size
+    layout = placed / similarity[:, None] - centred  # This is the change of the layout, in the source's own axes and size.
     weighted = torch.stack([layout.real, _VERTICAL * layout.imag], dim=-1) / radius
     counted = list(range(layout.shape[1])) if judged is None else list(judged)
     relative = driving.jacobian.double() @ inverse_2x2(source.jacobian.double())

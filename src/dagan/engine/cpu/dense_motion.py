@@ -4,10 +4,10 @@
 lie together in channels last. A bilinear look-up takes four pixels by their numbers and adds them up with four weights; PyTorch calls
 that an embedding bag. It works in the map's own precision and is 25 times as fast as `grid_sample`.
 
-The pictures that `FastMotion` makes are stored one colour plane after the other until the hourglass takes them. Its two heads, for the
+The images that `FastMotion` makes are stored one colour plane after the other until the hourglass takes them. Its two heads, for the
 masks and for the occlusion, are one convolution.
 
-Legend: B pictures, C channels, H W the map, h w the deformation.
+Legend: B images, C channels, H W the map, h w the deformation.
 """
 
 from __future__ import annotations
@@ -73,21 +73,21 @@ class FastWarp(Warp):
         return numbers, torch.stack([seen - x - lower, x - corner, lower, corner], dim=-1)
 
 
-_BLOCK = 8  # This many rows of the small picture are computed together.
+_BLOCK = 8  # This many rows of the small image are computed together.
 
 
 class FastDown(BandLimitedDown):
     """`BandLimitedDown` computed as two products with a matrix, one from the left and one from the right.
 
     This is possible because its kernel is a product of one kernel along rows and one along columns. Most of the matrix is zero: each
-    row of the small picture depends on few rows of the large one. In the product from the left, where the picture still has all its
+    row of the small image depends on few rows of the large one. In the product from the left, where the image still has all its
     columns, blocks of the matrix are therefore multiplied with only those rows that they need.
     """
 
     matrix: Tensor
 
     def __init__(self, down: BandLimitedDown, size: int) -> None:
-        """Makes the matrix for square pictures with sides of `size` pixels."""
+        """Makes the matrix for square images with sides of `size` pixels."""
         nn.Module.__init__(self)
         self.factor = down.factor
         line = down.weight[0].float().sum(1)[None]  # 1 1 k
@@ -124,7 +124,7 @@ class FastMotion(DenseMotion):
         """See DenseMotion. The result has the channel order that this hourglass takes, and is in channels last."""
         planes = torch.cat([heatmaps, warped.flatten(1, 2)], dim=1).to(self.heads.weight.dtype).flatten(2)  # B C N
         pixels = torch.empty_like(planes.transpose(1, 2), memory_format=torch.contiguous_format)
-        # PyTorch transposes a single matrix fast and a stack of matrices slowly, so pictures are transposed one after the other.
+        # PyTorch transposes a single matrix fast and a stack of matrices slowly, so images are transposed one after the other.
         for one, turned in zip(pixels, planes.transpose(1, 2), strict=True):
             one.copy_(turned)
         return pixels.transpose(1, 2).unflatten(2, warped.shape[-2:])

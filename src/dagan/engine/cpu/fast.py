@@ -41,7 +41,7 @@ def prepare(model: DaGAN) -> DaGAN:
     folded = model.eval() if model.folded else fold(model)
     if device not in ("cpu", "cuda"):
         return folded
-    fast = copy.deepcopy(folded)  # folding shares tensors with the original, which keeps its precision
+    fast = copy.deepcopy(folded)  # Folding shares tensors with the original, which keeps its precision.
     for name, child in list(fast.named_modules()):
         if isinstance(child, SpadeBlock):
             fast.set_submodule(name, FastSpadeBlock(child))

@@ -232,9 +232,9 @@ def _normalised(x: Tensor) -> Tensor:
 
 
 def _bands(x: Tensor) -> Iterator[tuple[slice, int, int]]:
-    """Yields (pictures, first row, row after the last) of each part that is computed at once.
+    """Yields (images, first row, row after the last) of each part that is computed at once.
 
-    On a CPU a part is a band of one picture; on other devices there is a single part, which is everything.
+    On a CPU a part is a band of one image; on other devices there is a single part, which is everything.
     """
     batch, _, height, width = x.shape
     if x.device.type != "cpu":

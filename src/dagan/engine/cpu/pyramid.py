@@ -3,7 +3,7 @@
 Three things make it fast. Its up blocks compute without storing their input at doubled size. Maps that are joined are written straight
 to where they are needed. Pixels are moved whole and not channel by channel.
 
-Legend: B batch, C channels, h w the small picture of an up block, S side of the image.
+Legend: B batch, C channels, h w the small map that an up block takes, S side of the image.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from dagan.models.generator import PyramidDecoder
 class PhasedUp(nn.Module):
     """`UpBlock` that never stores its input at doubled size.
 
-    An up block doubles a picture by repeating pixels and then convolves it with a 3 x 3 kernel. In the doubled picture many of the nine
-    neighbours are the same pixel. Each of the four places that a pixel becomes really sees only 2 x 2 pixels of the small picture,
+    An up block doubles a map by repeating pixels and then convolves it with a 3 x 3 kernel. In the doubled map many of the nine
+    neighbours are the same pixel. Each of the four places that a pixel becomes really sees only 2 x 2 pixels of the small map,
     weighted by sums of the kernel's rows and columns. Using these sums takes 4 / 9 of the multiplications and gives the same result but
     for rounding.
     """
@@ -48,7 +48,7 @@ class PhasedUp(nn.Module):
 
 
 def spread(four: Tensor, skip: Tensor | None = None) -> Tensor:
-    """Interleaves the four pictures that `PhasedUp.conv` gives, B x 4C x (h + 1) x (w + 1), to one of B x C x 2h x 2w.
+    """Interleaves the four maps that `PhasedUp.conv` gives, B x 4C x (h + 1) x (w + 1), to one of B x C x 2h x 2w.
 
     Each of the four places begins at a row and a column of its own in them. Where `skip` is given, its channels follow.
     """
@@ -94,7 +94,7 @@ class FastPyramid(nn.Module):
         return self.finish(x, warped)
 
     def finish(self, x: Tensor, warped: Tensor) -> Tensor:
-        """The head: draws the picture from the finest joined map, B x C x S/2 x S/2, and the warped source image."""
+        """The head: draws the image from the finest joined map, B x C x S/2 x S/2, and the warped source image."""
         out = _spread(self.final(torch.cat([x, _gathered(warped.to(x.dtype))], dim=1))).float().sigmoid_()
         return torch.lerp(out[:, :3], warped.float(), out[:, 3:])
 

@@ -5,7 +5,7 @@ its own pose in bfloat16, and the largest value of each of the decoder's maps is
 its ranges are much the same; a margin covers the rest.
 
 Weights have one scale for each output channel. Maps between convolutions are bytes. The first map, its residual sums, and the head with
-the warped picture are not quantised, and neither is anything that has to do with positions.
+the warped image are not quantised, and neither is anything that has to do with positions.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Int8Conv(nn.Module):
 
 
 class Int8Pyramid(nn.Module):
-    """`FastPyramid` whose convolutions are in int8, except for the head's. Within `watching` a picture must be drawn first."""
+    """`FastPyramid` whose convolutions are in int8, except for the head's. Within `watching` an image must be drawn first."""
 
     def __init__(self, decoder: FastPyramid) -> None:
         super().__init__()
