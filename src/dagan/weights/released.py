@@ -100,7 +100,7 @@ def state_of(entry: Any, where: str) -> tuple[State, dict[str, Any], bool]:
 
 
 def _fault(path: Path) -> str | None:
-    """Says what the file is and what to do, where it plainly is no checkpoint."""
+    """Says what the file is, and what the user can do, if it is clearly no checkpoint. Returns None if it may be one."""
     with path.open("rb") as file:
         start = file.read(512)
     if not start:

@@ -57,7 +57,10 @@ class Int8Conv(nn.Module):
 
 
 class Int8Pyramid(nn.Module):
-    """`FastPyramid` whose convolutions are in int8, except for the head's. Within `watching` an image must be drawn first."""
+    """`FastPyramid` whose convolutions are in int8, except for the head's.
+
+    It must know the ranges of its maps before it can draw in int8. For that, an image is first drawn in a block of `watching`.
+    """
 
     def __init__(self, decoder: FastPyramid) -> None:
         super().__init__()

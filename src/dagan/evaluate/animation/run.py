@@ -82,7 +82,7 @@ class Cache:
         return self.folder / PICTURES / f"{key}.jpg"
 
     def save_strip(self, key: str, strip: bytes) -> None:
-        """Writes a strip."""
+        """Writes the JPEG file of a strip under its key."""
         with atomic_output(self.strip(key), overwrite=True) as partial:
             partial.write_bytes(strip)
 

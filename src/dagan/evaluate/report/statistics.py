@@ -317,7 +317,10 @@ def _holm(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
 
 
 def means(evaluation: Evaluation) -> dict[str, dict[str, float]]:
-    """Returns, by metric and method, the mean over pairs of each pair's mean, or the set's value. Pairs weigh alike."""
+    """Returns the mean of each method on each metric: metric key -> method -> mean.
+
+    It is the mean over pairs of each pair's mean, so that pairs weigh alike, whatever their length. For metrics per set it is their value.
+    """
     table: dict[str, dict[str, float]] = {}
     for metric in evaluation.metrics:
         row = {}
