@@ -22,7 +22,7 @@ test: export OMP_NUM_THREADS = 1
 test: setup
 	$(BIN)/ruff check
 	$(BIN)/mypy
-	$(BIN)/pytest -n logical --dist loadfile --durations 15
+	$(BIN)/pytest -n logical --dist loadfile --max-worker-restart 0 --durations 15
 
 # The documentation site, in out/site. A link that leads nowhere is an error.
 docs: export NO_MKDOCS_2_WARNING = 1  # the theme would print a notice about its own future

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,6 +26,15 @@ from dagan.train.loop.training import train
 from dagan.train.recipe import OptimiserConfig
 from run_files import assert_same, lines, trained_parts
 from toy_stage import ToyStage, run_toy, toy_recipe
+
+
+@pytest.fixture(autouse=True)
+def _no_signal_ends_the_tests() -> Iterator[None]:
+    """A stop that the loop did not listen for fails its test, instead of ending the process with all other tests in it."""
+    before = {number: signal.signal(number, lambda number, frame: None) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def test_learns_logs_and_exports(tmp_path: Path) -> None:
