@@ -1,5 +1,7 @@
 """The weights and examples that come with the repository."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from skimage.data import astronaut
 
 import dagan
 from dagan.cli.animate import MOTION, PORTRAIT
+from dagan.config import Gains
 from dagan.engine.torch import TorchEngine
 from dagan.media.framing import Framing, crop
 from dagan.media.images import read_image
@@ -26,7 +29,9 @@ def portrait(shift: int) -> torch.Tensor:
 
 
 def test_bundled_model_is_the_preset_within_its_size(model: dagan.DaGAN) -> None:
-    assert model.config == dagan.preset("lite-256")
+    keypoints = model.config.keypoints
+    assert replace(model.config, keypoints=replace(keypoints, gains=Gains())) == dagan.preset("lite-256")
+    assert min(keypoints.gains.mouth, keypoints.gains.smile, keypoints.gains.eyes, keypoints.gains.gaze) > 1
     assert bundled()["lite-256"].stat().st_size <= 24e6
     assert read_card(bundled()["lite-256"])["data"]
 
@@ -50,7 +55,8 @@ def test_depth_of_a_face_stands_out(model: dagan.DaGAN) -> None:
 def test_the_example_motion_fits_and_moves_the_example_portrait(model: dagan.DaGAN) -> None:
     motion = read_motion(MOTION)
     engine = TorchEngine(model)
-    assert motion.value.shape[1:] == (15, 2)
+    assert motion.value.shape[1:] == (22, 2)
+    assert motion.explicit
     assert motion.detector == engine.detector_digest
     portrait = read_image(PORTRAIT)
     assert portrait.shape == (512, 512, 3)
@@ -69,6 +75,6 @@ def test_the_demo_is_damped_where_it_would_break_and_nowhere_else(model: dagan.D
     animator.set_source(crop(read_image(PORTRAIT), Framing(226, 150, 280), 256))
     animator.set_reference(motion.keypoints(slice(motion.reference, motion.reference + 1)))
     left = animator.share_left(motion.keypoints(slice(None)))
-    assert (left == 1).mean() > 0.5
-    assert (left > 0.9).mean() > 0.8
+    assert (left == 1).mean() > 0.35
+    assert (left > 0.9).mean() > 0.7
     assert left[-8:].max() < 0.8
