@@ -79,7 +79,7 @@ def _seconds(matrix: torch.Tensor) -> float:
 
 
 def choose_batch_size(device: torch.device, widest: int) -> int:
-    """Returns how many pictures to compute at once. `widest` is the number of bytes of the model's largest map for one picture."""
+    """Returns how many pictures to compute at once. `widest` is the size in bytes of the model's largest feature map for one picture."""
     kind = device.type if device.type in _BATCH_SIZES else "cpu"
     least, most = _BATCH_SIZES[kind]
     return max(least, min(most, _BATCH_BYTES[kind] // max(widest, 1)))

@@ -138,7 +138,10 @@ class _Carry:
             self._set(right, left, own, target, self.gains.smile, {right: 0.5, left: -0.5})
 
     def irises(self) -> None:
-        """Moves irises within their eyes by the driving irises' way, along the line through both."""
+        """Moves the result's iris keypoints sideways, along the line from one iris to the other.
+
+        Each goes as far from the middle of its eye as the driving face's iris goes from the middle of its own.
+        """
         (right, *_), (left, *_) = _IRISES
         if not self.known(*(point for eye in _IRISES for point in eye)):
             return

@@ -102,7 +102,7 @@ def _ear(side: float, skull: Skull, person: Identity) -> Piece:
 
 
 def hairline(angle: Array, person: Identity) -> Array:
-    """Returns the y above which hair grows, for each direction round the head."""
+    """Returns the y (which grows downwards) above which hair grows, for each direction round the head (radians, 0 is the front)."""
     turn_by = np.abs(angle)
     top = -person.hairline
     heights = [top, top + 3, top + 22, -28, 12, 16, 30, 68, 74]

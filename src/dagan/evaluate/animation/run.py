@@ -337,7 +337,10 @@ def _work(pair: Pair, names: list[str]) -> MeasuredPair:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Keeps torch on one thread. In another order sums would have other last digits, and processes would compete for cores."""
+    """Sets torch to one thread for the rest of this process.
+
+    Several threads would add numbers in another order, which changes last digits, and processes would compete for cores.
+    """
     import torch
 
     before = torch.get_num_threads()

@@ -81,7 +81,7 @@ class GanStage:
         return True
 
     def updates(self, objectives: Objectives, batch: int, step: int) -> Iterator[Update]:
-        """Yields the generator's losses, then the discriminator's on the same pictures."""
+        """Yields the losses of the generator network, then those of the discriminator for the pictures that it has just drawn."""
         drawn = self.feeds.training.at(batch)
         source, driving = drawn.jittered.unbind(1)
         adversary = self.discriminator if step >= self.recipe.loss.adversarial_start else None
