@@ -103,6 +103,17 @@ def test_a_source_without_a_face_is_driven_by_learnt_keypoints(guided, drive, tm
     assert json.loads((tmp_path / "r.json").read_text())["keypoints"] == "learnt"
 
 
+def test_a_reference_with_a_face_does_not_bring_landmarks_to_a_source_without(guided, portrait):
+    thing = moving_pictures(1, 128, 128)[0]
+    results = []
+    for choice in ("auto", "learnt"):
+        animator = Animator(read_model(guided / "model.safetensors"), keypoints=choice)
+        animator.set_source(thing)
+        animator.set_reference(portrait)
+        results.append(animator.animate(np.roll(portrait, 3, 1)))
+    assert (results[0] == results[1]).all()
+
+
 def test_landmarks_are_refused_with_models_that_know_none(run):
     status, _, complaints = run("--keypoints", "landmarks")
     assert status == 2

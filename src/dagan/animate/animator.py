@@ -84,7 +84,8 @@ class Animator:
         self._reference: Keypoints | None = None
         self._finder = face_finder
         self._on_missing = check_on_missing(on_missing)
-        self.explicit = self.engine.face.explicit(keypoints, self.engine.name)
+        self._wants_landmarks = self.engine.face.explicit(keypoints, self.engine.name)
+        self._by_landmarks = self._wants_landmarks  # A source without a face leaves them out.
         self._portrait: np.ndarray | None = None  # The source's view is kept until it is known whether it shows a face.
         self._watch: FaceWatch | None = None
         self._shown: _Seen | None = None
@@ -97,10 +98,12 @@ class Animator:
         _check_picture(image)
         framing = view_still(image, self._face_finder() if crop else None, "the source picture", to_stderr)
         face = cut(image, framing, self.engine.size)
-        shown = self._face_in(face) if self.explicit else None
-        self._source = finite_source(self.engine, face, self.engine.face.places(shown, self.engine.size) if self.explicit else None)
+        shown = self._face_in(face) if self._wants_landmarks else None
+        self._by_landmarks = shown is not None
+        self._source = finite_source(self.engine, face, self.engine.face.places(shown, self.engine.size) if self._by_landmarks else None)
         self._reference = None
-        self._portrait, self._watch, self._shown = face, None, None
+        self._watch = FaceWatch(self._face_finder().landmarker) if self._by_landmarks else None
+        self._portrait, self._shown = None if self._wants_landmarks else face, None
 
     def set_reference(self, frame: np.ndarray | Keypoints) -> None:
         """Takes a driving frame, or its keypoints, as the one that stands for the source's pose and expression."""
@@ -108,7 +111,7 @@ class Animator:
             self._reference = frame
         else:
             picture = self._picture(frame)
-            self._reference = self._keypoints([_Seen(picture, self._face_in(picture) if self.explicit else None)])
+            self._reference = self._keypoints([_Seen(picture, self._face_in(picture) if self._by_landmarks else None)])
 
     def reset(self) -> None:
         """Forgets the reference frame. The next animated frame that shows a face becomes it, and the source stays."""
@@ -184,7 +187,7 @@ class Animator:
 
     def _keypoints(self, seen: list[_Seen]) -> Keypoints:
         found = self.engine.keypoints([one.picture for one in seen])
-        if not self.explicit:
+        if not self._by_landmarks:
             return found
         return self.engine.face.put(found, [self.engine.face.places(one.face, self.engine.size) for one in seen])
 
