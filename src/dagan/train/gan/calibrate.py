@@ -42,9 +42,7 @@ class Calibration:
     """The number of pairs that counted."""
 
 
-def calibrate(
-    engine: Engine, dataset: ClipDataset, pairs: int = 240, progress: Progress = silent
-) -> Calibration:
+def calibrate(engine: Engine, dataset: ClipDataset, pairs: int = 240, progress: Progress = silent) -> Calibration:
     """Finds gains for the engine's model from so many pairs of the dataset's training clips.
 
     Raises InputError for a model whose keypoints stand on no landmarks, and where no pair shows a face in both frames.
@@ -69,7 +67,8 @@ def calibrate(
             rung.append(result - rest)
     progress(STAGE, pairs, pairs)
     if not driven:
-        raise InputError("no pair of frames shows a face before and after it is drawn: give clips with visible faces")
+        where = f"{dataset.clips[0].path}{' or any other clip' if len(dataset.clips) > 1 else ''}"
+        raise InputError(f"no pair of frames shows a face before and after it is drawn, in {where}: give clips with visible faces")
     return _chosen(np.stack(driven), [np.stack(rung) for rung in drawn])
 
 
