@@ -11,11 +11,12 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "dagan"
-MOST_FILES = 160
+# The house had 160 files before the rooms for preparing videos, the page and the live camera were built, and each room is kept as small.
+MOST_FILES = 200
 MOST_LINES = 400
 
 INTERFACES = ("cli", "app")
-JOBS = ("animate", "depth", "train", "evaluate", "export", "bench", "synthetic")
+JOBS = ("animate", "depth", "train", "evaluate", "export", "bench", "synthetic", "prepare")
 # Rooms that jobs share, each of which may import those after it.
 SHARED = ("engine", "motion", "data", "weights", "losses", "models", "media")
 # What anything may import. Among themselves they import only those after them.
