@@ -34,6 +34,12 @@ def test_paths_that_are_named_exist(page: str) -> None:
     assert not missing
 
 
+def test_the_tests_of_the_lowest_versions_exist() -> None:
+    named = re.findall(r"\btests/[\w./]+", text(".ci/lowest"))
+    assert named
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
 def test_names_of_the_code_in_contributing_exist() -> None:
     sources = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "src").rglob("*.py"))
     prose = re.sub(r"`[\w.-]+\.(?:md|toml|lock|yml)`", "", text("CONTRIBUTING.md"))
