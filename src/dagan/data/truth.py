@@ -69,7 +69,7 @@ class ClipTruth:
 
     @property
     def face(self) -> NDArray[np.bool_]:
-        """N x S x S, True where a pixel shows the face."""
+        """N x S x S, True where a pixel shows the face, as `Label.FACE` says what belongs to it."""
         return self.label == Label.FACE
 
     @property

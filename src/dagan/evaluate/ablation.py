@@ -174,7 +174,7 @@ class AblateOptions:
 
 
 class PlannedRun(Protocol):
-    """The part of a training recipe that an ablation looks at."""
+    """A recipe of `dagan train`, of which an ablation reads no more than these three settings."""
 
     seed: int
     max_minutes: float | None

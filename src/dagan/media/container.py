@@ -122,7 +122,7 @@ def start_time(path: Path) -> Fraction:
 
 
 def frame_time(frame: VideoFrame, stream: VideoStream) -> Fraction | None:
-    """Returns the second at which the frame is shown, exactly, or None where the file does not say."""
+    """Returns the time of a decoded frame in seconds, exactly, on the clock of its file, or None where the frame has no time."""
     if frame.pts is None:
         return None
     return frame.pts * Fraction(frame.time_base or stream.time_base or Fraction(1, 25))

@@ -26,7 +26,7 @@ _DEGREES, _GAP, _BLINK, _EXPRESSION = 10.0, 0.03, 0.3, 1.0
 
 @dataclass(frozen=True)
 class HeadPose:
-    """How a head is held and what its face does."""
+    """The head pose and the expression of one face, as the face landmarker found them in one picture."""
 
     rigid: np.ndarray
     """P x 3 points in pixels that no expression moves."""

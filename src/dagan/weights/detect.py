@@ -39,7 +39,10 @@ class Shapes:
         return shape
 
     def count(self, pattern: str) -> int:
-        """Returns 1 + the largest number that the group of `pattern` finds at the start of a key, or 0 without any."""
+        """Returns how many numbered layers the checkpoint has, counted from 0, or 0 where no tensor's name begins with `pattern`.
+
+        `pattern` is a regular expression whose one group finds the layer's number.
+        """
         found = [int(match[1]) for key in self.state if (match := re.match(pattern, key))]
         return max(found, default=-1) + 1
 

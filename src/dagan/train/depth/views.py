@@ -49,7 +49,7 @@ SMOOTH, ENOUGH, LARGEST = (1 / 16, 1 / 32), 0.1, 0.08
 
 @dataclass(frozen=True)
 class DepthFromViews:
-    """Depth that was found from views."""
+    """The result of `depth_from_views`: the depth of F frames, each found from other frames of its clip, its views."""
 
     inverse: Tensor
     """The relative inverse depth, F x 1 x H x W. For frames without enough views it is the network's own."""
