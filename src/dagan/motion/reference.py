@@ -83,7 +83,7 @@ def parse_reference(text: str) -> int | None:
 
 
 def check_reference(reference: int, frames: int) -> None:
-    """Raises InputError when there is no such frame."""
+    """Raises InputError unless `reference` is the number of one of `frames` frames, counted from 0."""
     if reference >= frames:
         raise InputError(f"reference frame {reference} does not exist: the driving video has {frames} frames, numbered 0 to {frames - 1}")
 

@@ -38,7 +38,7 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:
-    """A row of a paired comparison, as text."""
+    """A row of a paired comparison of the methods a and b, as text: `a` and `b` are their mean values, `difference` is a minus b."""
 
     metric: Metric
     a: str
