@@ -102,6 +102,12 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, write_clip: Callable[[Pa
         (folder / name).mkdir(parents=True)
         for i in range(3):
             write_clip(folder / name / f"id{i}#v#0.mp4", swinging)
+    (folder / "VOXCELEB" / "test").mkdir(parents=True)
+    vox = [f"id1028{i}#v#000001#000010.mp4" for i in range(2)]
+    for name in vox:
+        write_clip(folder / "VOXCELEB" / "test" / name, swinging)
+    for name, other in (("vox_evaluation.csv", vox[0]), ("vox_cross_id_evaluation.csv", vox[1])):
+        (folder / name).write_text(f"source,driving\n/a/test/{vox[0]}/0000001.png,/a/test/{other}/0000007.png\n")
     for name in ("path/to/portraits", "PORTRAITS"):
         (folder / name).mkdir(parents=True)
         photo.save(folder / name / "a.png")

@@ -80,7 +80,7 @@ def test_two_models_results_and_a_list(run, clips: Path, model: str, tmp_path: P
         "--device", "cpu", "-o", tmp_path / "run",
     )  # fmt: skip
     assert code == 0
-    assert "names clips that are not there, and their pairs are left out: id9#v#0.mp4" in err
+    assert "names clips or frames that are not there, and their pairs are left out: id9#v#0.mp4" in err
     evaluation = load(tmp_path / "run" / "evaluation.json")
     assert evaluation.methods == ("tiny", "tiny-2", "clips", "copy")
     assert [s.source_frame for s in evaluation.scores] == [2] * 4

@@ -107,7 +107,7 @@ def test_says_what_is_done_and_what_there_is(clips_folder: Path, portraits_folde
     said = capsys.readouterr().err.splitlines()
     assert said[:2] == ["Counting frames: 0 of 14", "Decoding clips: 0 of 14"]
     found = re.fullmatch(
-        r"(.*): training on (\d) clips of (\d) identities, (\d+) frames, and (\d) portraits; "
+        r"(.*), laid out as VoxCeleb1: training on (\d) clips of (\d) identities, (\d+) frames, and (\d) portraits; "
         r"held out for validation: (\d) clips? of (\d) identit(?:y|ies), (\d+) frames",
         said[2],
     )

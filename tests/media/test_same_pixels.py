@@ -14,7 +14,7 @@ from PIL import Image, features
 
 from dagan.data.clips import Clip, find_clips, find_stills
 from dagan.errors import InputError
-from dagan.evaluate.animation.pairs import read_source
+from dagan.evaluate.animation.pairs import read_frame
 from dagan.media.decode import RandomReader, probe, read_clip
 from dagan.media.framing import to_square
 from dagan.media.images import read_image
@@ -156,7 +156,7 @@ def test_a_picture_is_what_it_shows_and_the_same_everywhere(tmp_path: Path, name
         expected = to_square(image, size).transpose(2, 0, 1)[None]
         assert np.array_equal(read_clip(clip, size), expected)
         assert np.array_equal(RandomReader(size).read(clip, probe(clip), [0]), expected)
-    assert np.array_equal(read_source(clip, 0), image)
+    assert np.array_equal(read_frame(clip, 0), image)
     assert np.array_equal(next(iter(open_video(path))).image, image)
     (tmp_path / "folder").mkdir()
     for i in range(2):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dagan.cli.options import HoldOutOption, KeypointsOption, OverwriteOption, RunDeviceOption, RuntimeOption, open_chosen
+from dagan.cli.options import HoldOutOption, KeypointsOption, LayoutOption, OverwriteOption, RunDeviceOption, RuntimeOption, open_chosen
 from dagan.errors import require_extra
 
 if TYPE_CHECKING:
@@ -36,7 +36,12 @@ ResultsOption = Annotated[
     ),
 ]
 PairsOption = Annotated[
-    Path | None, typer.Option(help="Measure the pairs of this list, a CSV file with the columns source,driving,frame.", show_default=False)
+    Path | None,
+    typer.Option(
+        help="Measure the pairs of this list, a CSV file with the columns source,driving,frame. Names are clips, or frames such as "
+        "CLIP.mp4/0000013.png; folders in front that are not there are stripped as far as needed.",
+        show_default=False,
+    ),
 ]
 PrecisionOption = Annotated[str, typer.Option("--precision", help="Numbers have this precision: auto, float32, bfloat16 or float16.")]
 EveryOption = Annotated[int, typer.Option(help="Measure every n-th frame.")]
@@ -91,6 +96,7 @@ def reconstruction(
     precision: PrecisionOption = "auto",
     keypoints: KeypointsOption = "auto",
     hold_out: HoldOutOption = 0.0,
+    layout: LayoutOption = "auto",
     every: EveryOption = 5,
     size: SizeOption = None,
     lpips: LpipsOption = None,
@@ -110,7 +116,7 @@ def reconstruction(
     from dagan.evaluate.animation.protocols import EvaluateOptions, evaluate_reconstruction
 
     options = EvaluateOptions(
-        results=results or (), pairs=pairs, hold_out=hold_out, every=every, size=size, lpips=lpips,
+        results=results or (), pairs=pairs, hold_out=hold_out, layout=layout, every=every, size=size, lpips=lpips,
         lpips_vgg=lpips_vgg, lpips_alex=lpips_alex, identity=identity,
         legacy_range=legacy_range, fid=fid, fid_network=fid_network, workers=workers, folder=output, summary=summary, overwrite=overwrite,
     )  # fmt: skip
@@ -138,6 +144,7 @@ def cross_identity(
     precision: PrecisionOption = "auto",
     keypoints: KeypointsOption = "auto",
     hold_out: HoldOutOption = 0.0,
+    layout: LayoutOption = "auto",
     every: EveryOption = 5,
     size: SizeOption = None,
     lpips: LpipsOption = None,
@@ -155,7 +162,7 @@ def cross_identity(
 
     options = EvaluateOptions(
         results=results or (), portraits=portraits, pairs=pairs, count=count, seed=seed, absolute=absolute,
-        adapt_scale=adapt_scale, reference=reference, hold_out=hold_out, every=every, size=size,
+        adapt_scale=adapt_scale, reference=reference, hold_out=hold_out, layout=layout, every=every, size=size,
         lpips=lpips, identity=identity, fid=fid, fid_network=fid_network, workers=workers, folder=output,
         summary=summary, overwrite=overwrite,
     )  # fmt: skip
@@ -270,6 +277,7 @@ def evaluate_depth(
     limit: Annotated[int | None, typer.Option(help="Measure at most so many clips.", show_default=False)] = None,
     pictures: Annotated[int, typer.Option(help="Draw so many of the clips.")] = 6,
     hold_out: HoldOutOption = 0.0,
+    layout: LayoutOption = "auto",
     device: RunDeviceOption = "auto",
     overwrite: OverwriteOption = False,
 ) -> None:
@@ -280,7 +288,7 @@ def evaluate_depth(
 
     options = EvaluateDepthOptions(
         weights=weights, egomotion=egomotion, output=output, size=size, every=every, gap=gap, clips=limit, pictures=pictures,
-        hold_out=hold_out, device=device, overwrite=overwrite,
+        hold_out=hold_out, layout=layout, device=device, overwrite=overwrite,
     )  # fmt: skip
     with progress_bar() as progress:
         summary, found = measure_folder(clips, options, progress)

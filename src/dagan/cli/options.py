@@ -54,6 +54,10 @@ KeypointsOption = Annotated[
 HoldOutOption = Annotated[
     float, typer.Option(help="Training held out this share of the identities, which are measured; 0 measures every clip.")
 ]
+LayoutOption = Annotated[
+    str,
+    typer.Option(help="Names tell whom clips show as in voxceleb1, voxceleb2, hdtf, celebv or plain; auto recognises one of them."),
+]
 EveryOption = Annotated[int, typer.Option(help="Measure every n-th frame.")]
 ReportOption = Annotated[Path | None, typer.Option("--json", help="Write a report too, to this file (.json).", show_default=False)]
 

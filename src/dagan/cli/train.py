@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
-from dagan.cli.options import HoldOutOption, OverwriteOption
+from dagan.cli.options import HoldOutOption, LayoutOption, OverwriteOption
 from dagan.errors import InputError, require_extra
 
 if TYPE_CHECKING:
+    from dagan.data.layouts import LayoutChoice
     from dagan.train.loop.training import Result
 
 app = typer.Typer(no_args_is_help=True, help="Train from a recipe: first the depth network, then the generator.")
@@ -96,6 +97,7 @@ def train_gains(
     output: Annotated[Path, typer.Option("--output", "-o", help="Write the model with its gains to this file (.safetensors).")],
     pairs: Annotated[int, typer.Option(help="So many pairs of frames are drawn.")] = 240,
     hold_out: HoldOutOption = 0.1,
+    layout: LayoutOption = "auto",
     overwrite: OverwriteOption = False,
 ) -> None:
     """Measure, after training, by how much mouths, eyes and gaze must be exaggerated, and keep that with the weights."""
@@ -111,7 +113,7 @@ def train_gains(
     if pairs < 1:
         raise InputError(f"--pairs is {pairs}: must be at least 1")
     engine = open_engine(model, precision="float32")
-    data = DataConfig(train=clips, size=engine.size, hold_out=hold_out, storage="disk")
+    data = DataConfig(train=clips, size=engine.size, hold_out=hold_out, layout=cast("LayoutChoice", layout), storage="disk")
     with progress_bar() as progress:
         found = calibrate(engine, open_dataset(data), pairs, progress)
     with_gains(find(model), output, found.gains)

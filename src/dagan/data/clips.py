@@ -4,22 +4,13 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from dagan.data.layouts import TEST_PARTS, TRAIN_PARTS, VIDEO_SUFFIXES, with_identities
 from dagan.errors import InputError
 from dagan.media.kinds import IMAGE_SUFFIXES, Clip, is_animation
 from dagan.names import printable
-
-VIDEO_SUFFIXES = frozenset(
-    (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".vob", ".ts", ".mts", ".m2ts", ".ogv", ".3gp", ".wmv", ".flv")
-) | {".gif", ".apng"}
-# Data sets keep clips to train on and clips to test on in folders with these names.
-TRAIN_PARTS = ("train", "training", "trainset")
-TEST_PARTS = ("test", "testing", "testset", "val", "valid", "validation", "dev", "eval")
-# The two usual layouts of VoxCeleb are "id10280#NXjT3732Ekg#001093#001192.mp4" and "id10280/NXjT3732Ekg/00001.mp4".
-_IDENTITY = re.compile(r"^(id\d+)(?=$|[#_.-])")
 
 
 def refuse_mixed_parts(folder: Path, clips: Iterable[Clip]) -> None:
@@ -33,10 +24,11 @@ def refuse_mixed_parts(folder: Path, clips: Iterable[Clip]) -> None:
             )
 
 
-def find_clips(folder: Path) -> list[Clip]:
-    """Finds all videos and image folders (of two images or more) below `folder`, by name. Raises InputError where there are none.
+def find_clips(folder: Path, layout: str = "auto", least: int = 2) -> list[Clip]:
+    """Finds all videos and image folders (of `least` images or more) below `folder`, by name.
 
-    Animated WebP and PNG are videos too. Where the first image of a folder is one, the other images are looked into as well.
+    Animated WebP and PNG are videos too. Where the first image of a folder is one, the other images are looked into as well. `layout`
+    tells whom clips show; see `dagan.data.layouts`. Raises InputError where there are no clips, and for a layout that they do not have.
     """
     files = _files(folder)
     videos = [p for p in files if p.suffix.lower() in VIDEO_SUFFIXES]
@@ -48,21 +40,21 @@ def find_clips(folder: Path) -> list[Clip]:
     for parent, members in images.items():
         animated = [p for p in members if is_animation(p)] if is_animation(min(members)) else []
         videos += animated
-        if len(members) - len(animated) > 1:
+        if len(members) - len(animated) >= least:
             folders.append(parent)
     if not videos and not folders:
         raise InputError(f"{folder} holds no video files and no folders of images: name a folder with clips such as .mp4 files")
     identities = _metadata(folder)
-    return [_clip(folder, path, identities, still=False) for path in sorted(videos + folders)]
+    return with_identities([_clip(folder, path, identities, still=False) for path in sorted(videos + folders)], layout)
 
 
-def find_stills(folder: Path) -> list[Clip]:
-    """Finds all images below `folder`, by name. Raises InputError where there are none."""
+def find_stills(folder: Path, layout: str = "auto") -> list[Clip]:
+    """Finds all images below `folder`, by name. Raises InputError where there are none, and for a layout that they do not have."""
     images = sorted(p for p in _files(folder) if p.suffix.lower() in IMAGE_SUFFIXES)
     if not images:
         raise InputError(f"{folder} holds no images: name a folder with .jpg or .png portraits")
     identities = _metadata(folder)
-    return [_clip(folder, path, identities, still=True) for path in images]
+    return with_identities([_clip(folder, path, identities, still=True) for path in images], layout)
 
 
 def held_out(identities: Iterable[str], share: float) -> frozenset[str]:
@@ -80,11 +72,14 @@ def held_out(identities: Iterable[str], share: float) -> frozenset[str]:
     return chosen if len(chosen) < len(names) else chosen - {max(names, key=order.__getitem__)}
 
 
-def clips_for(folder: Path, hold_out: float) -> list[Clip]:
-    """Finds the clips of the identities that `held_out` chooses, or all clips for 0. Raises InputError for what is no share."""
+def clips_for(folder: Path, hold_out: float, layout: str = "auto", least: int = 2) -> list[Clip]:
+    """Finds the clips of the identities that `held_out` chooses, or all clips for 0; see `find_clips`.
+
+    Raises InputError for what is no share, and as `find_clips` does.
+    """
     if not 0 <= hold_out <= 1:
         raise InputError(f"--hold-out is {hold_out}: must be in [0, 1]")
-    clips = find_clips(folder)
+    clips = find_clips(folder, layout, least)
     names = held_out({clip.identity for clip in clips}, hold_out)
     return [clip for clip in clips if clip.identity in names] if hold_out else clips
 
@@ -112,15 +107,6 @@ def _metadata(folder: Path) -> dict[str, str]:
 
 
 def _clip(root: Path, path: Path, identities: dict[str, str], still: bool) -> Clip:
+    """Makes a clip. Its identity stays empty, for the layout to tell, where the table does not know it."""
     name = printable(path.relative_to(root).as_posix())
-    known = identities.get(name) or identities.get(path.name)
-    return Clip(path, name, known or _identity(Path(name)), still)
-
-
-def _identity(name: Path) -> str:
-    for part in name.parts:
-        found = _IDENTITY.match(part)
-        if found:
-            return found[1]
-    # Else everything in one sub-folder is taken for one person, and a loose file for a person of its own.
-    return name.parts[0] if len(name.parts) > 1 else name.stem
+    return Clip(path, name, identities.get(name) or identities.get(path.name) or "", still)

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Le, MultipleOf
 
 from dagan.checks import Checked, Share, ShareBelowOne, require
+from dagan.data.layouts import LayoutChoice
 
 Storage = Literal["memory", "device", "disk"]
 Balance = Literal["identity", "clip", "seconds"]
@@ -32,6 +33,8 @@ class DataConfig(Checked):
 
     With "disk" frames are decoded when they are drawn, by `workers` threads; it is for data larger than memory.
     """
+    layout: LayoutChoice = "auto"
+    """How names tell whom clips show: "voxceleb1", "voxceleb2", "hdtf", "celebv", "plain", or "auto", which recognises one of them."""
     hold_out: ShareBelowOne = 0.1
     """The share of identities that is kept for validation."""
     balance: Balance = "identity"

@@ -29,6 +29,7 @@ from dagan.checks import read_array, read_arrays
 from dagan.data.clips import Clip, find_clips, find_stills, held_out, refuse_mixed_parts
 from dagan.data.config import DataConfig
 from dagan.data.landmark_tables import Points, landmarks_of
+from dagan.data.layouts import in_words
 from dagan.errors import InputError
 from dagan.media.decode import DECODER, Frames, Probe, RandomReader, probe, read_clip
 from dagan.progress import Lines, counted
@@ -128,7 +129,8 @@ def open_dataset(config: DataConfig, device: torch.device | None = None, console
     `console` is told what is done, and at last what there is. Raises InputError for missing folders, for unreadable files, and for a
     folder that mixes clips to train on with clips to test on.
     """
-    clips = find_clips(config.train)
+    clips = find_clips(config.train, config.layout)
+    origin = in_words(config.train, clips, config.layout)
     refuse_mixed_parts(config.train, clips)
     held = held_out((c.identity for c in clips), config.hold_out)
     if config.portraits is not None:
@@ -137,7 +139,7 @@ def open_dataset(config: DataConfig, device: torch.device | None = None, console
         clips += stills
     console = console or Console(stderr=True)
     dataset = _read(config, clips, held, device, console)
-    console.print(f"{config.train}: {dataset.described()}", highlight=False, soft_wrap=True)
+    console.print(f"{config.train}, {origin}: {dataset.described()}", highlight=False, soft_wrap=True)
     return dataset
 
 

@@ -8,7 +8,7 @@ Legend: S side of the pictures measured. Pictures are uint8 H x W x 3.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ import numpy as np
 from dagan.errors import InputError
 from dagan.evaluate import metrics
 from dagan.evaluate.animation.methods import Job, Method, Renderer
-from dagan.evaluate.animation.pairs import Image, Pair, Plan, count_frames, evenly, make_plan, numbered, read_source
+from dagan.evaluate.animation.pairs import Image, Pair, Plan, count_frames, evenly, make_plan, numbered, read_frame
 from dagan.evaluate.animation.rulers import Rulers, Settings, Tally
 from dagan.evaluate.face_metrics import Seen
 from dagan.evaluate.records import PairScores
@@ -60,17 +60,22 @@ def measure_pair(pair: Pair, methods: Mapping[str, Method], rulers: Rulers, sett
     """Measures every method on a pair. A pair, or a method's result, that cannot be read becomes a problem in the scores, not an error."""
     with ExitStack() as stack:
         try:
-            plan = make_plan(count_frames(pair.driving.path), settings.every, pair.frame if pair.same else None)
+            plan = make_plan(pair, count_frames(pair.driving.path), settings.every)
             video = stack.enter_context(open_video(pair.driving.path))
-            source = read_source(pair.source, pair.frame)
+            source = read_frame(pair.source, pair.frame)
             reference = _reference(pair, video, plan, source, rulers, settings)
+            frames = numbered(video, plan.needed)
+            if pair.driving_frame is not None:
+                frames = iter([(pair.driving_frame, read_frame(pair.driving, pair.driving_frame))])
         except InputError as error:
             return MeasuredPair({name: Measured(_unmeasured(pair, name, str(error))) for name in methods}, {})
-        return _measure(Job(pair, plan, source, reference, settings.size, settings.adapt_scale), video, methods, rulers, settings)
+        return _measure(Job(pair, plan, source, reference, settings.size, settings.adapt_scale), frames, methods, rulers, settings)
 
 
-def _measure(job: Job, video: VideoReader, methods: Mapping[str, Method], rulers: Rulers, settings: Settings) -> MeasuredPair:
-    """Measures every method on a pair whose driving clip is open."""
+def _measure(
+    job: Job, frames: Iterator[tuple[int, Image]], methods: Mapping[str, Method], rulers: Rulers, settings: Settings
+) -> MeasuredPair:  # fmt: skip
+    """Measures every method on a pair, whose driving frames come with their numbers."""
     pair, plan, source = job.pair, job.plan, job.source
     found: dict[str, Measured] = {}
     renderers: dict[str, Renderer] = {}
@@ -83,7 +88,7 @@ def _measure(job: Job, video: VideoReader, methods: Mapping[str, Method], rulers
     face = rulers.watcher.see(square)
     tallies = {name: Tally(rulers, settings, face) for name in renderers}
     failed: dict[str, str] = {}
-    driving = _watch(job, video, renderers, tallies, failed, rulers)
+    driving = _watch(job, frames, renderers, tallies, failed, rulers)
     for name, tally in tallies.items():
         problem = failed.get(name) or renderers[name].problem
         features = (np.concatenate(tally.features), np.concatenate(tally.truths)) if tally.features else None
@@ -98,15 +103,16 @@ def _measure(job: Job, video: VideoReader, methods: Mapping[str, Method], rulers
 
 
 def _watch(
-    job: Job, video: VideoReader, renderers: Mapping[str, Renderer], tallies: Mapping[str, Tally], failed: dict[str, str], rulers: Rulers
-) -> dict[int, Image]:
+    job: Job, frames: Iterator[tuple[int, Image]], renderers: Mapping[str, Renderer], tallies: Mapping[str, Tally],
+    failed: dict[str, str], rulers: Rulers,
+) -> dict[int, Image]:  # fmt: skip
     """Goes once through the driving frames and returns the tiles of those that are shown. Results that break off are put in `failed`."""
     plan, size = job.plan, job.size
     measured, followed, shown = set(plan.measured), set(plan.followed), set(plan.shown)
     tiles: dict[int, Image] = {}
     before: dict[str, tuple[int, Image]] = {}
     last: tuple[int, Image] | None = None
-    for batch in batched(numbered(video, plan.needed), BATCH):
+    for batch in batched(frames, BATCH):
         numbers = [number for number, _ in batch]
         squares = [to_square(image, size) for _, image in batch]
         faces = [rulers.watcher.see(s) if n in measured else None for n, s in zip(numbers, squares, strict=True)]
@@ -139,13 +145,17 @@ def _watch(
 
 
 def _reference(pair: Pair, video: VideoReader, plan: Plan, source: Image, rulers: Rulers, settings: Settings) -> Image | None:
-    """Returns the driving frame that stands for the source's pose. It is None for absolute motion, and for a clip driven by itself."""
+    """Returns the driving frame that stands for the source's pose. It is None for absolute motion, and for a clip driven by itself.
+
+    For a single driving frame it is looked for in the whole clip, because motion counted from the frame itself would be none.
+    """
     if not settings.relative or settings.protocol == "reconstruction":
         return None
     wanted: Seen | None = None
     if settings.reference == "auto":
         wanted = rulers.watcher.see(to_square(source, settings.size))
-    numbers = evenly(plan.measured, _CANDIDATES) if wanted is not None else (0,)
+    candidates = plan.measured if pair.driving_frame is None else range(0, plan.length, settings.every)
+    numbers = evenly(candidates, _CANDIDATES) if wanted is not None else (0,)
     nearest: tuple[float, Image] | None = None
     for _, image in numbered(video, numbers):
         seen = rulers.watcher.see(to_square(image, settings.size)) if wanted is not None else None

@@ -14,17 +14,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
-from dagan.data.clips import Clip, find_clips
+from dagan.data.clips import Clip, find_clips, find_stills
+from dagan.data.layouts import bare
 from dagan.engine.base import Engine, finite_source
 from dagan.engine.sessions import TORCH
 from dagan.errors import InputError
 from dagan.evaluate.animation.pairs import Image, Pair, Plan, count_frames, numbered
 from dagan.evaluate.records import COPY
 from dagan.media.framing import to_square
+from dagan.media.images import read_image
+from dagan.media.kinds import is_photo
 from dagan.media.landmarks import Face, FaceLandmarker
 from dagan.media.video import open_video
 from dagan.models.keypoints import Keypoints
 from dagan.motion.transfer import transfer
+
+_JOINTS = ("--", "-", "_")  # One of these lies between source and driving clip in the names of results.
 
 
 @dataclass(frozen=True)
@@ -195,15 +200,16 @@ class CopyMethod:
 
     def begin(self, job: Job) -> Renderer:
         """Cuts the source to the measured square."""
-        return _CopyRenderer(job)
+        return _SameRenderer(to_square(job.source, job.size), [])
 
 
-class _CopyRenderer:
+class _SameRenderer:
+    """Answers every frame with one S x S picture."""
+
     problem: str | None = None
 
-    def __init__(self, job: Job) -> None:
-        self.notices: list[str] = []
-        self.picture = to_square(job.source, job.size)
+    def __init__(self, picture: Image, notices: list[str]) -> None:
+        self.picture, self.notices = picture, notices
 
     def render(self, numbers: Sequence[int], driving: Sequence[Image]) -> list[Image | None]:
         return [self.picture] * len(numbers)
@@ -213,36 +219,41 @@ class _CopyRenderer:
 class ResultsSpec:
     """Results of another program: videos or image folders below `folder`, frame by frame beside the driving clip.
 
-    They are named like the pair ("SOURCE--DRIVING", also with one "-" or "_") or like the driving clip, without suffixes. Raises
-    InputError when the folder holds none.
+    They are named like the pair ("SOURCE--DRIVING", also with one "-" or "_") or like the driving clip, without suffixes. The result of a
+    frame pair may be an image too, "SOURCE@13--DRIVING@25.png". Raises InputError when the folder holds none.
     """
 
     name: str
     folder: Path
 
     def __post_init__(self) -> None:
-        _ = self.files
+        if not self.images:
+            _ = self.files
 
     @cached_property
     def files(self) -> dict[str, Path]:
-        """The files by their names without suffix. Each is found by its path below the folder and by its file name."""
-        found: dict[str, Path] = {}
-        for clip in find_clips(self.folder):
-            name = _bare(clip)
-            found.setdefault(Path(name).name, clip.path)
-            found[name] = clip.path
-        return found
+        """The videos and image folders by their names without suffix. Each is found by its path below the folder and by its file name."""
+        return _by_name(find_clips(self.folder))
+
+    @cached_property
+    def images(self) -> dict[str, Path]:
+        """The single images, likewise."""
+        try:
+            return _by_name(find_stills(self.folder))
+        except InputError:  # There are none. Whether there is anything else, `files` tells.
+            return {}
 
     def find(self, pair: Pair) -> Path | None:
         """Returns the pair's result, or None where there is none."""
-        source, driving = _bare(pair.source), _bare(pair.driving)
-        for s, d in ((source, driving), (Path(source).name, Path(driving).name)):
-            framed = [f"{s}@{pair.frame}"] if pair.frame else []
-            names = [f"{a}{joint}{d}" for a in (*framed, s) for joint in ("--", "-", "_")]
-            for name in (*names, d):
-                if name in self.files:
-                    return self.files[name]
-        return None
+        names = _result_names(pair)
+        image = next((self.images[name] for name in names if name in self.images), None) if pair.driving_frame is not None else None
+        if image is not None:
+            return image
+        driving = bare(pair.driving.name)
+        try:
+            return next((self.files[name] for name in (*names, driving, Path(driving).name) if name in self.files), None)
+        except InputError:  # The folder holds single images alone.
+            return None
 
     @property
     def facts(self) -> dict[str, str]:
@@ -259,6 +270,27 @@ class ResultsSpec:
         return ResultsMethod(self)
 
 
+def _by_name(clips: Sequence[Clip]) -> dict[str, Path]:
+    """Returns paths by the clips' names without suffix, whole and from the last slash on. Of two with one file name the first counts."""
+    found: dict[str, Path] = {}
+    for clip in clips:
+        name = bare(clip.name)
+        found.setdefault(Path(name).name, clip.path)
+        found[name] = clip.path
+    return found
+
+
+def _result_names(pair: Pair) -> list[str]:
+    """Returns what the result of a pair may be called, the most exact name first."""
+    source, driving = bare(pair.source.name), bare(pair.driving.name)
+    names = []
+    for s, d in ((source, driving), (Path(source).name, Path(driving).name)):
+        names += [pair.called(s, d, joint) for joint in _JOINTS]
+        if pair.driving_frame is None:  # Else the name would not tell pairs of the same two clips apart.
+            names += [f"{s}{joint}{d}" for joint in _JOINTS]
+    return names
+
+
 class ResultsMethod:
     """The opened folder of results; see ResultsSpec."""
 
@@ -267,12 +299,23 @@ class ResultsMethod:
 
     def begin(self, job: Job) -> Renderer:
         """Finds the pair's result. Raises InputError where there is none."""
-        file = self.spec.find(job.pair)
+        file, pair = self.spec.find(job.pair), job.pair
         if file is None:
-            driving = Path(_bare(job.pair.driving)).name
-            wanted = driving if job.pair.same else f"{Path(_bare(job.pair.source)).name}--{driving}"
-            raise InputError(f"no result: {self.spec.folder} holds no video or image folder named {wanted!r}")
+            source, driving = Path(bare(pair.source.name)).name, Path(bare(pair.driving.name)).name
+            whole = pair.driving_frame is None
+            wanted = driving if pair.same and whole else f"{source}--{driving}" if whole else pair.called(source, driving)
+            raise InputError(f"no result: {self.spec.folder} holds no {'' if whole else 'image, '}video or image folder named {wanted!r}")
+        if pair.driving_frame is not None and is_photo(file):
+            return _SameRenderer(*_fitted(read_image(file), job.size))
         return _ResultsRenderer(file, job)
+
+
+def _fitted(image: Image, size: int) -> tuple[Image, list[str]]:
+    """Returns the middle square of a result at the measured size, and what was done for that."""
+    height, width = image.shape[:2]
+    cut = "" if height == width else "the middle of "
+    notice = f"{cut}results of {width} x {height} pixels are resized to {size} x {size}"
+    return to_square(image, size), [] if (height, width) == (size, size) else [notice]
 
 
 class _ResultsRenderer:
@@ -298,11 +341,9 @@ class _ResultsRenderer:
         return pictures
 
     def _fit(self, image: Image) -> Image:
-        height, width = image.shape[:2]
-        if (height, width) != (self.size, self.size) and not self.notices:
-            cut = "" if height == width else "the middle of "
-            self.notices.append(f"{cut}results of {width} x {height} pixels are resized to {self.size} x {self.size}")
-        return to_square(image, self.size)
+        picture, notices = _fitted(image, self.size)
+        self.notices = self.notices or notices
+        return picture
 
 
 def _read(file: Path, numbers: tuple[int, ...]) -> Iterator[tuple[int, Image]]:
@@ -315,8 +356,3 @@ def stamp_of(path: Path) -> str:
     """Returns the size and the time of change of a file, or of all files of a folder of images."""
     files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
     return " ".join(f"{p.name} {p.stat().st_size} {p.stat().st_mtime_ns}" for p in files)
-
-
-def _bare(clip: Clip) -> str:
-    """Returns the clip's name without a video's suffix."""
-    return clip.name if clip.path.is_dir() else Path(clip.name).with_suffix("").as_posix()

@@ -1,15 +1,12 @@
-"""Pairs: which source is driven by which clip, and which frames of it are measured.
+"""Pairs: which source is driven by which clip or frame, and which frames of a clip are measured.
 
-Pairs are drawn by seed, or come from a list in a CSV file. A list has the columns source, driving and frame, which is the number of the
-source's frame, or 0 where it is left out. Other columns, such as the `distance` of published lists, are ignored. Clips are named by
-their path below the clip folder, by their file name, or by that without its suffix.
+Pairs are drawn by seed, or come from a list (see `lists`).
 
 Legend: H W picture.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,20 +15,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dagan.checks import require_file
 from dagan.errors import InputError
 from dagan.media.decode import probe
-from dagan.media.images import read_image
+from dagan.media.images import image_files, read_image
 from dagan.media.kinds import Clip
-from dagan.media.output import atomic_output
 from dagan.media.video import VideoReader, open_video
-
-COLUMNS = ("source", "driving", "frame")
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A source and a driving clip."""
+    """A source and a driving clip, or one frame of each."""
 
     source: Clip
     """The clip that the source frame is from."""
@@ -39,11 +32,18 @@ class Pair:
     """The clip that drives."""
     frame: int = 0
     """The number of the source's frame in its clip."""
+    driving_frame: int | None = None
+    """The number of the one driving frame that is measured; None for a pair whose whole driving clip is."""
 
     @property
     def name(self) -> str:
-        """The name "source--driving", with the frame where it is not the first. It is unique in a run."""
-        return f"{self.source.name}{f'@{self.frame}' if self.frame else ''}--{self.driving.name}"
+        """The name "source--driving", unique in a run. It has the source's frame, unless that is the first, and a single driving one."""
+        return self.called(self.source.name, self.driving.name)
+
+    def called(self, source: str, driving: str, joint: str = "--") -> str:
+        """Returns the pair's name where source and driving clip are called so."""
+        only = "" if self.driving_frame is None else f"@{self.driving_frame}"
+        return f"{source}{f'@{self.frame}' if self.frame or only else ''}{joint}{driving}{only}"
 
     @property
     def same(self) -> bool:
@@ -72,67 +72,6 @@ def draw_pairs(drivers: Sequence[Clip], sources: Sequence[Clip], seed: int, coun
     if not chosen:
         raise InputError("no source shows another identity than the driving clips: give clips of two people or more, or --portraits")
     return sorted(chosen, key=lambda pair: pair.name)
-
-
-def read_pairs(file: Path, sources: Sequence[Clip], drivers: Sequence[Clip]) -> tuple[list[Pair], list[str]]:
-    """Returns the pairs of a list, and the names in it that no clip has, whose pairs are left out.
-
-    Raises InputError when the file is missing or no such list, and when none of its pairs is left.
-    """
-    require_file(file, "pair list")
-    source_of, driving_of = _index(sources), _index(drivers)
-    pairs: dict[Pair, None] = {}  # Pairs stay in their order, each once.
-    unknown: dict[str, None] = {}
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as lines:
-            reader = csv.DictReader(lines, skipinitialspace=True)
-            missing = {"source", "driving"} - set(reader.fieldnames or ())
-            if missing:
-                lacking = " and no column ".join(sorted(missing))
-                raise InputError(f"{file} has no column {lacking}: its first line must name {', '.join(COLUMNS)}")
-            for row in reader:
-                names = {column: (row[column] or "").strip() for column in ("source", "driving")}
-                source, driving = source_of.get(names["source"]), driving_of.get(names["driving"])
-                if source is None or driving is None:
-                    unknown |= {names[c]: None for c, clip in (("source", source), ("driving", driving)) if clip is None}
-                    continue
-                pairs[Pair(source, driving, _frame(row.get("frame"), file, reader.line_num))] = None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{file} is no CSV file ({error}): give a list with the columns {', '.join(COLUMNS)}") from None
-    if not pairs:
-        fault = f"names no clip of the folder, such as {next(iter(unknown))!r}" if unknown else "holds no pairs"
-        raise InputError(f"{file} {fault}: name clips by their path below the folder")
-    return list(pairs), list(unknown)
-
-
-def write_pairs(file: Path, pairs: Iterable[Pair], overwrite: bool = False) -> None:
-    """Writes the list that `read_pairs` reads. Raises InputError as `atomic_output` does."""
-    with atomic_output(file, overwrite) as partial, partial.open("w", newline="", encoding="utf-8") as lines:
-        writer = csv.writer(lines)
-        writer.writerow(COLUMNS)
-        writer.writerows((pair.source.name, pair.driving.name, pair.frame) for pair in pairs)
-
-
-def _frame(text: str | None, file: Path, line: int) -> int:
-    try:
-        value = float(text or 0)  # Tables written by other programs may have 0.0.
-        if value < 0 or not value.is_integer():
-            raise ValueError
-    except ValueError:
-        raise InputError(f"{file}, line {line}: frame is {text!r}, must be a whole number from 0") from None
-    return int(value)
-
-
-def _index(clips: Sequence[Clip]) -> dict[str, Clip]:
-    """Returns the clips by their names. Full names take precedence; a short name that two clips share names neither."""
-    index: dict[str, Clip | None] = {}
-    for clip in clips:
-        path = Path(clip.name)
-        stem = path.with_suffix("").as_posix() if not clip.path.is_dir() else clip.name
-        for name in {stem, path.name, Path(stem).name}:
-            index[name] = None if name in index and index[name] is not clip else clip
-    full = {clip.name: clip for clip in clips}
-    return {name: clip for name, clip in index.items() if clip is not None} | full
 
 
 def _place(seed: int, first: str, second: str) -> bytes:
@@ -164,15 +103,24 @@ class Plan:
         return tuple(sorted({*self.measured, *(i + 1 for i in self.followed)}))
 
 
-def make_plan(length: int, every: int, left_out: int | None) -> Plan:
-    """Plans to measure every `every`-th frame from the first, except `left_out`, the source's own. Raises InputError when none is left."""
+def make_plan(pair: Pair, length: int, every: int) -> Plan:
+    """Plans which of a driving clip's `length` frames are measured.
+
+    It is the pair's driving frame, or every `every`-th frame from the first, except the source's own. Raises InputError when the clip has
+    no such frame, and when none is left.
+    """
+    if pair.driving_frame is not None:
+        if pair.driving_frame >= length:
+            raise InputError(f"{pair.driving.path} has no frame {pair.driving_frame}: it has {length}, which are counted from 0")
+        return Plan((pair.driving_frame,), (), (pair.driving_frame,), length)
+    left_out = pair.frame if pair.same else None
     measured = tuple(i for i in range(0, length, every) if i != left_out)
     if not measured:
         raise InputError(f"none of its {length} frames is left to measure with --every {every}: give a smaller one")
     return Plan(measured, evenly([i for i in measured if i + 1 < length], FLICKER_PAIRS), evenly(measured, STRIP_FRAMES), length)
 
 
-def evenly(numbers: tuple[int, ...] | list[int], most: int) -> tuple[int, ...]:
+def evenly(numbers: Sequence[int], most: int) -> tuple[int, ...]:
     """Returns at most `most` of the numbers, evenly spaced, including the first and the last."""
     if len(numbers) <= most:
         return tuple(numbers)
@@ -196,13 +144,18 @@ def numbered(video: VideoReader, numbers: tuple[int, ...]) -> Iterator[tuple[int
             return
 
 
-def read_source(clip: Clip, frame: int) -> Image:
+def read_frame(clip: Clip, frame: int) -> Image:
     """Returns a clip's frame, or a still. Raises InputError when there is no such frame."""
     if clip.still:
         if frame:
             raise InputError(f"{clip.path} is one picture, it has no frame {frame}: name frame 0")
         return read_image(clip.path)
-    with open_video(clip.path) as video:
-        for _, image in numbered(video, (frame,)):
-            return image
+    if clip.path.is_dir():  # The images before it need not be read.
+        files = image_files(clip.path)
+        if frame < len(files):
+            return read_image(files[frame])
+    else:
+        with open_video(clip.path) as video:
+            for _, image in numbered(video, (frame,)):
+                return image
     raise InputError(f"{clip.path} has no frame {frame}: name one of its frames, from 0")

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Literal
 
 from dagan.data.clips import Clip, clips_for, find_stills
+from dagan.data.layouts import in_words
 from dagan.errors import InputError
+from dagan.evaluate.animation.lists import read_pairs, write_pairs
 from dagan.evaluate.animation.methods import CopySpec, ModelSpec, ResultsSpec, Spec
-from dagan.evaluate.animation.pairs import Pair, draw_pairs, read_pairs, self_pairs, write_pairs
+from dagan.evaluate.animation.pairs import Pair, draw_pairs, self_pairs
 from dagan.evaluate.animation.rulers import RulerFiles, Settings
 from dagan.evaluate.animation.run import evaluate
 from dagan.evaluate.records import COPY, Evaluation, save
@@ -37,6 +39,8 @@ class EvaluateOptions:
     """Folders of results of other programs."""
     hold_out: float = 0.0
     """The share of identities that the training recipe holds out; they alone are measured. 0 measures all clips."""
+    layout: str = "auto"
+    """How names tell whom clips show; see `dagan.data.layouts`."""
     every: int = 5
     size: int | None = None
     """The side of the pictures that are measured; None takes that of the first model."""
@@ -88,7 +92,7 @@ def evaluate_reconstruction(
     clips: Path, models: Sequence[ModelSpec], options: EvaluateOptions, progress: Progress = silent, warn: Warn = to_stderr
 ) -> Run:
     """Measures clips rebuilt from one of their frames. Raises InputError for missing clips or files, and for outputs that exist."""
-    found = clips_for(clips, options.hold_out)
+    found = _find(clips, options, warn)
     if options.pairs is None:
         return _run("reconstruction", self_pairs(found), models, options, progress, warn)
     pairs = _listed(options.pairs, found, found, warn)
@@ -104,7 +108,7 @@ def evaluate_cross_identity(
     clips: Path, models: Sequence[ModelSpec], options: EvaluateOptions, progress: Progress = silent, warn: Warn = to_stderr
 ) -> Run:
     """Measures one person's picture driven by another's clip. Raises InputError for missing clips or files, and for outputs that exist."""
-    drivers = clips_for(clips, options.hold_out)
+    drivers = _find(clips, options, warn)
     sources = find_stills(options.portraits) if options.portraits is not None else drivers
     if options.pairs is None:
         pairs = draw_pairs(drivers, sources, options.seed, options.count)
@@ -113,11 +117,19 @@ def evaluate_cross_identity(
     return _run("cross-identity", pairs, models, options, progress, warn)
 
 
+def _find(folder: Path, options: EvaluateOptions, warn: Warn) -> list[Clip]:
+    """Finds the clips to measure, and tells how many of how many people they are. Lists may name the only frame of a folder."""
+    clips = clips_for(folder, options.hold_out, options.layout, 2 if options.pairs is None else 1)
+    people = len({clip.identity for clip in clips})
+    warn(f"{folder}, {in_words(folder, clips, options.layout)}: clips {len(clips)}, identities {people}")
+    return clips
+
+
 def _listed(file: Path, sources: Sequence[Clip], drivers: Sequence[Clip], warn: Warn) -> list[Pair]:
     pairs, unknown = read_pairs(file, sources, drivers)
     if unknown:
         more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
-        warn(f"{file} names clips that are not there, and their pairs are left out: {', '.join(unknown[:5])}{more}")
+        warn(f"{file} names clips or frames that are not there, and their pairs are left out: {', '.join(unknown[:5])}{more}")
     return pairs
 
 

@@ -145,6 +145,7 @@ class _Run:
     scores: dict[tuple[str, str], PairScores] = field(default_factory=dict)
     features: dict[tuple[str, str], tuple[Features, Features]] = field(default_factory=dict)
     notices: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+    stamps: dict[Path, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.common = {
@@ -209,9 +210,15 @@ class _Run:
     def _key(self, pair: Pair, name: str) -> str:
         """Returns the key of an entry. `name` is a method's, or "source" or "driving"."""
         stamps = {spec.name: spec.stamp(pair) for spec in self.methods if spec.name == name}
-        clips = [stamp_of(pair.source.path), pair.frame, stamp_of(pair.driving.path)]
+        clips = [self._stamp(pair.source.path), pair.frame, self._stamp(pair.driving.path), pair.driving_frame]
         kind = {spec.name: type(spec).__name__ for spec in self.methods if spec.name == name}
         return key_of({**self.common, "pair": pair.name, "clips": clips, "method": [name, kind, stamps]})
+
+    def _stamp(self, path: Path) -> str:
+        """Returns `stamp_of` a clip, which many frame pairs share."""
+        if path not in self.stamps:
+            self.stamps[path] = stamp_of(path)
+        return self.stamps[path]
 
     def _features(self, pair: Pair, method: str) -> tuple[Features, Features] | None:
         if self.cache is None:

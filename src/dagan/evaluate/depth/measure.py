@@ -362,6 +362,8 @@ class EvaluateDepthOptions:
     """Pictures are drawn of so many clips."""
     hold_out: float = 0.0
     """The share of identities that the training recipe holds out; they alone are measured. 0 measures all clips."""
+    layout: str = "auto"
+    """How names tell whom clips show; see `dagan.data.layouts`."""
     device: str = "auto"
     overwrite: bool = False
 
@@ -369,7 +371,7 @@ class EvaluateDepthOptions:
 def measure_folder(folder: Path, options: EvaluateDepthOptions, progress: Progress = silent) -> tuple[DepthSummary, list[ClipDepth]]:
     """Returns the figures over the clips of a folder, and each clip's. Raises InputError for missing clips or files."""
     _check(options)
-    clips = clips_for(folder, options.hold_out)
+    clips = clips_for(folder, options.hold_out, options.layout)
     if options.clips is not None and options.clips < len(clips):
         clips = [clips[i] for i in np.linspace(0, len(clips) - 1, options.clips).astype(int)]
     networks = open_networks(options.weights, options.egomotion, options.size, options.device)
