@@ -18,7 +18,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 DISTRIBUTIONS = {"PIL": "pillow", "skimage": "scikit-image", "yaml": "pyyaml"}
 # Folders whose modules are imported only by somebody who has the extra of that name; export's import it within functions.
 ROOMS = ("train", "evaluate")
-SHIPPED = ("train", "evaluate", "hub", "export")
+SHIPPED = ("train", "evaluate", "hub", "export", "shards")
 
 
 def _names(requirements: list[str]) -> set[str]:

@@ -75,6 +75,9 @@ class ToyStage:
     def open_data(self, console: Console) -> None:
         self.batches.clear()
 
+    def continue_from(self, batch: int, samples: int) -> None:
+        self.continued = (batch, samples)
+
     def close(self) -> None:
         self.closed = True
 

@@ -15,6 +15,7 @@ EXTRAS = {
     "evaluate": ("torchmetrics", "jinja2", "markupsafe", "onnxruntime"),
     "hub": ("huggingface_hub",),
     "export": ("onnx", "onnxscript", "openvino"),
+    "shards": ("webdataset", "fsspec"),
 }
 
 

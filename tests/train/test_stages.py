@@ -17,6 +17,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 
+from dagan.data.pack import PackConfig, pack
 from dagan.errors import InputError
 from dagan.models.depth import DepthNetwork
 from dagan.train.depth.stage import DepthStage, save_depth
@@ -207,3 +208,16 @@ def test_rgb_twin_needs_no_depth(clips_folder: Path, tmp_path: Path) -> None:
     recipe = [*settings, f"data.train={clips_folder}", f"output={tmp_path}"]
     result = train(read_recipe(GanRecipe, RECIPES / "tiny-gan.yaml", recipe), GanStage, "auto", QUIET)
     assert read_model(result.weights).depth_network is None
+
+
+@pytest.mark.parametrize("order", ["random", "epochs"])
+def test_both_stages_train_from_shards(clips_folder: Path, depth_weights: Path, tmp_path: Path, order: str) -> None:
+    pack(clips_folder, tmp_path / "shards", PackConfig(size=64, landmarks=False, shard_bytes=100_000))
+    settings = (f"data.order={order}", "data.balance=clip", "max_steps=4", "log_every=4", "data.workers=2")
+    _depth(tmp_path / "shards", tmp_path / "depth", *settings, "sampling.min_motion=0.02")
+    assert lines(tmp_path / "depth")[-1]["step"] == 4
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    _gan(tmp_path / "shards", whole, depth_weights, *settings)
+    _gan(tmp_path / "shards", parts, depth_weights, *settings, "max_steps=1")
+    _gan(tmp_path / "shards", parts, depth_weights, *settings, start="resume")
+    assert_same(trained_parts(whole), trained_parts(parts))

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from dagan.cli import ablate, animate, bench, convert, depth, evaluate, export, train
+from dagan.cli import ablate, animate, bench, convert, depth, evaluate, export, pack, train
 from dagan.cli.console import check_printed, lenient_streams
 from dagan.errors import InputError, missing_module
 
@@ -36,6 +36,7 @@ app.command("demo", rich_help_panel=ANIMATE)(animate.demo)
 app.command("depth", rich_help_panel=MEASURE)(depth.depth)
 app.command("bench", rich_help_panel=MEASURE)(bench.bench)
 app.command("synth", rich_help_panel=TRAIN)(train.synth)
+app.command("pack", rich_help_panel=TRAIN)(pack.pack)
 app.command("convert", rich_help_panel=MODELS)(convert.convert)
 app.command("export", rich_help_panel=MODELS)(export.export)
 app.add_typer(evaluate.app, name="evaluate", rich_help_panel=MEASURE)

@@ -20,7 +20,7 @@ from torch import Tensor
 from dagan.data.config import AugmentConfig, PairConfig
 from dagan.data.landmark_tables import MIRRORED
 from dagan.data.sampling import Draw
-from dagan.data.store import ClipDataset, DiskStore
+from dagan.data.store import ClipDataset
 from dagan.geometry import ThinPlateTransform, coordinate_grid, inverse_2x2, resize_grid, sample
 
 # Random motions are computed on a grid with this side.
@@ -131,7 +131,9 @@ _Read = tuple[Tensor, Tensor, Tensor | None]
 class Sampler(Protocol):
     """Draws numbers of frames."""
 
-    def draw(self, rng: np.random.Generator, count: int) -> Draw: ...
+    def draw(self, rng: np.random.Generator, count: int, first: int = 0) -> Draw:
+        """Draws so many samples. `first` is the number of the first of them within the run, which counts in epochs."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -159,14 +161,19 @@ class BatchSource:
 
     def __init__(
         self, dataset: ClipDataset, sampler: Sampler, augment: AugmentConfig, *, batch_size: int, seed: int,
-        device: torch.device, rank: int = 0, pairs: PairConfig | None = None, workers: int = 0,
+        device: torch.device, rank: int = 0, ranks: int = 1, pairs: PairConfig | None = None, workers: int = 0,
     ) -> None:  # fmt: skip
         self.dataset, self.sampler, self.augment, self.pairs = dataset, sampler, augment, pairs
-        self.batch_size, self.seed, self.rank, self.device = batch_size, seed, rank, device
+        self.batch_size, self.seed, self.rank, self.ranks, self.device = batch_size, seed, rank, ranks, device
+        self._origin = (0, 0)
         # Frames in memory need no reading ahead, which would only take a core from training.
-        self.workers = workers if isinstance(dataset.store, DiskStore) else 0
+        self.workers = workers if dataset.store.waits else 0
         self._pool: ThreadPoolExecutor | None = None
         self._ahead: deque[tuple[int, Future[_Read]]] = deque()
+
+    def continue_from(self, step: int, samples: int) -> None:
+        """Tells that all processes together have taken so many samples before this step. It matters where their number has changed."""
+        self._origin = (step, samples)
 
     def at(self, step: int) -> Batch:
         """Returns the batch of this step, on the training device. Raises InputError when a file cannot be decoded."""
@@ -200,7 +207,9 @@ class BatchSource:
 
     def _read(self, step: int) -> _Read:
         """Returns uint8 frames, n x k x 3 x S x S, which samples are still, n, and landmarks, n x k x P x 2, if known."""
-        draw = self.sampler.draw(generator_for(self.seed, step, self.rank, _DRAW), self.batch_size)
+        since, samples = self._origin
+        first = samples + ((step - since) * self.ranks + self.rank) * self.batch_size
+        draw = self.sampler.draw(generator_for(self.seed, step, self.rank, _DRAW), self.batch_size, first)
         frames = self.dataset.store.gather(draw.numbers.reshape(-1)).unflatten(0, draw.numbers.shape)
         if self.device.type == "cuda" and frames.device.type == "cpu":
             frames = frames.pin_memory()

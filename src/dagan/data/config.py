@@ -7,12 +7,22 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, MultipleOf
+from pydantic import AfterValidator
 
 from dagan.checks import Checked, Share, ShareBelowOne, require
 from dagan.data.layouts import LayoutChoice
 
 Storage = Literal["memory", "device", "disk"]
 Balance = Literal["identity", "clip", "seconds"]
+
+
+def _address(value: str) -> str:
+    if "://" not in value:
+        raise ValueError("is no address")
+    return value
+
+
+Address = Annotated[str, AfterValidator(_address)]
 # No clip has so many frames. Larger gaps would only be cut to what fits.
 Gap = Annotated[int, Ge(1), Le(100_000)]
 Zoom = Annotated[float, Gt(0), Le(100)]
@@ -22,8 +32,11 @@ Zoom = Annotated[float, Gt(0), Le(100)]
 class DataConfig(Checked):
     """Where the clips are and how they are kept."""
 
-    train: Path
-    """The folder of clips: video files, or folders of images, nested in any way. Relative paths start at the working directory."""
+    train: Address | Path
+    """The folder of clips: video files, or folders of images, nested in any way. Relative paths start at the working directory.
+
+    It may also be a folder of shards, or their address in object storage, such as s3://bucket/shards (see docs/shards.md).
+    """
     portraits: Path | None = None
     """A folder of still pictures."""
     size: Annotated[int, Ge(32), Le(4096), MultipleOf(32)] = 256
@@ -39,12 +52,18 @@ class DataConfig(Checked):
     """The share of identities that is kept for validation."""
     balance: Balance = "identity"
     """What is drawn evenly."""
+    order: Literal["random", "epochs"] = "random"
+    """Clips are drawn again and again ("random"), or each once before any is drawn again ("epochs", with balance "clip")."""
     cache: Path | None = None
     """The folder in which decoded frames (and landmarks) are kept between runs; None decodes at every start."""
     workers: Annotated[int, Ge(0), Le(1024)] = 4
     landmarks: bool = False
     """Whether eyelids and lips are found in all frames, for stage 2's guided keypoints."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        rule = "with data.order epochs it must be clip, because an epoch has every clip once"
+        require(self.order == "random" or self.balance == "clip", "data.balance", self.balance, rule)
 
 
 @dataclass(frozen=True, kw_only=True)

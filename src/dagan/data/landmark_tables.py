@@ -1,6 +1,6 @@
 """Landmarks in the frames of a data set. Training guides keypoints to them, and they tell how frames differ in expression.
 
-Legend: N frames, P points.
+Legend: N frames, C clips, P points, E expressions.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import hashlib
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from numpy.typing import NDArray
 
 from dagan.checks import read_array
 from dagan.data.clips import Clip
-from dagan.media.decode import read_clip
+from dagan.media.decode import Frames, read_clip
+from dagan.media.expression import EXPRESSIONS, expressions
 from dagan.media.landmarks import BUNDLE, Face, FaceLandmarker
 from dagan.media.output import atomic_output
 
@@ -70,10 +72,50 @@ def landmarks_of(clips: Sequence[Clip], count: Sequence[int], cache: Path | None
     return found
 
 
+@dataclass(frozen=True)
+class Spread:
+    """How the expressions of a data set vary, which sampling needs before any frame is drawn."""
+
+    deviation: Points
+    """The standard deviation of each of E expressions over all frames; 1 where no frame has it."""
+    clips: Points
+    """C x E, the standard deviation within each clip. Frames without a face count as 0."""
+
+
+def measured(points: Points) -> Points:
+    """Returns the expressions of frames with these landmarks, N x P x 2, as N x E. They are NaN where landmarks are."""
+    return expressions(lambda mesh: points[:, POINTS.index(mesh)])
+
+
+def sums_of(measures: Points) -> NDArray[np.float64]:
+    """Returns 3 x E for frames with these expressions, N x E: how many have each, their sum, and the sum of their squares."""
+    whole = np.nan_to_num(measures).astype(np.float64)
+    return np.stack([np.isfinite(measures).sum(0), whole.sum(0), np.square(whole).sum(0)])
+
+
+def deviation_of(sums: NDArray[np.float64]) -> Points:
+    """Returns the standard deviation of each expression, from what `sums_of` gives or from the sum of several of them."""
+    many = np.maximum(sums[0], 1)
+    deviation = np.sqrt(np.maximum(sums[2] / many - np.square(sums[1] / many), 0))
+    return np.where(sums[0] > 0, np.maximum(deviation, 1e-6), 1.0).astype(np.float32)
+
+
+def spread_of(points: Points, count: Sequence[int]) -> Spread:
+    """Measures the landmarks of all frames, N x P x 2. `count` gives the number of frames of each clip."""
+    measures = measured(points)
+    clips = [np.nan_to_num(own).std(0) if len(own) else np.zeros(len(EXPRESSIONS)) for own in np.split(measures, np.cumsum(count)[:-1])]
+    return Spread(deviation_of(sums_of(measures)), np.asarray(clips, np.float32))
+
+
 def _search(landmarker: FaceLandmarker, clip: Clip, count: int) -> Points:
+    return find_points(landmarker, read_clip(clip, SIDE)[:count], count)
+
+
+def find_points(landmarker: FaceLandmarker, frames: Frames, count: int) -> Points:
+    """Returns the positions of POINTS in frames of one clip, n x 3 x S x S with S of SIDE, as count x P x 2. Frames may be missing."""
     found: Points = np.full((count, len(POINTS), 2), np.nan, np.float32)
     face: Face | None = None
-    for i, frame in enumerate(read_clip(clip, SIDE)[:count]):
+    for i, frame in enumerate(frames):
         image = np.ascontiguousarray(frame.transpose(1, 2, 0))
         face = landmarker.track(image, face) if face is not None else next(iter(landmarker.detect(image, thorough=False)), None)
         if face is not None:

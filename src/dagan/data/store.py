@@ -28,8 +28,9 @@ from torch import Tensor
 from dagan.checks import read_array, read_arrays
 from dagan.data.clips import Clip, find_clips, find_stills, held_out, refuse_mixed_parts
 from dagan.data.config import DataConfig
-from dagan.data.landmark_tables import Points, landmarks_of
+from dagan.data.landmark_tables import POINTS, Points, Spread, deviation_of, landmarks_of
 from dagan.data.layouts import in_words
+from dagan.data.shards import ShardColumn, ShardStore, is_shards, open_index
 from dagan.errors import InputError
 from dagan.media.decode import DECODER, Frames, Probe, RandomReader, probe, read_clip
 from dagan.progress import Lines, counted
@@ -41,6 +42,9 @@ Numbers = NDArray[np.int64]
 class Store(Protocol):
     """Gives frames by their numbers."""
 
+    waits: bool
+    """Whether frames are read when they are asked for, so that reading ahead is a gain."""
+
     def gather(self, numbers: Numbers) -> Tensor:
         """Returns the frames with these n numbers, uint8 n x 3 x S x S."""
         ...
@@ -48,6 +52,8 @@ class Store(Protocol):
 
 class MemoryStore:
     """Holds all frames as one uint8 tensor, N x 3 x S x S, in memory (or a mapped file) or on the accelerator."""
+
+    waits = False
 
     def __init__(self, frames: Frames, device: torch.device | None = None) -> None:
         self.frames = torch.from_numpy(frames)
@@ -61,6 +67,8 @@ class MemoryStore:
 
 class DiskStore:
     """Decodes what is asked for. Threads may share it, because each opens files of its own."""
+
+    waits = True
 
     def __init__(self, clips: Sequence[Clip], probes: Sequence[Probe], start: Numbers, size: int) -> None:
         self.clips, self.probes, self.start = clips, probes, start
@@ -95,10 +103,14 @@ class ClipDataset:
     """The identities that are held out for validation."""
     store: Store
     """The frames."""
-    thumbnails: Frames | None
+    thumbnails: Frames | ShardColumn | None
     """N x 16 x 16 grey uint8 pictures of each frame's middle; None when frames are read from disk."""
-    landmarks: Points | None = None
+    landmarks: Points | ShardColumn | None = None
     """N x P x 2 (see `data.landmark_tables`); None where they were not asked for."""
+    spread: Spread | None = None
+    """How expressions vary, where shards say so."""
+    shard: Numbers | None = None
+    """The number of the shard that each clip is in; None for clips that are not in shards."""
 
     def members(self, split: str, still: bool = False) -> Numbers:
         """Returns the numbers of the clips (or stills) that belong to "train" or to "validation"."""
@@ -129,18 +141,35 @@ def open_dataset(config: DataConfig, device: torch.device | None = None, console
     `console` is told what is done, and at last what there is. Raises InputError for missing folders, for unreadable files, and for a
     folder that mixes clips to train on with clips to test on.
     """
-    clips = find_clips(config.train, config.layout)
-    origin = in_words(config.train, clips, config.layout)
-    refuse_mixed_parts(config.train, clips)
-    held = held_out((c.identity for c in clips), config.hold_out)
-    if config.portraits is not None:
-        stills = find_stills(config.portraits)
-        refuse_mixed_parts(config.portraits, stills)
-        clips += stills
     console = console or Console(stderr=True)
-    dataset = _read(config, clips, held, device, console)
+    if not isinstance(config.train, Path) or is_shards(config.train):
+        origin = "shards"
+        dataset = _from_shards(config)
+    else:
+        clips = find_clips(config.train, config.layout)
+        origin = in_words(config.train, clips, config.layout)
+        refuse_mixed_parts(config.train, clips)
+        held = held_out((c.identity for c in clips), config.hold_out)
+        if config.portraits is not None:
+            stills = find_stills(config.portraits)
+            refuse_mixed_parts(config.portraits, stills)
+            clips += stills
+        dataset = _read(config, clips, held, device, console)
     console.print(f"{config.train}, {origin}: {dataset.described()}", highlight=False, soft_wrap=True)
     return dataset
+
+
+def _from_shards(config: DataConfig) -> ClipDataset:
+    """Opens shards. Their frames stay where they are and are decoded when they are drawn, whatever data.storage says."""
+    index, clips = open_index(config)
+    held = held_out((c.identity for c in clips if not c.still), config.hold_out)
+    points, spread = None, None
+    if config.landmarks:
+        points = ShardColumn(index, "landmarks", np.float32, (len(POINTS), 2))
+        spread = Spread(deviation_of(index.sums), index.columns["spread"])
+    thumbnails = ShardColumn(index, "thumbnails", np.uint8, (THUMBNAIL, THUMBNAIL))
+    store = ShardStore(index, config.size)
+    return ClipDataset(tuple(clips), index.start, index.count, index.columns["rate"], held, store, thumbnails, points, spread, index.shard)
 
 
 def _read(config: DataConfig, clips: list[Clip], held: frozenset[str], device: torch.device | None, console: Console) -> ClipDataset:
@@ -200,7 +229,7 @@ def _decode_all(clips: Sequence[Clip], size: int, cache: _Cache | None, console:
         found = read_clip(clips[index], size)[: count[index]]
         begin = start[index]
         frames[begin : begin + len(found)] = found
-        thumbnails[begin : begin + len(found)] = _middle(found)
+        thumbnails[begin : begin + len(found)] = middle(found)
         return len(found)
 
     try:
@@ -230,7 +259,7 @@ def _require_memory(shape: tuple[int, ...]) -> None:
         )
 
 
-def _middle(frames: Frames) -> Frames:
+def middle(frames: Frames) -> Frames:
     """Returns grey 16 x 16 pictures of the middle half of each frame, averaged over blocks of pixels."""
     size = frames.shape[-1]
     quarter = size // 4

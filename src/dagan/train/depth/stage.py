@@ -21,7 +21,7 @@ from dagan.models.egomotion import EgomotionNetwork
 from dagan.train.depth.labels import LabelFiles, Labels, find_labels, labelled_batch, stamp_of
 from dagan.train.depth.objective import DepthBatch, DepthObjective, LabelledBatch
 from dagan.train.loop.log import colour_depth, grid
-from dagan.train.loop.stage import SHOWN, Feeds, Objectives, Update, validation_sampler
+from dagan.train.loop.stage import SHOWN, Feeds, Objectives, Update, epochs_of, validation_sampler
 from dagan.train.recipe import DepthRecipe, OptimiserConfig
 from dagan.weights.files import load_weights, read_tensors, write_tensors
 
@@ -56,10 +56,14 @@ class DepthStage:
         def sampler(split: str) -> TripletSampler:
             return TripletSampler(dataset, split, recipe.data.balance, recipe.sampling)
 
-        training = sampler("train")
+        training = TripletSampler(dataset, "train", recipe.data.balance, recipe.sampling, epochs_of(recipe))
         self.feeds = Feeds(recipe, self.fabric, dataset, training, None)
         self.validation = validation_sampler(dataset, sampler)
-        self.shown: Sampler = self.validation or training
+        self.shown: Sampler = self.validation or sampler("train")
+
+    def continue_from(self, batch: int, samples: int) -> None:
+        """Counts the samples of epochs from here on."""
+        self.feeds.continue_from(batch, samples)
 
     def close(self) -> None:
         """Stops reading batches ahead."""

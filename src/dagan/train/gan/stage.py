@@ -28,7 +28,7 @@ from dagan.models.generator import Discriminator
 from dagan.train.depth.stage import load_depth
 from dagan.train.gan.objective import DiscriminatorObjective, GanObjective
 from dagan.train.loop.log import colour_depth, draw_keypoints, grid
-from dagan.train.loop.stage import SHOWN, Feeds, Objectives, Update, validation_sampler
+from dagan.train.loop.stage import SHOWN, Feeds, Objectives, Update, epochs_of, validation_sampler
 from dagan.train.recipe import GanRecipe, OptimiserConfig
 from dagan.weights.convert import load_discriminator
 from dagan.weights.files import load_weights, read_tensors, save_model
@@ -67,10 +67,14 @@ class GanStage:
         """Decodes clips and portraits and makes the samplers of training and validation."""
         recipe = self.recipe
         self.dataset = dataset = open_dataset(recipe.data, self.fabric.device, console)
-        training = PairSampler(dataset, "train", recipe.data.balance, recipe.sampling)
+        training = PairSampler(dataset, "train", recipe.data.balance, recipe.sampling, epochs_of(recipe))
         self.feeds = Feeds(recipe, self.fabric, dataset, training, recipe.sampling)
         self.validation = validation_sampler(dataset, lambda split: PairSampler(dataset, split, recipe.data.balance, PairConfig()))
         self.shown: Sampler = self.validation or PairSampler(dataset, "train", recipe.data.balance, PairConfig())
+
+    def continue_from(self, batch: int, samples: int) -> None:
+        """Counts the samples of epochs from here on."""
+        self.feeds.continue_from(batch, samples)
 
     def close(self) -> None:
         """Stops reading batches ahead."""

@@ -62,6 +62,10 @@ class Stage(Protocol):
         """Finds and decodes the data, telling `console`. Called once, before the first batch."""
         ...
 
+    def continue_from(self, batch: int, samples: int) -> None:
+        """Tells that the run goes on with batch number `batch`, before which so many samples were taken. Called after `open_data`."""
+        ...
+
     def close(self) -> None:
         """Ends what `open_data` began."""
         ...
@@ -105,7 +109,7 @@ class Feeds:
     def __init__(self, recipe: Recipe, fabric: L.Fabric, dataset: ClipDataset, training: Sampler, pairs: PairConfig | None) -> None:
         self.training = BatchSource(
             dataset, training, recipe.augment, batch_size=recipe.batch_size, seed=recipe.seed, device=fabric.device,
-            rank=fabric.global_rank, pairs=pairs, workers=recipe.data.workers,
+            rank=fabric.global_rank, ranks=fabric.world_size, pairs=pairs, workers=recipe.data.workers,
         )  # fmt: skip
         self.recipe, self.dataset, self.device = recipe, dataset, fabric.device
 
@@ -113,11 +117,20 @@ class Feeds:
         """Stops reading batches ahead."""
         self.training.close()
 
+    def continue_from(self, batch: int, samples: int) -> None:
+        """Does as `Stage.continue_from`."""
+        self.training.continue_from(batch, samples)
+
     def fixed(self, sampler: Sampler, samples: int) -> Iterator[Batch]:
         """Yields batches of the same samples at every call, without augmentation."""
         for first in range(0, samples, VALIDATION_BATCH):
             size = min(VALIDATION_BATCH, samples - first)
             yield BatchSource(self.dataset, sampler, NO_AUGMENT, batch_size=size, seed=FIXED, device=self.device).at(first)
+
+
+def epochs_of(recipe: Recipe) -> int | None:
+    """Returns the seed of the recipe's epochs, or None where clips are drawn with repetition."""
+    return recipe.seed if recipe.data.order == "epochs" else None
 
 
 def validation_sampler(dataset: ClipDataset, make: Any) -> Sampler | None:

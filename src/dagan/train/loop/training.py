@@ -77,6 +77,7 @@ class _Run:
         self.console = console if fabric.is_global_zero else Console(quiet=True)
         self.folder = self.recipe.output
         self.step = 0
+        self.samples = 0
         self.minutes_before = 0.0
         self.started = time.monotonic()
         self.stopping = False
@@ -125,6 +126,7 @@ class _Run:
     def train(self) -> Result:
         with self.fabric.rank_zero_first():
             self.stage.open_data(self.console)
+        self.stage.continue_from(self.step * self.recipe.accumulate, self.samples)
         try:
             return self._train()
         finally:
@@ -159,6 +161,7 @@ class _Run:
                 break
             sums.add(self._one_step())
             self.step += 1
+            self.samples += recipe.batch_size * recipe.accumulate * self.fabric.world_size
             if log is None:
                 continue
             log.advance(self.step, self._minutes_left(since, since_step))
@@ -281,6 +284,7 @@ class _Run:
         payload = {
             "stage": self.stage.name,
             "step": self.step,
+            "samples": self.samples,
             "minutes": self._minutes(),
             "recipe": dump(self.recipe),
             "modules": {name: module.state_dict() for name, module in self.stage.modules.items()},
@@ -309,6 +313,7 @@ class _Run:
 
     def _load_rest(self, payload: Mapping[str, Any]) -> None:
         self.step, self.minutes_before = payload["step"], payload["minutes"]
+        self.samples = payload.get("samples", self.step * self.recipe.batch_size * self.recipe.accumulate * self.fabric.world_size)
         self.ema.load_state_dict(payload["averaged"])
         for name, optimiser in self.optimisers.items():
             if name in payload["optimisers"]:
