@@ -46,7 +46,7 @@ _TRAINING = [
     "batch_size=2", "max_steps=2", "data.size=64", "data.hold_out=0.3", "precision=32-true", "accelerator=cpu", "threads=1", "log_every=1",
     "validate_every=2", "picture_every=2", "validation_samples=2",
 ]  # fmt: skip
-SMALL["pack"] = ["--size", "64", "--no-landmarks"]
+SMALL["pack"] = ["--size", "64", "--no-landmarks", "--every", "1"]
 SMALL["train gan"] = [*_TRAINING, "model.image_size=64", "model.motion_size=32", "loss.perceptual_scales=2"]
 SMALL["train depth"] = [*_TRAINING, "views.frames=2", "views.step=1", "views.reach=2", "views.rounds=1"]
 SMALL["ablate depth"] = [*SMALL["train depth"], "views.rounds=0", "data.hold_out=0", "--only", "ours, pairs alone"]

@@ -43,8 +43,8 @@ def pack(
     from dagan.data.pack import pack as run
 
     settings = {
-        "size": size, "every": every, "encoding": encoding, "quality": quality, "landmarks": landmarks,
-        "layout": layout, "shard_bytes": _bytes(shard_size, "--shard-size"), "budget": None if budget is None else _bytes(budget, "--budget"),
+        "size": size, "every": every, "encoding": encoding, "quality": quality, "landmarks": landmarks, "layout": layout,
+        "shard_bytes": _bytes(shard_size, "--shard-size"), "budget": None if budget is None else _bytes(budget, "--budget"),
     }  # fmt: skip
     config = parse(PackConfig, settings, "pack")
     begun = time.monotonic()
