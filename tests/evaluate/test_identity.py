@@ -10,7 +10,8 @@ from skimage.data import astronaut
 
 from dagan.errors import InputError
 from dagan.evaluate import face_metrics as fm
-from dagan.evaluate.face_metrics import IdentityNetwork, Landmarks, Watcher
+from dagan.evaluate.face_metrics import Landmarks, Watcher
+from dagan.evaluate.face_networks import IdentityNetwork
 from onnx_networks import onnx_flattening, onnx_scaling
 
 

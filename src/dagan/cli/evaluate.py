@@ -64,6 +64,23 @@ IdentityOption = Annotated[
         help="CSIM and AED use this ONNX face recognition network; hub:owner/repository/file.onnx fetches one.", show_default=False
     ),
 ]
+Landmarks68Option = Annotated[
+    Path | None,
+    typer.Option(
+        "--landmarks68",
+        help="AKD is measured with this ONNX network too: 3 x 256 x 256 RGB in [0, 1] in, 68 heatmaps out.",
+        show_default=False,
+    ),
+]
+ActionUnitsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--action-units",
+        help="AUCON takes action units from this ONNX network: square RGB faces in [0, 1] in, a probability for each unit out. "
+        "Default: from the face landmarker's blendshapes.",
+        show_default=False,
+    ),
+]
 PortraitsOption = Annotated[
     Path | None, typer.Option(help="Sources come from this folder. Default: they are the clips' first frames.", show_default=False)
 ]
@@ -103,6 +120,8 @@ def reconstruction(
     lpips_vgg: VggOption = None,
     lpips_alex: AlexOption = None,
     identity: IdentityOption = None,
+    landmarks68: Landmarks68Option = None,
+    action_units: ActionUnitsOption = None,
     legacy_range: LegacyOption = False,
     fid: FidOption = False,
     fid_network: FidNetworkOption = None,
@@ -117,7 +136,7 @@ def reconstruction(
 
     options = EvaluateOptions(
         results=results or (), pairs=pairs, hold_out=hold_out, layout=layout, every=every, size=size, lpips=lpips,
-        lpips_vgg=lpips_vgg, lpips_alex=lpips_alex, identity=identity,
+        lpips_vgg=lpips_vgg, lpips_alex=lpips_alex, identity=identity, landmarks68=landmarks68, action_units=action_units,
         legacy_range=legacy_range, fid=fid, fid_network=fid_network, workers=workers, folder=output, summary=summary, overwrite=overwrite,
     )  # fmt: skip
     specs = specs_of(model, no_model, runtime, device, precision, keypoints)
@@ -149,6 +168,7 @@ def cross_identity(
     size: SizeOption = None,
     lpips: LpipsOption = None,
     identity: IdentityOption = None,
+    action_units: ActionUnitsOption = None,
     fid: FidOption = False,
     fid_network: FidNetworkOption = None,
     workers: WorkersOption = 1,
@@ -163,7 +183,7 @@ def cross_identity(
     options = EvaluateOptions(
         results=results or (), portraits=portraits, pairs=pairs, count=count, seed=seed, absolute=absolute,
         adapt_scale=adapt_scale, reference=reference, hold_out=hold_out, layout=layout, every=every, size=size,
-        lpips=lpips, identity=identity, fid=fid, fid_network=fid_network, workers=workers, folder=output,
+        lpips=lpips, identity=identity, action_units=action_units, fid=fid, fid_network=fid_network, workers=workers, folder=output,
         summary=summary, overwrite=overwrite,
     )  # fmt: skip
     specs = specs_of(model, no_model, runtime, device, precision, keypoints)

@@ -1,8 +1,8 @@
 """Finds faces in measured pictures and compares them: identity, head pose, expression and gaze.
 
 Faces are found in every picture on its own, because a face that is lost in one must be counted there. Landmarks are those of the
-478-point mesh, x and y in pixels and z in the same scale. Identity (AED and CSIM, see docs/method.md#evaluation) is compared by the
-vectors of a face recognition network in ONNX. It is given by its path; none is bundled.
+478-point mesh, x and y in pixels and z in the same scale. What networks of the user's tell besides, such as identity (AED and CSIM, see
+docs/method.md#evaluation), is in `face_networks`.
 
 Whether a result speaks, blinks, looks and smiles as far as the driving face does is measured over all frames of a run. It compares how the
 result's expression and the driving frame's differ from the source's, by three figures:
@@ -16,79 +16,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
-from skimage.transform import SimilarityTransform, warp
 
-from dagan.errors import InputError
+from dagan.evaluate.face_networks import ActionUnitNetwork, IdentityNetwork, LandmarkNetwork
 from dagan.evaluate.records import Metric, PairScores
 from dagan.media.expression import MOVEMENTS, followed
-from dagan.media.landmarks import LEFT_EYE_INNER, LEFT_EYE_OUTER, RIGHT_EYE_INNER, RIGHT_EYE_OUTER, Face, FaceLandmarker
+from dagan.media.landmarks import BLENDSHAPE_NAMES, LEFT_EYE_INNER, LEFT_EYE_OUTER, RIGHT_EYE_INNER, RIGHT_EYE_OUTER, Face, FaceLandmarker
 from dagan.motion.reference import HeadPose, head_pose, rotation_between
-
-if TYPE_CHECKING:
-    from onnxruntime import InferenceSession
-
-# In the 112 x 112 crops that ArcFace networks are trained on, eyes, nose and corners of the mouth lie here.
-TEMPLATE = np.array([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]])
-SIZE = 112
-# These are the same five points in the mesh: each eye as the mean of its corners, nose tip, corners of the mouth (viewer's left first).
-_MESH = ((33, 133), (362, 263), (1,), (61,), (291,))
-
-
-class IdentityNetwork:
-    """Turns aligned faces into vectors of length 1. The network's input is 112 x 112 RGB, (x - 127.5) / 128, NCHW."""
-
-    def __init__(self, file: str | Path) -> None:
-        """Raises InputError when the file is missing or not an ONNX network that turns one such picture into one vector."""
-        self.session = open_network(file, "face recognition network (112 x 112 input)")
-        self.input = self.session.get_inputs()[0].name
-        try:
-            shapes = [found.shape for found in self.session.run(None, {self.input: np.zeros((1, 3, SIZE, SIZE), np.float32)})]
-        except Exception as error:  # The runtime's own errors have no common class.
-            reason = str(error).splitlines()[0][:120]
-            raise InputError(f"{file} does not take 1 x 3 x 112 x 112 pictures ({reason}): give a face recognition network") from None
-        if len(shapes) != 1 or len(shapes[0]) != 2:
-            raise InputError(f"{file} does not turn a picture into one vector, but into {shapes}: give a face recognition network")
-
-    def embed(self, image: NDArray[np.uint8], landmarks: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Returns the unit vector of the face in `image` (H x W x 3) with mesh `landmarks` (478 x >= 2, in pixels)."""
-        face = (align(image, landmarks).astype(np.float32) - 127.5) / 128
-        (vector,) = self.session.run(None, {self.input: face.transpose(2, 0, 1)[None]})
-        return vector[0] / np.linalg.norm(vector[0])
-
-
-def open_network(file: str | Path, kind: str) -> InferenceSession:
-    """Opens an ONNX network on the CPU with one thread, so that figures do not depend on the number of the machine's cores.
-
-    Raises InputError when the file is missing or no network; `kind` says what was looked for.
-    """
-    import onnxruntime
-
-    if not Path(file).is_file():
-        raise InputError(f"{file} does not exist: give an ONNX {kind}")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    try:
-        return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise InputError(f"{file} is not a readable ONNX network: {str(error).splitlines()[0][:120]}") from None
-
-
-def five_points(landmarks: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Returns eyes, nose tip and corners of the mouth, 5 x 2 pixels, from mesh landmarks, 478 x >= 2."""
-    return np.stack([landmarks[list(ids), :2].mean(0) for ids in _MESH]).astype(np.float64)
-
-
-def align(image: NDArray[np.uint8], landmarks: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """Turns and scales the face to the 112 x 112 template, by a similarity fitted by least squares."""
-    transform = SimilarityTransform.from_estimate(TEMPLATE, five_points(landmarks))
-    return np.rint(warp(image, transform, output_shape=(SIZE, SIZE), order=1, mode="edge", preserve_range=True)).astype(np.uint8)
-
 
 Image = NDArray[np.uint8]
 
@@ -132,13 +70,20 @@ class Seen:
     """The rigid points of the head and 51 strengths of expressions."""
     identity: NDArray[np.float32] | None
     """The unit vector of the identity; None without an identity network."""
+    points68: NDArray[np.float64] | None
+    """68 x 2 pixels, the usual points of face alignment; None without a network that finds them."""
+    units: NDArray[np.bool_]
+    """Which action units are present: those of ACTION_UNITS, or those of a network of the user's."""
 
 
 class Watcher:
     """Looks at pictures. The latest answer is kept, because the copy baseline shows one picture over and over."""
 
-    def __init__(self, detector: FaceDetector, identity: IdentityNetwork | None) -> None:
-        self.detector, self.identity = detector, identity
+    def __init__(
+        self, detector: FaceDetector, identity: IdentityNetwork | None = None, landmarks68: LandmarkNetwork | None = None,
+        action_units: ActionUnitNetwork | None = None,
+    ) -> None:  # fmt: skip
+        self.detector, self.identity, self.landmarks68, self.action_units = detector, identity, landmarks68, action_units
         self._latest: tuple[Image, Seen | None] | None = None
 
     def see(self, image: Image) -> Seen | None:
@@ -152,12 +97,34 @@ class Watcher:
         if face is None:
             return None
         identity = self.identity.embed(image, face.landmarks) if self.identity is not None else None
-        return Seen(face.landmarks, head_pose(face), identity)
+        points68 = self.landmarks68.points(image, face.landmarks) if self.landmarks68 is not None else None
+        pose = head_pose(face)
+        units = self.action_units.present(image, face.landmarks) if self.action_units is not None else action_units(pose.expression)
+        return Seen(face.landmarks, pose, identity, points68, units)
 
 
 Points = NDArray[np.floating]
 
 ACTIVE = 0.25  # A movement of at least this strength counts as present.
+# These action units of the facial action coding system have blendshapes of the same meaning. Of the 18 units that published figures are
+# usually of, four are left out: 6 and 9, whose blendshapes (cheekSquint, noseSneer) these networks never give, and 23 and 25, which have
+# none.
+ACTION_UNITS = {
+    1: ("browInnerUp",),
+    2: ("browOuterUpLeft", "browOuterUpRight"),
+    4: ("browDownLeft", "browDownRight"),
+    5: ("eyeWideLeft", "eyeWideRight"),
+    7: ("eyeSquintLeft", "eyeSquintRight"),
+    10: ("mouthUpperUpLeft", "mouthUpperUpRight"),
+    12: ("mouthSmileLeft", "mouthSmileRight"),
+    14: ("mouthDimpleLeft", "mouthDimpleRight"),
+    15: ("mouthFrownLeft", "mouthFrownRight"),
+    17: ("mouthShrugLower",),
+    20: ("mouthStretchLeft", "mouthStretchRight"),
+    26: ("jawOpen",),
+    28: ("mouthRollLower", "mouthRollUpper"),
+    45: ("eyeBlinkLeft", "eyeBlinkRight"),
+}
 MOVES = 0.02  # Where a strength's standard deviation is smaller, the driving face does not make that movement.
 FEWEST_FRAMES = 5  # A correlation over fewer frames says nothing.
 CLOSED = 0.5  # Above this blink strength an iris cannot be seen well enough.
@@ -174,6 +141,12 @@ def head_pose_error(a: Points, b: Points) -> float:
     """
     angles = Rotation.from_matrix(rotation_between(a, b).T).as_euler("YXZ", degrees=True)
     return float(np.sqrt(np.square(angles).mean()))
+
+
+def action_units(expression: Points) -> NDArray[np.bool_]:
+    """Says which of ACTION_UNITS are present, given the 51 strengths of `HeadPose.expression`. The stronger side of the face counts."""
+    strengths = dict(zip((name for name in BLENDSHAPE_NAMES if not name.startswith("_")), expression.tolist(), strict=True))
+    return np.array([max(strengths[name] for name in names) >= ACTIVE for names in ACTION_UNITS.values()])
 
 
 def expression_agreement(a: Points, b: Points) -> float:

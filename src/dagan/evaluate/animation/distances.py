@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dagan.evaluate.face_metrics import open_network
+from dagan.evaluate.face_networks import open_network
 from dagan.losses.features import FeatureNetwork
 
 LpipsNetwork = Literal["squeezenet", "vgg16", "alexnet"]

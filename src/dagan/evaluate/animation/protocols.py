@@ -64,6 +64,10 @@ class EvaluateOptions:
     """Weights of AlexNet; None leaves its LPIPS out."""
     identity: str | None = None
     """A face recognition network; None leaves its metrics out."""
+    landmarks68: Path | None = None
+    """A network that finds the 68 usual points; None leaves their distance out."""
+    action_units: Path | None = None
+    """A network that finds action units; None takes them from blendshapes."""
     fid: bool = False
     fid_network: Path | None = None
     """A feature network for the Fréchet distance; None takes SqueezeNet."""
@@ -182,13 +186,14 @@ def _refuse_existing(options: EvaluateOptions) -> None:
 
 def _tools(options: EvaluateOptions) -> RulerFiles:
     named = {"lpips": options.lpips, "lpips_vgg": options.lpips_vgg, "lpips_alex": options.lpips_alex, "fid": options.fid_network}
+    named |= {"landmarks68": options.landmarks68, "action_units": options.action_units}
     for name, file in named.items():
         if file is not None and not file.is_file():
             raise InputError(f"{file} does not exist: give the file for --{name.replace('_', '-')}")
     identity = _identity(options.identity) if options.identity else None
     return RulerFiles(
         lpips=options.lpips or SQUEEZENET, lpips_vgg=options.lpips_vgg, lpips_alex=options.lpips_alex, identity=identity,
-        fid=options.fid_network,
+        landmarks68=options.landmarks68, action_units=options.action_units, fid=options.fid_network,
     )  # fmt: skip
 
 

@@ -20,17 +20,18 @@ from dagan.evaluate import face_metrics, metrics
 from dagan.evaluate.animation.distances import LPIPS, Extractor, LpipsNetwork, onnx_features, squeezenet_features
 from dagan.evaluate.animation.pairs import FLICKER_PAIRS, Image
 from dagan.evaluate.face_metrics import (
+    ACTION_UNITS,
     ACTIVE,
     CLOSED,
     FEWEST_FRAMES,
     KEPT,
     MOVES,
-    IdentityNetwork,
     Landmarks,
     Seen,
     Watcher,
     expression_metrics,
 )
+from dagan.evaluate.face_networks import PRESENT, ActionUnitNetwork, IdentityNetwork, LandmarkNetwork
 from dagan.evaluate.metrics import FLOW_SIDE, MS_SSIM_SMALLEST
 from dagan.evaluate.records import Metric, PairScores, Value
 from dagan.losses.features import SQUEEZENET, FaceCrops
@@ -58,6 +59,10 @@ class RulerFiles:
     """Weights of AlexNet."""
     identity: Path | None = None
     """A face recognition network in ONNX."""
+    landmarks68: Path | None = None
+    """A network in ONNX that finds the 68 usual points of face alignment."""
+    action_units: Path | None = None
+    """A network in ONNX that finds action units; None takes them from the face landmarker's blendshapes."""
     fid: Path | None = None
     """A feature network in ONNX."""
 
@@ -101,7 +106,9 @@ class Rulers:
         named = {"lpips": files.lpips, "lpips_vgg": files.lpips_vgg, "lpips_alex": files.lpips_alex}
         self.lpips = {key: LPIPS(file, _LPIPS[key][1]) for key, file in named.items() if file is not None and rebuilt}
         identity = IdentityNetwork(files.identity) if files.identity else None
-        self.watcher = Watcher(Landmarks(), identity)
+        landmarks68 = LandmarkNetwork(files.landmarks68) if files.landmarks68 is not None and rebuilt else None
+        units = ActionUnitNetwork(files.action_units) if files.action_units is not None else None
+        self.watcher = Watcher(Landmarks(), identity, landmarks68, units)
         self.features: Extractor | None = None
         if settings.fid and files.fid is not None:
             self.features = onnx_features(files.fid)
@@ -161,6 +168,11 @@ def _face_metrics(files: RulerFiles, settings: Settings) -> list[Metric]:
             Metric(key="akd68", title="AKD (68)", better="lower", range="0 and above", unit=pixels,
                    tool=f"{mesh}, the 68 mesh points nearest to the usual 68 (not the detector of published figures)"),
         ]  # fmt: skip
+        if files.landmarks68 is not None:
+            found.append(
+                Metric(key="akd68_network", title="AKD (68, network)", better="lower", range="0 and above", unit=pixels,
+                       tool=f"{files.landmarks68.name}, ONNX, 68 points read from heatmaps, mean distance; faces found by {mesh}")
+            )  # fmt: skip
     if files.identity is not None:
         to = "driving frame" if rebuilt else "source"
         tool = f"{files.identity.name}, ONNX, five-point alignment, result against {to}"
@@ -168,11 +180,17 @@ def _face_metrics(files: RulerFiles, settings: Settings) -> list[Metric]:
             Metric(key="csim", title="CSIM", better="higher", signed=True, range="-1 to 1", tool=f"cosine of identity embeddings, {tool}"),
             Metric(key="aed", title="AED", better="lower", range="0 to 2", tool=f"Euclidean distance of unit identity embeddings, {tool}"),
         ]
+    numbers = ", ".join(map(str, ACTION_UNITS))
+    units = f"{len(ACTION_UNITS)} action units (AU {numbers}) from blendshapes of {mesh}, strength {ACTIVE} and above"
+    if files.action_units is not None:
+        units = f"action units of {files.action_units.name}, ONNX, strength {PRESENT} and above"
     shapes = f"51 blendshapes of {mesh}, result against driving frame"
     found += [
         Metric(key="prmse", title="PRMSE", better="lower", range="0 to 150", unit="degrees",
                tool=f"{mesh}, least-squares rotation (Procrustes) between 14 rigid mesh points with z of result and driving frame; "
                     "root mean square of its yaw, pitch and roll"),
+        Metric(key="aucon", title="AUCON", better="higher", range="0 to 1",
+               tool=f"share of action units that are present in both result and driving frame or in neither: {units}"),
         Metric(key="expression_agreement", title="Expression agreement", better="higher", range="0 to 1",
                tool=f"share equally on or off (strength {ACTIVE} and above is on) of {shapes}; in the manner of AUCON"),
         Metric(key="expression_correlation", title="Expression correlation", better="higher", signed=True, range="-1 to 1", per="clip",
@@ -305,13 +323,16 @@ class Tally:
                 self._put(key, float(distance(ours, theirs)) if ours is not None and theirs is not None else None)
         scale = 256 / self.settings.size
         if result is None or target is None:
-            keys = ("prmse", "expression_agreement", "gaze", *(("akd", "akd68") if self.rebuilt else ()))
-            for key in keys:
+            keys = ("prmse", "aucon", "expression_agreement", "gaze", *(("akd", "akd68") if self.rebuilt else ()))
+            for key in (*keys, *(("akd68_network",) if self.rulers.watcher.landmarks68 is not None else ())):
                 self._put(key, None)
             return
         if self.rebuilt:
             self._put("akd", scale * metrics.landmark_distance(result.landmarks, target.landmarks))
             self._put("akd68", scale * metrics.landmark_distance(*(seen.landmarks[list(SIXTY_EIGHT)] for seen in (result, target))))
+        if result.points68 is not None and target.points68 is not None:
+            self._put("akd68_network", scale * metrics.landmark_distance(result.points68, target.points68))
+        self._put("aucon", float(np.mean(result.units == target.units)))
         self._put("prmse", face_metrics.head_pose_error(result.pose.rigid, target.pose.rigid))
         self._put("expression_agreement", face_metrics.expression_agreement(result.pose.expression, target.pose.expression))
         open_eyes = max(result.pose.blink, target.pose.blink) <= face_metrics.CLOSED

@@ -39,7 +39,7 @@ from dagan.evaluate.records import Evaluation, PairScores, finite, scores_from
 from dagan.media.output import atomic_output
 from dagan.progress import Progress, Warn, silent
 
-FORMAT = 2  # It must be raised whenever a metric is measured in another way.
+FORMAT = 3  # It must be raised whenever a metric is measured in another way.
 _PACKAGES = ("dagan", "torch", "numpy", "scipy", "scikit-image", "torchmetrics", "ai-edge-litert", "onnxruntime", "av")
 PICTURES = "pictures"
 STAGE = "pairs"  # `Progress` is told of this stage.
