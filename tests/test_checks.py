@@ -15,7 +15,7 @@ from dagan.config import DepthConfig, Gains, GeneratorConfig, HourglassConfig, K
 from dagan.data.config import AugmentConfig, DataConfig, PairConfig, TripletConfig
 from dagan.engine.note import ExportNote, GraphNote
 from dagan.errors import InputError
-from dagan.evaluate.ablation import AblationTable, Variant
+from dagan.evaluate.ablation.run import AblationTable, Variant
 from dagan.models.egomotion import EgomotionConfig
 from dagan.train.recipe import DepthLossConfig, DepthRecipe, GanLossConfig, GanRecipe, OptimiserConfig, ViewsConfig
 from dagan.weights.released import ReleasedNote

@@ -49,6 +49,7 @@ _TRAINING = [
 SMALL["pack"] = ["--size", "64", "--no-landmarks", "--every", "1"]
 SMALL["train gan"] = [*_TRAINING, "model.image_size=64", "model.motion_size=32", "loss.perceptual_scales=2"]
 SMALL["train depth"] = [*_TRAINING, "views.frames=2", "views.step=1", "views.reach=2", "views.rounds=1"]
+SMALL["ablate gan"] = [*SMALL["train gan"], "--only", "RGB only", "--seed", "0"]
 SMALL["ablate depth"] = [*SMALL["train depth"], "views.rounds=0", "data.hold_out=0", "--only", "ours, pairs alone"]
 
 

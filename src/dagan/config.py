@@ -21,6 +21,7 @@ AttendedChannels = Annotated[int, Ge(8), Le(4096)]
 # The face mesh has 468 points of the face, then five for each iris.
 MeshPoint = Annotated[int, Ge(0), Le(477)]
 Gain = Annotated[float, Gt(0), Le(5)]
+Attention = Literal["none", "coarsest", "all"]
 
 
 def require_encoder(what: str, encoder: str, widths: tuple[int, ...]) -> None:
@@ -86,6 +87,8 @@ class KeypointConfig(Checked):
     """
     gains: Gains = field(default_factory=Gains)
     """By how much those keypoints are exaggerated while driving."""
+    depth: bool = True
+    """Whether keypoints are found on colours and depth; False finds them on colours alone. It needs `use_depth` of the model."""
     hourglass: HourglassConfig = field(default_factory=lambda: HourglassConfig(width=32))
     kernel: Kernel = 7
     """The side of the kernels of the two last convolutions, which have no padding."""
@@ -128,6 +131,13 @@ class GeneratorConfig(Checked):
     """The most channels that any scale has."""
     downs: Annotated[int, Ge(1), Le(5)] = 2
     blocks: Annotated[int, Ge(0), Le(64)] = 6
+    attention: Attention = "coarsest"
+    """Where depth features ask warped appearance for features. It needs `use_depth` of the model.
+
+    "none" leaves attention out, "coarsest" is the paper's, and "all" has it at every scale that the decoder draws at.
+    """
+    attention_keys: Few = 16
+    """At finer scales, appearance is averaged to a map of at most this side before it is asked, so that memory grows with the places."""
     align_depth: bool = False
     """Whether the source's depth features are warped too before attention (docs/method.md#cross-modal-attention)."""
     landmark_variance: Positive | None = None
@@ -154,7 +164,7 @@ class ModelConfig(Checked):
     motion_size: Annotated[int, Ge(2), Le(4096)] = 64
     """The side at which keypoints and dense motion are computed. It must divide the image's."""
     use_depth: bool = True
-    """False gives the RGB-only twin, without depth network and attention."""
+    """Whether there is a depth network. False gives the RGB-only twin, where `keypoints.depth` and `generator.attention` have no effect."""
     align_corners: bool = True
     """The sampling convention. True fits the grids of docs/method.md#sampling (identity motion is exact); False is released weights'."""
     depth: DepthConfig = field(default_factory=DepthConfig)
@@ -179,6 +189,16 @@ class ModelConfig(Checked):
             drawn is None or bool(self.keypoints.landmarks),
             "generator landmark_variance", drawn, "needs keypoints.landmarks, whose heatmaps the decoder is to get",
         )  # fmt: skip
+
+    @property
+    def depth_in_keypoints(self) -> bool:
+        """Whether keypoints are found on colours and depth."""
+        return self.use_depth and self.keypoints.depth
+
+    @property
+    def attention(self) -> Attention:
+        """Where the generator attends; "none" without a depth network."""
+        return self.generator.attention if self.use_depth else "none"
 
     def rgb_only(self) -> ModelConfig:
         """Returns the twin without depth network and attention, for ablation."""

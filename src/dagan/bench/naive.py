@@ -54,10 +54,14 @@ def open_model(name: str, device: str, precision: str) -> tuple[DaGAN, bool]:
     target = choose_device(device)
     torch.manual_seed(0)
     model = DaGAN(config).eval()
-    if model.generator.attention is not None:
-        torch.nn.init.constant_(model.generator.attention.gamma, 0.5)  # At 0, where it starts, no difference would be seen.
+    for attention in _attentions(model):
+        torch.nn.init.constant_(attention.gamma, 0.5)  # At 0, where it starts, no difference would be seen.
     model.compute_dtype = choose_precision(precision, target)
     return model.to(target), False
+
+
+def _attentions(model: DaGAN) -> list[CrossModalAttention]:
+    return [module for module in model.modules() if isinstance(module, CrossModalAttention)]
 
 
 class NaiveAttention(CrossModalAttention):
@@ -65,9 +69,9 @@ class NaiveAttention(CrossModalAttention):
 
     def forward(self, query: Tensor, features: Tensor) -> Tensor:
         """See CrossModalAttention."""
-        key, value = self.key(features).relu().flatten(2), self.value(features).relu().flatten(2)
-        weights = torch.softmax(query.flatten(2).transpose(1, 2) @ key, dim=-1)  # B x N x N
-        return self.gamma * (value @ weights.transpose(1, 2)).reshape(features.shape) + features
+        key, value = self.asked(features)
+        weights = torch.softmax(query.flatten(2).transpose(1, 2) @ key.flatten(2), dim=-1)  # B x N x M
+        return self.gamma * (value.flatten(2) @ weights.transpose(1, 2)).unflatten(2, (query.shape[-2], query.shape[-1]))
 
 
 class Naive:
@@ -76,9 +80,8 @@ class Naive:
     def __init__(self, model: DaGAN, source: np.ndarray) -> None:
         self._model = copy.deepcopy(model).eval()
         self._model.compute_dtype = torch.float32
-        if self._model.generator.attention is not None:
-            # No tensor changes, only what is computed from them.
-            self._model.generator.attention.__class__ = NaiveAttention
+        for attention in _attentions(self._model):
+            attention.__class__ = NaiveAttention  # No tensor changes, only what is computed from them.
         self.size = model.config.image_size
         self._device = next(model.parameters()).device
         self._image = self._tensor(source)

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dagan.cli.options import HoldOutOption, KeypointsOption, LayoutOption, OverwriteOption, RunDeviceOption, RuntimeOption, open_chosen
+from dagan.cli.options import (
+    EveryOption,
+    HoldOutOption,
+    KeypointsOption,
+    LayoutOption,
+    OverwriteOption,
+    RunDeviceOption,
+    RuntimeOption,
+    WorkersOption,
+    open_chosen,
+)
 from dagan.errors import require_extra
 
 if TYPE_CHECKING:
@@ -44,7 +54,6 @@ PairsOption = Annotated[
     ),
 ]
 PrecisionOption = Annotated[str, typer.Option("--precision", help="Numbers have this precision: auto, float32, bfloat16 or float16.")]
-EveryOption = Annotated[int, typer.Option(help="Measure every n-th frame.")]
 SizeOption = Annotated[
     int | None,
     typer.Option(help="Pictures are measured at this side. Default: the first model's, or 256 without a model.", show_default=False),
@@ -89,7 +98,6 @@ FidOption = Annotated[
     bool, typer.Option("--fid", help="Measure the Fréchet distance too, on features of --fid-network, or of SqueezeNet 1.1 without it.")
 ]
 FidNetworkOption = Annotated[Path | None, typer.Option(help="Features for --fid come from this ONNX network.", show_default=False)]
-WorkersOption = Annotated[int, typer.Option(help="So many processes measure, each on one core with models of its own.")]
 FolderOption = Annotated[
     Path | None,
     typer.Option(

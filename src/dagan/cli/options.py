@@ -59,6 +59,7 @@ LayoutOption = Annotated[
     typer.Option(help="Names tell whom clips show as in voxceleb1, voxceleb2, hdtf, celebv or plain; auto recognises one of them."),
 ]
 EveryOption = Annotated[int, typer.Option(help="Measure every n-th frame.")]
+WorkersOption = Annotated[int, typer.Option(help="So many processes measure, each on one core with models of its own.")]
 ReportOption = Annotated[Path | None, typer.Option("--json", help="Write a report too, to this file (.json).", show_default=False)]
 
 

@@ -1,6 +1,7 @@
 """The four graphs as which a model is exported, and what goes into them and comes out, by name.
 
-    encoder     image -> source_value, source_jacobian, source_small, source_features_0 .. , source_query (models with depth)
+    encoder     image -> source_value, source_jacobian, source_small, source_features_0 .. , source_query (attention at the
+                coarsest scale) or source_query_0 .. (at all scales)
     keypoints   image -> value, jacobian
     depth       image -> disparity (models with depth)
     generator   value, jacobian, source_image and what the encoder gave -> result
@@ -62,8 +63,7 @@ class _Encoder(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         source = self.model.encode_source(image)
         features = source.features.appearance[-(self.model.generator.skips + 1) :]  # The decoder warps no finer ones.
-        query = () if source.features.query is None else (source.features.query,)
-        return source.keypoints.value, source.keypoints.jacobian, source.small, *features, *query
+        return source.keypoints.value, source.keypoints.jacobian, source.small, *features, *source.features.queries
 
 
 class _Keypoints(nn.Module):
@@ -92,8 +92,8 @@ class _Generator(nn.Module):
 
     def forward(self, value: Tensor, jacobian: Tensor, image: Tensor, rest: list[Tensor]) -> tuple[Tensor]:
         source_value, source_jacobian, small, *features = rest
-        query = features.pop() if self.model.config.use_depth else None
-        encoded = SourceFeatures(tuple(features), query)
+        scales = self.model.generator.skips + 1
+        encoded = SourceFeatures(tuple(features[:scales]), tuple(features[scales:]))
         source = Source(image, None, Keypoints(source_value, source_jacobian), small, encoded)
         return (self.model.drive(source, Keypoints(value, jacobian)).image,)
 
@@ -101,8 +101,12 @@ class _Generator(nn.Module):
 def graphs_of(model: DaGAN) -> list[Graph]:
     """Returns the graphs of a model, which must be folded, in float32, on the CPU and in evaluation mode."""
     features = tuple(f"source_features_{i}" for i in range(model.generator.skips + 1))
-    query = ("source_query",) if model.config.use_depth else ()
-    encoded = ("source_value", "source_jacobian", "source_small", *features, *query)
+    asking = {
+        "none": (),
+        "coarsest": ("source_query",),
+        "all": tuple(f"source_query_{i}" for i in range(len(model.generator.fine_attention) + 1)),
+    }
+    encoded = ("source_value", "source_jacobian", "source_small", *features, *asking[model.config.attention])
     image, found = ("image",), ("value", "jacobian")
     driven = (*found, "source_image", *encoded)
     graphs = [

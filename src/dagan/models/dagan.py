@@ -27,7 +27,7 @@ class Source:
     image: Tensor
     """The source image, B x 3 x H x W."""
     disparity: Tensor | None
-    """Its disparity, B x 1 x H x W; None for a model without depth."""
+    """Its disparity, B x 1 x H x W; None for a model that does not look at depth."""
     keypoints: Keypoints
     """Its keypoints."""
     small: Tensor
@@ -83,10 +83,10 @@ class DaGAN(nn.Module):
         self.folded = False  # `weights.fold` sets this in the models it makes, which can be neither trained nor saved.
         factor = config.image_size // config.motion_size
         self.depth_network = DepthNetwork(config.depth) if config.use_depth else None
-        self.keypoint_detector = KeypointDetector(config.keypoints, factor, config.use_depth)
+        self.keypoint_detector = KeypointDetector(config.keypoints, factor, config.depth_in_keypoints)
         landmarks = len(config.keypoints.landmarks)
         self.dense_motion = DenseMotion(config.motion, config.keypoints.count, factor, config.align_corners, landmarks)
-        self.generator = Generator(config.generator, config.use_depth, config.align_corners, landmarks)
+        self.generator = Generator(config.generator, config.attention, config.align_corners, landmarks)
 
     @torch.inference_mode()
     def depth(self, image: Tensor) -> Tensor:
@@ -98,14 +98,14 @@ class DaGAN(nn.Module):
         if self.depth_network is None:
             raise InputError(f"model {self.config.name!r} has no depth network: use one whose name does not end in -rgb")
         with self._precision(image):
-            return self._disparity(image)  # type: ignore[return-value]
+            return self.depth_network(image, scales=1)[0]
 
     @torch.inference_mode()
     def keypoints(self, image: Tensor) -> Keypoints:
         """Finds the keypoints of images B x 3 x H x W in [0, 1], with the help of their depth. Raises InputError for another shape."""
         self._check(image)
         with self._precision(image):
-            return self.keypoint_detector(image, self._disparity(image))
+            return self._found(image, self._disparity(image) if self.config.depth_in_keypoints else None)
 
     @torch.inference_mode()
     def encode_source(self, image: Tensor) -> Source:
@@ -113,7 +113,7 @@ class DaGAN(nn.Module):
         self._check(image)
         with self._precision(image):
             disparity = self._disparity(image)
-            return self._encode(image, disparity, self.keypoint_detector(image, disparity))
+            return self._encode(image, disparity, self._found(image, disparity))
 
     @torch.inference_mode()
     def drive(self, source: Source, keypoints: Keypoints) -> Output:
@@ -134,14 +134,15 @@ class DaGAN(nn.Module):
         place of the first L keypoints, where they are finite.
         """
         images = torch.cat([source, driving])
+        sees_depth = self.config.depth_in_keypoints
         with torch.no_grad():
-            disparity = self._disparity(images)
+            disparity = self._disparity(images if sees_depth else source)
         if transform is not None:
             images = torch.cat([images, transform.warp_image(driving)])
-            if disparity is not None:  # The transformed scene has the transformed depth, so the network needs no third pass.
+            if disparity is not None and sees_depth:  # The transformed scene has the transformed depth, so the network needs no third pass.
                 disparity = torch.cat([disparity, transform.warp_image(disparity[len(source) :])])
         # All frames go through in one pass, so that batch statistics cover all of them and matrices are larger.
-        keypoints = self.keypoint_detector(images, disparity)
+        keypoints = self._found(images, disparity)
         batch = len(source)
         parts = [keypoints[i : i + batch] for i in range(0, len(keypoints.value), batch)]
         origin, moved = parts[:2]
@@ -152,7 +153,13 @@ class DaGAN(nn.Module):
         return Reconstruction(output, encoded, parts[0], parts[1], parts[2] if transform is not None else None)
 
     def _disparity(self, image: Tensor) -> Tensor | None:
-        return None if self.depth_network is None else self.depth_network(image, scales=1)[0]
+        """Returns the disparity of images, or None where nothing that is drawn depends on it."""
+        if self.depth_network is None or not (self.config.depth_in_keypoints or self.generator.attends):
+            return None
+        return self.depth_network(image, scales=1)[0]
+
+    def _found(self, image: Tensor, disparity: Tensor | None) -> Keypoints:
+        return self.keypoint_detector(image, disparity if self.config.depth_in_keypoints else None)
 
     def _encode(self, image: Tensor, disparity: Tensor | None, keypoints: Keypoints) -> Source:
         return Source(image, disparity, keypoints, self.dense_motion.down(image), self.generator.encode(image, disparity))

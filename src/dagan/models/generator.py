@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dagan.config import GeneratorConfig
+from dagan.config import Attention, GeneratorConfig
 from dagan.geometry import gaussian_heatmap, resize, resize_grid, sample
 from dagan.models.blocks import DownBlock, ResidualBlock, SameBlock, SpadeBlock, UpBlock
 from dagan.models.motion import Motion
@@ -24,32 +25,48 @@ from dagan.models.motion import Motion
 class CrossModalAttention(nn.Module):
     """Each place chooses, by its depth features, from which places of the warped appearance to take features.
 
-    It computes gamma * softmax(query . key) value + features, without the factor 1/sqrt(d). gamma is learnt and starts at 0.
+    It computes gamma * softmax(query . key) value, without the factor 1/sqrt(d). gamma is learnt and starts at 0. With `keys`, appearance
+    is first averaged to a map of at most that side: N places then have keys^2 to choose from, in place of N.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, channels_out: int | None = None, keys: int | None = None) -> None:
         super().__init__()
+        self.keys = keys
         self.query = nn.Conv2d(channels, channels // 8, 1)
         self.key = nn.Conv2d(channels, channels // 8, 1)
-        self.value = nn.Conv2d(channels, channels, 1)
+        self.value = nn.Conv2d(channels, channels_out or channels, 1)
         self.gamma = nn.Parameter(torch.zeros(1))
 
     def encode_query(self, depth_features: Tensor) -> Tensor:
         """Turns depth features, B x C x h x w, into a query, B x C/8 x h x w. It depends on the source alone."""
         return F.relu(self.query(depth_features))
 
+    def asked(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns keys, B x C/8 x h' x w', and values, B x C' x h' x w', of warped appearance, B x C x h x w."""
+        if self.keys is not None:
+            features = F.avg_pool2d(features, _reduction(features.shape[-1], self.keys))
+        return F.relu(self.key(features)), F.relu(self.value(features))
+
     def forward(self, query: Tensor, features: Tensor) -> Tensor:
-        """Adds attended features to warped appearance, B x C x h x w. `query`, B x C/8 x h x w, comes from `encode_query`."""
+        """Returns attended features, B x C' x h x w, times gamma.
+
+        `query`, B x C/8 x h x w, comes from `encode_query`, and `features`, B x C x h x w, are warped appearance.
+        """
 
         def places(x: Tensor) -> Tensor:
             # The result is B 1 N C, because exporters need four dimensions. cuDNN's attention needs channels that lie side by side, also
             # in a query of batch one that is repeated for all frames. In channels last they lie so already.
             return x.flatten(2).transpose(1, 2)[:, None].contiguous()
 
-        key, value = F.relu(self.key(features)), F.relu(self.value(features))
+        key, value = self.asked(features)
         attended = F.scaled_dot_product_attention(places(query.to(key.dtype)), places(key), places(value), scale=1.0)
-        attended = attended[:, 0].transpose(1, 2).reshape(features.shape)
-        return self.gamma.to(attended.dtype) * attended + features
+        attended = attended[:, 0].transpose(1, 2).unflatten(2, (query.shape[-2], query.shape[-1]))
+        return self.gamma.to(attended.dtype) * attended
+
+
+def _reduction(side: int, most: int) -> int:
+    """Returns the smallest divisor of `side` that leaves at most `most`."""
+    return next(factor for factor in range(1, side + 1) if side % factor == 0 and side // factor <= most)
 
 
 @dataclass(frozen=True)
@@ -58,8 +75,8 @@ class SourceFeatures:
 
     appearance: tuple[Tensor, ...]
     """The features of scales 0 (the finest) to downs."""
-    query: Tensor | None
-    """The query of the attention; None for a model without depth."""
+    queries: tuple[Tensor, ...]
+    """The queries of the scales that attend, finest first; there are none in a model without attention."""
 
 
 class Encoder(nn.Module):
@@ -85,9 +102,14 @@ class ResidualDecoder(nn.Module):
         self.blocks = nn.Sequential(*[ResidualBlock(widths[-1]) for _ in range(config.blocks)])
         self.ups = nn.Sequential(*[UpBlock(widths[i + 1], widths[i]) for i in reversed(range(config.downs))])
         self.final = nn.Conv2d(widths[0], 3, 7, padding=3)
+        self.drawn = widths[:-1]
 
     def forward(self, features: list[Tensor], warped: Tensor) -> Tensor:
-        return torch.sigmoid(self.final(self.ups(self.blocks(features[-1]))).float())
+        """Draws from the coarsest features. Those of finer scales, where there are any, are added to the decoder's maps of that size."""
+        x = self.blocks(features[-1])
+        for up, added in zip(self.ups, _coarse_to_fine(features, len(self.ups)), strict=True):
+            x = up(x) if added is None else up(x) + added
+        return torch.sigmoid(self.final(x).float())
 
 
 class SpadeDecoder(nn.Module):
@@ -101,16 +123,24 @@ class SpadeDecoder(nn.Module):
         self.middle = nn.ModuleList(SpadeBlock(hidden, hidden, guidance) for _ in range(3))
         self.ups = nn.ModuleList([SpadeBlock(hidden, hidden // 2, guidance), SpadeBlock(hidden // 2, hidden // 8, guidance)])
         self.final = nn.Conv2d(hidden // 8, 3, 3, padding=1)
+        self.drawn = [hidden // 8, hidden // 2]
 
     def forward(self, features: list[Tensor], warped: Tensor) -> Tensor:
+        """Draws from the coarsest features. Those of finer scales, where there are any, are added to the decoder's maps of that size."""
         small = F.interpolate(self.compress(features[-1]), size=warped.shape[-2:], mode="nearest")
         guidance = torch.cat([small, warped.to(small.dtype)], dim=1)
         x = self.widen(features[-1])
         for block in self.middle:
             x = block(x, guidance)
-        for block in self.ups:
+        for block, added in zip(self.ups, _coarse_to_fine(features, len(self.ups)), strict=True):
             x = block(F.interpolate(x, scale_factor=2, mode="nearest"), guidance)
+            x = x if added is None else x + added
         return torch.sigmoid(self.final(F.leaky_relu(x, 0.2)).float())
+
+
+def _coarse_to_fine(features: list[Tensor], count: int) -> list[Tensor] | list[None]:
+    """Returns the features of all scales but the coarsest, coarse to fine, or so many times None where there are none."""
+    return features[-2::-1] if len(features) > 1 else [None] * count
 
 
 class PyramidDecoder(nn.Module):
@@ -143,7 +173,7 @@ class PyramidDecoder(nn.Module):
         return blend * warped.float() + (1 - blend) * torch.sigmoid(out[:, :3])
 
 
-_DECODERS = {"residual": ResidualDecoder, "spade": SpadeDecoder}
+_DECODERS: dict[str, type[ResidualDecoder] | type[SpadeDecoder]] = {"residual": ResidualDecoder, "spade": SpadeDecoder}
 
 
 class Warp(nn.Module):
@@ -164,49 +194,70 @@ class Warp(nn.Module):
 class Generator(nn.Module):
     """Draws the source in other poses: `encode` is called once for a source, and `decode` once for a driving frame."""
 
-    def __init__(self, config: GeneratorConfig, use_depth: bool, align_corners: bool, landmarks: int = 0) -> None:
+    def __init__(self, config: GeneratorConfig, attention: Attention, align_corners: bool, landmarks: int = 0) -> None:
         """`landmarks` is the number of keypoints, the first ones, that stand on landmarks."""
         super().__init__()
         self.config = config
         self.warp = Warp(align_corners)
         widths = [min(config.max_width, config.width * 2**i) for i in range(config.downs + 1)]
         pyramid = config.decoder == "pyramid"
+        self.pyramid = pyramid
+        # The decoder is given so many finer scales than the coarsest. The paper's decoders need them only where attention is at all scales.
+        self.skips = config.downs - 1 if pyramid else config.downs if attention == "all" else 0
+        self.attends = attention != "none"
+        # The lite models' depth map is smooth. One scale above the coarsest features that ask it loses nothing, and costs less.
+        first = config.downs - (self.skips if attention == "all" else 1) if pyramid else 0
+        self.depth_reduction = 2**first
         self.appearance = Encoder(3, widths, 3 if pyramid else 7)
-        # The lite models' depth map is smooth. At a quarter of its size it loses nothing and costs a sixteenth.
-        self.depth_reduction = 2 ** (config.downs - 1) if pyramid else 1
-        self.depth = Encoder(1, widths[config.downs - 1 :] if pyramid else widths, 3 if pyramid else 7) if use_depth else None
-        self.attention = CrossModalAttention(widths[-1]) if use_depth else None
+        self.depth = Encoder(1, widths[first:], 3 if pyramid else 7) if self.attends else None
+        self.attention = CrossModalAttention(widths[-1]) if self.attends else None
         # `guides` is the number of driving heatmaps that the decoder gets. They are put beside the warped features of finer scales, and
         # added to the coarsest through a convolution, which starts at zero.
         self.guides = 0 if config.landmark_variance is None else landmarks
-        self.decoder = PyramidDecoder(config, widths, self.guides) if pyramid else _DECODERS[config.decoder](config, widths)
+        decoder = PyramidDecoder(config, widths, self.guides) if pyramid else _DECODERS[config.decoder](config, widths)
+        self.decoder = decoder
         self.guide = nn.Conv2d(self.guides, widths[-1], 3, padding=1) if self.guides else None
         if self.guide is not None:
             nn.init.zeros_(self.guide.weight)
-        self.skips = config.downs - 1 if pyramid else 0  # The decoder takes so many finer warped scales.
+        # What finer scales attend to is added to the pyramid's warped features, or to the decoder's own maps.
+        finer = range(config.downs - self.skips, config.downs) if attention == "all" else ()
+        drawn = widths if isinstance(decoder, PyramidDecoder) else decoder.drawn
+        self.fine_attention = nn.ModuleList(CrossModalAttention(widths[i], drawn[i], config.attention_keys) for i in finer)
 
     def encode(self, image: Tensor, disparity: Tensor | None) -> SourceFeatures:
         """Encodes the source image, B x 3 x H x W, and its disparity, B x 1 x H x W, which is None for models without depth."""
-        query = None
-        if self.depth is not None and self.attention is not None and disparity is not None:
-            small = F.avg_pool2d(disparity, self.depth_reduction)
-            query = self.attention.encode_query(self.depth(small)[-1])
-        return SourceFeatures(self.appearance(image), query)
+        queries: tuple[Tensor, ...] = ()
+        if self.depth is not None and disparity is not None:
+            depth = self.depth(F.avg_pool2d(disparity, self.depth_reduction))
+            asking = self._attentions()
+            queries = tuple(one.encode_query(x) for one, x in zip(asking, depth[len(depth) - len(asking) :], strict=True))
+        return SourceFeatures(self.appearance(image), queries)
+
+    def _attentions(self) -> list[CrossModalAttention]:
+        """Returns the attentions, finest first."""
+        return cast(list[CrossModalAttention], [*self.fine_attention, *([] if self.attention is None else [self.attention])])
 
     def decode(self, source: SourceFeatures, image: Tensor, motion: Motion, driving: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the result and the warped source image, both B x 3 x H x W in [0, 1]. `driving` are keypoints, B x K x 2."""
         finest = len(source.appearance) - 1 - self.skips
         features = [self.warp(level, motion.deformation, motion.occlusion) for level in source.appearance[finest:]]
-        if self.attention is not None and source.query is not None:
-            query = source.query
-            if self.config.align_depth:
-                query = self.warp(query, motion.deformation)
-            features[-1] = self.attention(query.expand(features[-1].shape[0], -1, -1, -1), features[-1])
+        if source.queries:
+            features = self._attended(source.queries, features, motion)
         if self.guide is not None:
             features = self._guided(features, driving[:, : self.guides].float())
         # SPADE is guided by what can be seen. The other decoders blend with the warped image or ignore it.
         warped = self.warp(image, motion.deformation, motion.occlusion if isinstance(self.decoder, SpadeDecoder) else None)
         return self.decoder(features, warped), warped
+
+    def _attended(self, queries: tuple[Tensor, ...], features: list[Tensor], motion: Motion) -> list[Tensor]:
+        """Adds what queries found to warped features. Decoders other than the pyramid get at finer scales only what was found."""
+        attentions, first = self._attentions(), len(features) - len(queries)
+        attended = features[:first]
+        for attention, query, found in zip(attentions, queries, features[first:], strict=True):
+            asking = self.warp(query, motion.deformation) if self.config.align_depth else query
+            added = attention(asking.expand(found.shape[0], -1, -1, -1), found)
+            attended.append(added + found if self.pyramid or attention is self.attention else added)
+        return attended
 
     def _guided(self, features: list[Tensor], landmarks: Tensor) -> list[Tensor]:
         """Adds heatmaps of driving landmarks, B x L x 2, to the features: they are added to the coarsest and appended to finer ones."""

@@ -37,10 +37,10 @@ def on_landmarks(keypoints: Keypoints, landmarks: Tensor) -> Keypoints:
 class KeypointDetector(nn.Module):
     """Finds keypoints in images, B x 3 x H x W, with disparity, B x 1 x H x W, or None. The hourglass works `factor` times smaller."""
 
-    def __init__(self, config: KeypointConfig, factor: int, use_depth: bool) -> None:
+    def __init__(self, config: KeypointConfig, factor: int, sees_depth: bool) -> None:
         super().__init__()
         self.config = config
-        channels = 4 if use_depth else 3
+        channels = 4 if sees_depth else 3
         self.down = BandLimitedDown(channels, factor)
         self.hourglass = Hourglass(config.hourglass, channels)
         self.heatmap = nn.Conv2d(self.hourglass.channels, config.count, config.kernel)

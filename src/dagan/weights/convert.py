@@ -171,7 +171,7 @@ def _our_tensors(part: Part, entry: _Entry, wanted: Mapping[str, Tensor], config
     aside = {key: tensor for key, tensor in entry.state.items() if is_aside(key)}
     for key, tensor in aside.items():
         if key.endswith("down.weight"):
-            _check_blur(tensor, f"{entry.where} {key}", config, 4 if part == "kp_detector" and config.use_depth else 3)
+            _check_blur(tensor, f"{entry.where} {key}", config, 4 if part == "kp_detector" and config.depth_in_keypoints else 3)
     return ours | {f"{ASIDE}{part}.{key}": tensor for key, tensor in aside.items()}
 
 
@@ -223,6 +223,9 @@ def _check_expressible(config: ModelConfig, path: Path) -> None:
     settings: dict[str, tuple[object, tuple[object, ...]]] = {
         "generator.decoder": (config.generator.decoder, ("residual", "spade")),
         "generator.align_depth": (config.generator.align_depth, (False,)),
+        # They have depth in keypoints and attention, or neither.
+        "keypoints.depth": (config.depth_in_keypoints, (config.use_depth,)),
+        "generator.attention": (config.attention, ("coarsest" if config.use_depth else "none",)),
         # A model that was trained with the consistent convention would draw half a pixel off.
         "align_corners": (config.align_corners, (False,)),
     }
@@ -244,5 +247,5 @@ def _blur(part: Part, config: ModelConfig) -> dict[str, Tensor]:
     """Returns the blur kernels that the released networks store."""
     factor = config.image_size // config.motion_size
     if part == "kp_detector":
-        return {"down.weight": BandLimitedDown(4 if config.use_depth else 3, factor).weight}
+        return {"down.weight": BandLimitedDown(4 if config.depth_in_keypoints else 3, factor).weight}
     return {"dense_motion_network.down.weight": BandLimitedDown(3, factor).weight} if part == "generator" else {}

@@ -182,8 +182,9 @@ def test_metrics_that_can_be_negative_say_so():
 
 def test_holm_by_hand():
     like = compare({"p": scored("p", [1.0])}, {"p": scored("p", [1.0], method="b")}, CSIM)
-    adjusted = [c.adjusted for c in statistics._holm([replace(like, p=p) for p in (0.04, 0.01, None, 0.03)])]
-    assert adjusted == [pytest.approx(0.06), pytest.approx(0.03), None, pytest.approx(0.06)]
+    wanted = [pytest.approx(0.06), pytest.approx(0.03), None, pytest.approx(0.06)]
+    assert statistics.holm([0.04, 0.01, None, 0.03]) == wanted
+    assert [c.adjusted for c in statistics._adjusted([replace(like, p=p) for p in (0.04, 0.01, None, 0.03)])] == wanted
 
 
 def test_ratio_to_copy_on_common_frames():

@@ -14,7 +14,6 @@ import copy
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dagan.engine.cpu.dense_motion import FastDown, FastMotion, FastWarp
@@ -97,7 +96,7 @@ class _Convert:
         return (inputs[0].to(dtype=self._dtype).contiguous(memory_format=torch.channels_last), *inputs[1:])
 
 
-class ChunkedAttention(nn.Module):
+class ChunkedAttention(CrossModalAttention):
     """`CrossModalAttention`, computed for a few places at a time.
 
     PyTorch's own fused attention on CPUs wants values as wide as keys. Here keys have C / 8 channels and values have C, so PyTorch would
@@ -105,22 +104,19 @@ class ChunkedAttention(nn.Module):
     """
 
     def __init__(self, attention: CrossModalAttention) -> None:
-        super().__init__()
+        nn.Module.__init__(self)
         self.query, self.key, self.value, self.gamma = attention.query, attention.key, attention.value, attention.gamma
-
-    def encode_query(self, depth_features: Tensor) -> Tensor:
-        """See CrossModalAttention."""
-        return F.relu(self.query(depth_features))
+        self.keys = attention.keys
 
     def forward(self, query: Tensor, features: Tensor) -> Tensor:
         """See CrossModalAttention."""
-        keys = F.relu(self.key(features)).flatten(2)  # B C/8 N
-        values = F.relu(self.value(features)).flatten(2).transpose(1, 2)  # B N C
+        key, value = self.asked(features)
+        keys, values = key.flatten(2), value.flatten(2).transpose(1, 2)  # B C/8 M, B M C
         queries = query.to(keys.dtype).flatten(2).transpose(1, 2)  # B N C/8
-        attended = torch.empty_like(values, memory_format=torch.contiguous_format)
+        attended = values.new_empty((*queries.shape[:2], values.shape[2]))
         for start in range(0, attended.shape[1], _PLACES_AT_ONCE):
             places = slice(start, start + _PLACES_AT_ONCE)
             attended[:, places] = torch.softmax(queries[:, places] @ keys, dim=-1) @ values
-        # The result is stored pixel by pixel already, so it gets the shape of `features` in channels last without a copy.
-        moved = attended.transpose(1, 2).unflatten(2, features.shape[2:])
-        return self.gamma.to(moved.dtype) * moved + features
+        # The result is stored pixel by pixel already, so it is in channels last without a copy.
+        moved = attended.transpose(1, 2).unflatten(2, (query.shape[-2], query.shape[-1]))
+        return self.gamma.to(moved.dtype) * moved

@@ -150,7 +150,7 @@ def analyse(evaluation: Evaluation) -> Statistics:
         for metric in evaluation.metrics
         if metric.per == "frame"
     }
-    return Statistics(summaries=summaries, comparisons=_holm([c for c in found if c is not None]), rotation=rotation)
+    return Statistics(summaries=summaries, comparisons=_adjusted([c for c in found if c is not None]), rotation=rotation)
 
 
 def by_method(evaluation: Evaluation) -> dict[str, dict[str, PairScores]]:
@@ -218,6 +218,18 @@ def over_rotation(scores: Iterable[PairScores], metric: Metric, edges: Sequence[
             interval=interval(sums, counts), frames=len(entries), clips=len(sums),
         ))  # fmt: skip
     return bins
+
+
+def within_rotation(scores: PairScores, low: float, high: float) -> PairScores:
+    """Returns the values of those frames alone whose head rotation, in degrees, is at least `low` and below `high`.
+
+    Values per clip stay as they are. Frames without a rotation are left out.
+    """
+    kept = [i for i, angle in enumerate(scores.rotation) if angle is not None and low <= angle < high]
+    values = {key: tuple(v[i] for i in kept) if len(v) == len(scores.frames) else v for key, v in scores.values.items()}
+    return replace(
+        scores, frames=tuple(scores.frames[i] for i in kept), values=values, rotation=tuple(scores.rotation[i] for i in kept)
+    )  # fmt: skip
 
 
 def interval(sums: NDArray[np.float64], counts: NDArray[np.float64]) -> Interval | None:
@@ -305,15 +317,20 @@ def _against(value: float | None, copy: float | None, metric: Metric) -> dict[st
     return {"ratio": metric.ratio(value, copy), "against_copy": metric.standing(value, copy)}
 
 
-def _holm(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
-    """Returns the comparisons with p-values adjusted for their number (Holm 1979)."""
-    order = sorted((c.p, i) for i, c in enumerate(comparisons) if c.p is not None)
-    adjusted: dict[int, float] = {}
+def holm(values: Sequence[float | None]) -> list[float | None]:
+    """Returns p-values adjusted for their number (Holm 1979). Those that are None are not counted and stay None."""
+    order = sorted((p, i) for i, p in enumerate(values) if p is not None)
+    adjusted: list[float | None] = [None] * len(values)
     largest = 0.0
     for rank, (p, i) in enumerate(order):
         largest = max(largest, min(1.0, p * (len(order) - rank)))
         adjusted[i] = largest
-    return tuple(replace(c, adjusted=adjusted.get(i)) for i, c in enumerate(comparisons))
+    return adjusted
+
+
+def _adjusted(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
+    """Returns the comparisons with p-values adjusted for their number."""
+    return tuple(replace(c, adjusted=p) for c, p in zip(comparisons, holm([c.p for c in comparisons]), strict=True))
 
 
 def means(evaluation: Evaluation) -> dict[str, dict[str, float]]:
