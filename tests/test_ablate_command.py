@@ -201,6 +201,8 @@ def test_variants_are_compared_on_the_same_clips_and_seeds() -> None:
     assert found["mixed", "l1"].adjusted < 0.05
     assert found["mixed", "l1"].standing == found["mixed", "psnr"].standing == "same"
     assert (found["few", "l1"].p, found["few", "l1"].standing, found["few", "l1"].clips) == (None, "same", 4)
+    (alone,) = (c for c in contrasts([base[0], other[0]], "base") if c.figure == "l1")
+    assert (alone.p, alone.standing) == (worse.p, "same"), "one seed shows nothing of what is trained"
     page = markdown([*base, *other], [found["other", "l1"], found["other", "psnr"]], "base", {})
     assert "(worse, p 0.0" in page
     assert "(better, p 0.0" in page

@@ -6,6 +6,7 @@ from safetensors.torch import save_file
 
 from dagan.errors import InputError
 from dagan.losses.features import FeatureNetwork, PerceptualLoss, _squeezenet, discriminator_loss, feature_matching, generator_loss
+from dagan.models.blocks import BandLimitedDown
 
 
 @pytest.fixture
@@ -27,6 +28,20 @@ def test_zero_for_equal_images_and_gradient_for_others(file: Path, relative: boo
     assert result.grad is not None
     assert result.grad.abs().sum() > 0
     assert all(p.grad is None for p in loss.parameters())
+
+
+def test_the_pyramid_is_averaged_or_band_limited(file: Path) -> None:
+    network, result, target = FeatureNetwork("squeezenet", file), torch.rand(2, 3, 128, 128), torch.rand(2, 3, 128, 128)
+
+    def distance(a: torch.Tensor, b: torch.Tensor) -> float:
+        return PerceptualLoss(network, scales=1)(a, b).item()
+
+    for pyramid, down in (
+        ("average", lambda x, f: torch.nn.functional.interpolate(x, scale_factor=1 / f, mode="area")),
+        ("band-limited", lambda x, f: BandLimitedDown(3, f)(x)),
+    ):
+        wanted = sum(distance(down(result, f), down(target, f)) for f in (1, 2, 4))
+        assert PerceptualLoss(network, scales=3, pyramid=pyramid)(result, target).item() == pytest.approx(wanted, rel=1e-5)
 
 
 def test_feature_network_stays_frozen_in_training_mode(file: Path) -> None:

@@ -55,6 +55,39 @@ def test_training_forward_rebuilds_what_inference_draws(model: DaGAN) -> None:
     torch.testing.assert_close(made.output.image, drawn.image, atol=1e-5, rtol=1e-4)
 
 
+def test_frames_may_have_a_batch_each_and_a_depth_map_of_their_own() -> None:
+    """In evaluation mode batches make no difference; in training mode their statistics are those of one frame after the other."""
+    torch.manual_seed(0)
+    model, source, driving = DaGAN(TINY), images(2), images(2).flip(-1)
+    transform = ThinPlateTransform.random(2, 0.2)
+    assert model.depth_network is not None
+    model.depth_network.eval()
+    twin = DaGAN(TINY)
+    twin.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        pooled, apart = model.eval()(source, driving, transform), model(source, driving, transform, separate_batches=True)
+        assert pooled.transformed is not None
+        assert apart.transformed is not None
+        torch.testing.assert_close(apart.transformed.value, pooled.transformed.value, atol=1e-5, rtol=0)
+        anew = model(source, driving, transform, estimate_transformed=True)
+        moved = transform.warp_image(driving)
+        assert anew.transformed is not None
+        torch.testing.assert_close(anew.transformed.value, model.keypoints(moved).value, atol=1e-5, rtol=0)
+        assert not torch.allclose(anew.transformed.value, pooled.transformed.value, atol=1e-6)
+
+        detector, network = twin.keypoint_detector.train(), twin.depth_network
+        assert network is not None
+        network.eval()
+        for frame in (source, driving, moved):
+            detector(frame, network(frame, scales=1)[0])
+        model.keypoint_detector.train()
+        model(source, driving, transform, separate_batches=True, estimate_transformed=True)
+    norms = [m for m in model.keypoint_detector.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    for ours, theirs in zip(norms, [m for m in detector.modules() if isinstance(m, torch.nn.BatchNorm2d)], strict=True):
+        torch.testing.assert_close(ours.running_var, theirs.running_var)
+        assert int(ours.num_batches_tracked) == 3
+
+
 def test_every_trained_parameter_gets_a_gradient(tiny: ModelConfig) -> None:
     torch.manual_seed(0)
     model = DaGAN(tiny)

@@ -12,6 +12,7 @@ from dagan.config import preset
 from dagan.errors import InputError
 from dagan.train.loop.stage import learning_rate
 from dagan.train.recipe import DepthRecipe, GanRecipe, OptimiserConfig, Recipe, read_recipe
+from dagan.weights import bundled
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -22,14 +23,15 @@ def _kind(path: Path) -> type[DepthRecipe] | type[GanRecipe]:
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda p: p.stem)
 def test_shipped_recipes(path: Path) -> None:
-    recipe: Recipe = read_recipe(_kind(path), path)
+    given = [f"init_from={bundled()['lite-256']}"] if path.stem == "finetune" else []
+    recipe: Recipe = read_recipe(_kind(path), path, given)
     assert recipe.output == Path("runs") / path.stem
     # A checkpoint keeps the dumped recipe, which reads back to an equal one.
     assert parse(type(recipe), dump(recipe), "dump") == recipe
 
 
 def test_shipped_recipes_are_all_there() -> None:
-    wanted = "tiny-depth tiny-gan depth-lite gan-lite-128 gan-lite-256 depth-paper gan-paper-256 gan-paper-spade-256"
+    wanted = "finetune tiny-depth tiny-gan depth-lite gan-lite-128 gan-lite-256 depth-paper gan-paper-256 gan-paper-spade-256"
     assert {p.stem for p in RECIPES.glob("*.yaml")} >= set(wanted.split())
 
 
@@ -57,6 +59,16 @@ def test_paper_settings() -> None:
     assert weights == (10, 1, 10, 10, 10)
     assert (loss.keypoint_distance, loss.keypoint_alpha, loss.perceptual_features, loss.perceptual_scales) == (10, 0.2, "vgg19", 4)
     assert (loss.affine_sigma, loss.tps_sigma, loss.tps_points) == (0.05, 0.005, 5)
+    # What an audit of the released code found, and the other recipes do in ways of their own.
+    for name, pyramid, batches, depth_map in (
+        ("gan-paper-256", "band-limited", "separate", "estimated"), ("gan-paper-spade-256", "band-limited", "separate", "estimated"),
+        ("gan-lite-128", "average", "pooled", "moved"), ("gan-lite-256", "average", "pooled", "moved"),
+    ):  # fmt: skip
+        loss = read_recipe(GanRecipe, RECIPES / f"{name}.yaml").loss
+        assert (loss.perceptual_pyramid, loss.detector_batches, loss.transformed_depth) == (pyramid, batches, depth_map)
+    assert read_recipe(DepthRecipe, RECIPES / "depth-paper.yaml").encoder_weights is not None
+    with pytest.raises(InputError, match=r"encoder_weights is 'a\.pth': must be null with encoder lite"):
+        read_recipe(DepthRecipe, RECIPES / "depth-lite.yaml", ["encoder_weights=a.pth"])
     depth = read_recipe(DepthRecipe, RECIPES / "depth-paper.yaml")
     assert (depth.optimiser.lr, depth.optimiser.schedule, depth.optimiser.drop_at, depth.optimiser.drop_factor) == (1e-4, "step", 0.75, 0.1)
     assert (depth.loss.scales, depth.loss.smoothness, depth.loss.automask) == (4, 1e-3, True)

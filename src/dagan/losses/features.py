@@ -21,9 +21,11 @@ from torch import Tensor, nn
 
 from dagan.errors import InputError
 from dagan.geometry import coordinate_grid, sample
+from dagan.models.blocks import BandLimitedDown
 from dagan.names import text_path
 
 FeatureName = Literal["vgg19", "squeezenet", "vgg16", "alexnet"]
+Pyramid = Literal["average", "band-limited"]
 SQUEEZENET = Path(__file__).parent / "bundled" / "squeezenet1_1_imagenet_fp16.safetensors"
 VGG19_URL = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
 VGG19_MEGABYTES = 548
@@ -106,7 +108,7 @@ class FeatureNetwork(nn.Module):
             if name not in ("squeezenet", "vgg19"):
                 raise InputError(f"{name} features need their weights: give a state dict of torchvision's network")
             file = SQUEEZENET if name == "squeezenet" else _fetch_vgg19()
-        state = _read_state(Path(file))
+        state = read_state(Path(file), "the feature network's weights")
         wanted = self.features.state_dict()
         found = {k.removeprefix("features."): v.float() for k, v in state.items() if k.startswith("features.")}
         missing = [k for k, v in wanted.items() if k not in found or found[k].shape != v.shape]
@@ -129,19 +131,26 @@ class FeatureNetwork(nn.Module):
         return outputs
 
 
-def _read_state(file: Path) -> dict[str, Tensor]:
+def read_state(file: Path, what: str) -> dict[str, Tensor]:
+    """Reads the state dict in a safetensors file, or in one of `torch.save` without executing anything from it.
+
+    Raises InputError, saying `what` was wanted, for a file that is missing or anything else.
+    """
     if not file.is_file():
-        raise InputError(f"{file} does not exist: give the file of the feature network's weights")
+        raise InputError(f"{file} does not exist: give the file of {what}")
     try:
         if file.suffix == ".safetensors":
             from safetensors.torch import load_file
 
             with text_path(file) as name:
                 return load_file(name)
-        return torch.load(file, map_location="cpu", weights_only=True)
+        state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         reason = type(error).__name__
         raise InputError(f"{file} cannot be read as weights ({reason}): give a safetensors file or a plain state dict") from None
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise InputError(f"{file} holds no plain state dict: give a safetensors file or a state dict as {what}")
+    return state
 
 
 def _fetch_vgg19() -> Path:
@@ -160,23 +169,25 @@ class PerceptualLoss(nn.Module):
     """Compares a result with a target, B x 3 x H x W in [0, 1], by one number: L1 over layers and the scales 1, 1/2, .. of the pyramid.
 
     With `relative`, the distance of each layer is divided by the target's mean activation there. Layers then weigh alike in networks
-    whose activations differ by orders of magnitude, as SqueezeNet's do. Without it, it is the paper's plain sum.
+    whose activations differ by orders of magnitude, as SqueezeNet's do. Without it, it is the paper's plain sum. The pyramid is made of
+    means ("average"), or by band-limited downsampling of the full images (docs/method.md#building-blocks).
     """
 
-    def __init__(self, network: FeatureNetwork, scales: int = 4, relative: bool = False) -> None:
+    def __init__(self, network: FeatureNetwork, scales: int = 4, relative: bool = False, pyramid: Pyramid = "average") -> None:
         super().__init__()
         self.network = network
         self.scales = scales
         self.relative = relative
+        factors = [2**i for i in range(1, scales)]
+        smaller = [BandLimitedDown(3, f) if pyramid == "band-limited" else nn.AvgPool2d(f) for f in factors]
+        self.downs = nn.ModuleList([nn.Identity(), *smaller])
 
     def forward(self, result: Tensor, target: Tensor) -> Tensor:
         total = result.new_zeros((), dtype=torch.float32)
-        for scale in range(self.scales):
-            if scale:
-                result, target = F.avg_pool2d(result, 2), F.avg_pool2d(target, 2)
+        for down in self.downs:
             with torch.no_grad():
-                targets = self.network(target)
-            for found, wanted in zip(self.network(result), targets, strict=True):
+                targets = self.network(down(target))
+            for found, wanted in zip(self.network(down(result)), targets, strict=True):
                 distance = (found - wanted).abs().mean(dtype=torch.float32)
                 total = total + (distance / (wanted.abs().mean(dtype=torch.float32) + 1e-6) if self.relative else distance)
         return total

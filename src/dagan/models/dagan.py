@@ -125,26 +125,38 @@ class DaGAN(nn.Module):
             return self._drive(source, keypoints)
 
     def forward(
-        self, source: Tensor, driving: Tensor, transform: ThinPlateTransform | None = None, landmarks: Tensor | None = None
-    ) -> Reconstruction:
+        self, source: Tensor, driving: Tensor, transform: ThinPlateTransform | None = None, landmarks: Tensor | None = None,
+        *, separate_batches: bool = False, estimate_transformed: bool = False,
+    ) -> Reconstruction:  # fmt: skip
         """Rebuilds the driving frame from the source frame, both B x 3 x H x W, for training.
 
         With `transform`, the keypoints of the transformed driving frame are found too, for the equivariance losses. The depth network is
         used as it is and gets no gradient (stage 2 of training). `landmarks`, B x 2 x L x 2 of both frames, are used for drawing in
         place of the first L keypoints, where they are finite.
+
+        Source, driving and transformed frames go through the detector in one batch, whose statistics cover all of them, or with
+        `separate_batches` in a batch each. The transformed frame has the transformed depth map; with `estimate_transformed` the depth
+        network finds it anew. These two are the paper's way, and cost time.
         """
         images = torch.cat([source, driving])
         sees_depth = self.config.depth_in_keypoints
         with torch.no_grad():
             disparity = self._disparity(images if sees_depth else source)
         if transform is not None:
-            images = torch.cat([images, transform.warp_image(driving)])
-            if disparity is not None and sees_depth:  # The transformed scene has the transformed depth, so the network needs no third pass.
-                disparity = torch.cat([disparity, transform.warp_image(disparity[len(source) :])])
-        # All frames go through in one pass, so that batch statistics cover all of them and matrices are larger.
-        keypoints = self._found(images, disparity)
+            moved_frame = transform.warp_image(driving)
+            images = torch.cat([images, moved_frame])
+            if disparity is not None and sees_depth:
+                with torch.no_grad():
+                    again = self._disparity(moved_frame) if estimate_transformed else transform.warp_image(disparity[len(source) :])
+                assert again is not None
+                disparity = torch.cat([disparity, again])
         batch = len(source)
-        parts = [keypoints[i : i + batch] for i in range(0, len(keypoints.value), batch)]
+        if separate_batches:
+            depths = [None] * (len(images) // batch) if disparity is None else disparity.split(batch)
+            parts = [self._found(image, depth) for image, depth in zip(images.split(batch), depths, strict=sees_depth)]
+        else:  # One pass has larger matrices, too.
+            keypoints = self._found(images, disparity)
+            parts = [keypoints[i : i + batch] for i in range(0, len(images), batch)]
         origin, moved = parts[:2]
         if landmarks is not None:
             origin, moved = (on_landmarks(part, landmarks[:, i]) for i, part in enumerate(parts[:2]))

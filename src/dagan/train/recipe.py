@@ -14,12 +14,14 @@ from dagan.checks import Channels, Checked, Few, Positive, Seed, Share, ShareBel
 from dagan.config import DepthConfig, ModelConfig, preset
 from dagan.data.config import AugmentConfig, DataConfig, PairConfig, TripletConfig
 from dagan.errors import InputError
-from dagan.losses.features import FeatureName
+from dagan.losses.features import FeatureName, Pyramid
 from dagan.models.egomotion import EgomotionConfig
 from dagan.names import printable
+from dagan.weights.files import read_config
 
 R = TypeVar("R", bound="Recipe")
 SMALLEST_SEEN = 32  # Pixels. Pictures must be no smaller, because feature networks halve them four times or more.
+INIT_FROM = "init_from"  # In place of a preset's name: the configuration of the file that the recipe starts from.
 LEAST_VIEWS = 4  # A frame's depth is found only from at least so many views.
 
 
@@ -187,6 +189,8 @@ class GanLossConfig(Checked):
     perceptual_file: str | None = None
     perceptual_scales: Annotated[int, Ge(1), Le(6)] = 4
     """The number of levels of the image pyramid."""
+    perceptual_pyramid: Pyramid = "average"
+    """How that pyramid is made: of means, or band-limited, which is the paper's way."""
     perceptual_relative: bool = False
     """See PerceptualLoss."""
     l1: Weight = 0.0
@@ -211,6 +215,13 @@ class GanLossConfig(Checked):
     equivariance_jacobian: Weight = 10.0
     keypoint_distance: Weight = 10.0
     keypoint_alpha: Annotated[float, Ge(0), Le(2)] = 0.2
+    detector_batches: Literal["pooled", "separate"] = "pooled"
+    """Whether batch statistics of the keypoint detector are those of source, driving and transformed frames together, or of each alone.
+
+    "separate" is the paper's way.
+    """
+    transformed_depth: Literal["moved", "estimated"] = "moved"
+    """Whether the transformed frame's depth map is the driving frame's, moved, or the depth network's own, which is the paper's way."""
     affine_sigma: Share = 0.05
     tps_sigma: Share = 0.005
     tps_points: Annotated[int, Ge(2), Le(64)] = 5
@@ -232,6 +243,8 @@ class DepthRecipe(Recipe):
 
     model: DepthConfig = field(default_factory=DepthConfig)
     egomotion: EgomotionConfig = field(default_factory=EgomotionConfig)
+    encoder_weights: Path | None = None
+    """ImageNet weights from which the encoders of depth and egomotion start, as torchvision's state dict of the ResNet; None is random."""
     loss: DepthLossConfig = field(default_factory=DepthLossConfig)
     sampling: TripletConfig = field(default_factory=TripletConfig)
     views: ViewsConfig = field(default_factory=ViewsConfig)
@@ -239,6 +252,8 @@ class DepthRecipe(Recipe):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.data.size >= 64, "data.size", self.data.size, "must be at least 64 for a network of five halvings")
+        rule = "must be null with encoder lite, which has widths of its own"
+        require(self.encoder_weights is None or self.model.encoder != "lite", "encoder_weights", str(self.encoder_weights), rule)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -280,7 +295,8 @@ class GanRecipe(Recipe):
 def read_recipe(cls: type[R], path: Path, overrides: Iterable[str] = ()) -> R:
     """Reads the recipe in a YAML file and applies `key=value` overrides.
 
-    `model: {preset: lite-256, ...}` starts from a named preset. Raises InputError for anything unknown or out of range.
+    `model: {preset: lite-256, ...}` starts from a named preset, and `preset: init_from` from the model of that file. Raises InputError
+    for anything unknown or out of range.
     """
     data = read_mapping(path, "recipe")
     for override in overrides:
@@ -293,11 +309,18 @@ def build_recipe(cls: type[R], data: Mapping[str, Any], where: str) -> R:
     data = dict(data)
     model = data.get("model")
     if isinstance(model, Mapping) and "preset" in model:
-        base = preset(str(model["preset"]))
+        base = _own_model(data.get("init_from")) if model["preset"] == INIT_FROM else preset(str(model["preset"]))
         # Stage 1 trains only the depth network of the preset.
         start = dump(base.depth if cls is DepthRecipe else base)
         data["model"] = _merge(start, {k: v for k, v in model.items() if k != "preset"})
     return parse(cls, data, where)
+
+
+def _own_model(init_from: object) -> ModelConfig:
+    """Returns the configuration of the model file that a recipe starts from. Raises InputError where it starts from none."""
+    if not isinstance(init_from, str) or not init_from.endswith(".safetensors"):
+        raise InputError(f"model.preset is {INIT_FROM}, but init_from is {init_from!r}: name a model file (.safetensors)")
+    return read_config(Path(init_from))
 
 
 def _apply(data: dict[str, Any], override: str) -> None:

@@ -5,7 +5,8 @@ tabulated there. Tables give each figure's mean over seeds, and its deviation be
 
 Where figures are known for single clips, variants are compared with one of them (the baseline) on the clips and seeds that both have. The
 difference of a clip is averaged over seeds, and a sign-flip test over clips tells whether its mean could be chance. That test takes the
-trained networks as they are, so a variant is called better or worse only where, besides, every seed shows the same sign.
+trained networks as they are, so a variant is called better or worse only where, besides, there are two seeds or more and each shows the
+same sign.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ def contrasts(runs: Sequence[RunFigures], baseline: str) -> list[Contrast]:
             if (contrast := _contrast(variants[variant], variants[baseline], key, figure)) is not None
         ]
         for contrast, adjusted in zip(several, holm([c.p for c in several]), strict=True):
-            same_sign = len({np.sign(d) for d in contrast.by_seed}) == 1
+            same_sign = len(contrast.by_seed) > 1 and len({np.sign(d) for d in contrast.by_seed}) == 1
             shown = adjusted is not None and adjusted < SIGNIFICANT and same_sign
             standing = _standing(contrast.difference, part[contrast.figure]) if shown else "same"
             found.append(replace(contrast, adjusted=adjusted, standing=standing))
@@ -190,7 +191,7 @@ def markdown(runs: Sequence[RunFigures], compared: Sequence[Contrast], baseline:
         lines.append(
             f"Variants are compared with {baseline!r} on the same clips (up to {clips}) and seeds. p is that of a two-sided sign-flip test "
             "over clips of the difference averaged over seeds, adjusted by Holm's method within each table. A variant is called better or "
-            f"worse where p is below {SIGNIFICANT} and the difference has the same sign in every seed."
+            f"worse where p is below {SIGNIFICANT} and the difference has the same sign in every one of two seeds or more."
         )
     return "\n".join(lines) + "\n"
 

@@ -16,7 +16,8 @@ from dagan.data.batches import Batch, Sampler
 from dagan.data.sampling import ClipChooser, TripletSampler
 from dagan.data.store import open_dataset
 from dagan.errors import InputError
-from dagan.models.depth import DepthNetwork
+from dagan.losses.features import read_state
+from dagan.models.depth import DepthNetwork, ResNetEncoder
 from dagan.models.egomotion import EgomotionNetwork
 from dagan.train.depth.labels import LabelFiles, Labels, find_labels, labelled_batch, stamp_of
 from dagan.train.depth.objective import DepthBatch, DepthObjective, LabelledBatch
@@ -36,6 +37,10 @@ class DepthStage:
     def __init__(self, recipe: DepthRecipe, fabric: L.Fabric) -> None:
         self.recipe, self.fabric = recipe, fabric
         self.objective = DepthObjective(DepthNetwork(recipe.model), EgomotionNetwork(recipe.egomotion), recipe.loss)
+        if recipe.encoder_weights is not None:
+            start_encoder(self.objective.depth_network.encoder, recipe.encoder_weights, recipe.model.encoder)
+            if recipe.egomotion.encoder == recipe.model.encoder:
+                start_encoder(self.objective.egomotion.encoder, recipe.encoder_weights, recipe.egomotion.encoder)
         if recipe.sync_batch_norm and fabric.world_size > 1:
             self.objective = cast(DepthObjective, nn.SyncBatchNorm.convert_sync_batchnorm(self.objective))
         self.objectives: Mapping[str, nn.Module] = {"depth": self.objective}
@@ -150,6 +155,23 @@ class DepthStage:
         path = folder / "depth.safetensors"
         save_depth(path, cast(DepthObjective, averaged).depth_network, card)
         return path
+
+
+def start_encoder(encoder: ResNetEncoder, file: Path, name: str) -> None:
+    """Fills an encoder with ImageNet weights under torchvision's names, as a safetensors file or a state dict. The classifier is ignored.
+
+    An encoder of two stacked images gets half of the first convolution's weights for each, so that two equal images give the features of
+    one. Raises InputError for files that are missing, of another kind, or of another ResNet.
+    """
+    what = f"torchvision's {name} with ImageNet weights (encoder_weights; null starts from random ones)"
+    state = {key: value for key, value in read_state(file, what).items() if not key.startswith("fc.")}
+    wanted = encoder.state_dict()
+    # Files from before 2019 do not count batches. The count has no effect here.
+    state |= {key: value for key, value in wanted.items() if key.endswith("num_batches_tracked") and key not in state}
+    images = wanted["conv1.weight"].shape[1] // 3
+    if "conv1.weight" in state and images > 1:
+        state["conv1.weight"] = state["conv1.weight"].repeat(1, images, 1, 1) / images
+    load_weights(encoder, state, str(file), what)
 
 
 def _triplet(batch: Batch) -> DepthBatch:

@@ -37,7 +37,7 @@ class GanObjective(nn.Module):
         self.perceptual: PerceptualLoss | None = None
         if config.perceptual > 0:
             network = FeatureNetwork(config.perceptual_features, config.perceptual_file)
-            self.perceptual = PerceptualLoss(network, config.perceptual_scales, config.perceptual_relative)
+            self.perceptual = PerceptualLoss(network, config.perceptual_scales, config.perceptual_relative, config.perceptual_pyramid)
         if model.depth_network is not None:
             model.depth_network.requires_grad_(False)
         stands = model.config.keypoints.landmarks
@@ -71,7 +71,10 @@ class GanObjective(nn.Module):
         if config.equivariance_value > 0 or config.equivariance_jacobian > 0:
             sigmas = (config.affine_sigma, config.tps_sigma, config.tps_points)
             transform = ThinPlateTransform.random(len(driving), *sigmas, device=driving.device)
-        made = self.model(source, driving, transform, None if landmarks is None else self._explicit(landmarks))
+        made = self.model(
+            source, driving, transform, None if landmarks is None else self._explicit(landmarks),
+            separate_batches=config.detector_batches == "separate", estimate_transformed=config.transformed_depth == "estimated",
+        )  # fmt: skip
         image = made.output.image
         losses: dict[str, Tensor] = {}
         if self.perceptual is not None:

@@ -57,6 +57,7 @@ class GanStage:
         self.objectives: Mapping[str, nn.Module] = objectives
         self.modules: Mapping[str, nn.Module] = modules
         self.averaged: nn.Module = self.model
+        self.notices: list[str] = []
 
     def optimiser(self, objective: str) -> OptimiserConfig:
         """Returns the optimiser of an objective. The discriminator may have its own."""
@@ -66,6 +67,8 @@ class GanStage:
     def open_data(self, console: Console) -> None:
         """Decodes clips and portraits and makes the samplers of training and validation."""
         recipe = self.recipe
+        for notice in self.notices:
+            console.print(notice, highlight=False, soft_wrap=True)
         self.dataset = dataset = open_dataset(recipe.data, self.fabric.device, console)
         training = PairSampler(dataset, "train", recipe.data.balance, recipe.sampling, epochs_of(recipe))
         self.feeds = Feeds(recipe, self.fabric, dataset, training, recipe.sampling)
@@ -155,8 +158,8 @@ class GanStage:
         load_weights(self.model, tensors, str(path), "the recipe's model")
         if self.model.depth_network is not None and self.recipe.depth_weights is not None:
             load_depth(self.model.depth_network, self.recipe.depth_weights)
-        if self.discriminator is not None:
-            load_discriminator(self.discriminator, path)
+        if self.discriminator is not None and not load_discriminator(self.discriminator, path):
+            self.notices.append(f"{path.name} holds no discriminator: training starts with a new one (dagan convert --with-discriminator)")
 
     def export(self, averaged: nn.Module, folder: Path, card: Mapping[str, Any]) -> Path:
         """Writes model.safetensors and returns its path."""
