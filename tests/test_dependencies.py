@@ -17,8 +17,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 # Import names that are not the distribution's own name.
 DISTRIBUTIONS = {"PIL": "pillow", "skimage": "scikit-image", "yaml": "pyyaml"}
 # Folders whose modules are imported only by somebody who has the extra of that name; export's import it within functions.
-ROOMS = ("train", "evaluate")
-SHIPPED = ("train", "evaluate", "hub", "export", "shards")
+ROOMS = ("train", "evaluate", "app")
+SHIPPED = ("train", "evaluate", "hub", "export", "shards", "app", "live")
 
 
 def _names(requirements: list[str]) -> set[str]:

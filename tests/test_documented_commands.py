@@ -38,6 +38,8 @@ SMALL_OPTIONS = {
 SMALL = {
     "bench": ["--frames", "2", "--runtime", "torch", "--naive", "none", "--model", "tiny.safetensors"],
     "export": ["--model", "tiny.safetensors"],
+    "app": ["--model", "tiny.safetensors", "--port", "0", "--no-browser"],
+    "live": ["--model", "tiny.safetensors", "--port", "0", "--no-browser", "--camera", "driving.mp4"],
     "synth": ["--clips", "2", "--frames", "18", "--size", "64"],
     "evaluate reconstruction": ["--size", "64"],
     "evaluate cross-identity": ["--size", "64"],
@@ -132,6 +134,7 @@ def test_commands_run_in_their_order(
     monkeypatch.chdir(workspace)
     monkeypatch.setenv("XDG_CACHE_HOME", str(workspace / "cache"))
     monkeypatch.setenv("DAGAN_OFFLINE", "1")
+    monkeypatch.setattr("dagan.app.server.PageServer.run", lambda self: None)  # A page is served until somebody ends it.
     words = shlex.split(line, comments=True)[1:]
     name, found = found_command(words)
     known = options_of(found)

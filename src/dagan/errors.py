@@ -14,6 +14,8 @@ EXTRAS = {
     "train": ("lightning_fabric", "tensorboard", "kornia"),
     "evaluate": ("torchmetrics", "jinja2", "markupsafe", "onnxruntime"),
     "hub": ("huggingface_hub",),
+    "app": ("gradio", "fastapi", "uvicorn", "websockets"),
+    "live": ("pyvirtualcam",),
     "export": ("onnx", "onnxscript", "openvino"),
     "shards": ("webdataset", "fsspec"),
 }

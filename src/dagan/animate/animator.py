@@ -136,6 +136,10 @@ class Animator:
         judged = self.engine.face.rigid(keypoints.value.shape[1])
         return limit(self._encoded().keypoints, self._moved(keypoints, limit_motion=False), judged)[1].numpy()
 
+    def keypoints_of(self, picture: np.ndarray, face: Face | None) -> Keypoints:
+        """Finds the keypoints with which a view drives, S x S x 3 uint8. `face` is the face in it, where somebody has found it already."""
+        return self._keypoints([_Seen(picture, face)])
+
     def drive(self, keypoints: Keypoints) -> np.ndarray:
         """Draws N x S x S x 3 uint8 for N sets of driving keypoints, as `engine.keypoints` or a motion file gives them."""
         return self.engine.render(self._encoded(), self._moved(keypoints, self.limit_motion))

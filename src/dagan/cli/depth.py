@@ -24,7 +24,8 @@ PicturesArgument = Annotated[Path, typer.Argument(help="Depth is measured in thi
 DepthOption = Annotated[
     Path,
     typer.Option(
-        "--output", "-o", help="Write this file: colours as .png, .mp4 or .gif, numbers as .npz, points as .ply.", show_default=False
+        "--output", "-o", show_default=False,
+        help="Write this file: colours as .png, .mp4 or .gif, numbers as .npz, points as .ply, a mesh as .glb.",
     ),
 ]
 

@@ -1,4 +1,4 @@
-"""The depth job. It takes a picture, a video or a folder of images and writes colours, numbers or a point cloud.
+"""The depth job. It takes a picture, a video or a folder of images and writes colours, numbers, a point cloud or a mesh.
 
 The output's suffix says which. What is estimated is the disparity map of docs/method.md#depth-network: near is large, values are in
 (0, 1), in the model's own unit. Videos are streamed, so that memory does not grow with length.
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dagan.depth.outputs import ASSUMED_FOCAL, map_archive, point_cloud, write_ply
+from dagan.depth.outputs import ASSUMED_FOCAL, depth_mesh, map_archive, point_cloud, write_glb, write_ply
 from dagan.engine.base import Engine
 from dagan.errors import InputError
 from dagan.media.colour_maps import DEFAULT_MAP, colour_table, colourise, robust_range
@@ -31,7 +31,7 @@ from dagan.progress import Progress, Warn, counted, silent, to_stderr
 from dagan.stream import batched, on_workers
 
 LOOK, RANGE, MEASURE = "finding the face", "finding the range", "measuring depth"
-_NUMBERS, _CLOUD = ".npz", ".ply"
+_NUMBERS, _CLOUD, _MESH = ".npz", ".ply", ".glb"
 _RANGE_SAMPLES = 48  # About so many frames decide on the range of a video's colours.
 
 
@@ -44,7 +44,7 @@ class DepthOptions:
     colours: str = DEFAULT_MAP
     """The name of the colour map."""
     focal: float = ASSUMED_FOCAL
-    """The focal length that is assumed for point clouds, in picture widths (see `dagan.depth.outputs`)."""
+    """The focal length that is assumed for point clouds and meshes, in picture widths (see `dagan.depth.outputs`)."""
     overwrite: bool = False
     frame_rate: Fraction | None = None
     """The frame rate of a folder of images; None is 25."""
@@ -90,10 +90,11 @@ def check_depth(source: Path, output: Path, options: DepthOptions) -> None:
     check_distinct((output,), (source,))
     suffix = output.suffix.lower()
     if still and suffix in VIDEO_SUFFIXES and suffix not in IMAGE_SUFFIXES:
-        raise InputError(f"{source} is one picture: its depth is written to .png (colours), .npz (numbers) or .ply (points), not {suffix}")
-    if not still and suffix in (*IMAGE_SUFFIXES, _CLOUD) and suffix not in VIDEO_SUFFIXES:
+        kinds = ".png (colours), .npz (numbers), .ply (points) or .glb (mesh)"
+        raise InputError(f"{source} is one picture: its depth is written to {kinds}, not {suffix}")
+    if not still and suffix in (*IMAGE_SUFFIXES, _CLOUD, _MESH) and suffix not in VIDEO_SUFFIXES:
         raise InputError(f"{source} holds many pictures: their depth is written to .mp4 (colours) or .npz (numbers), not {suffix}")
-    allowed = (*IMAGE_SUFFIXES, _NUMBERS, _CLOUD) if still else (*VIDEO_SUFFIXES, _NUMBERS)
+    allowed = (*IMAGE_SUFFIXES, _NUMBERS, _CLOUD, _MESH) if still else (*VIDEO_SUFFIXES, _NUMBERS)
     check_destination(output, "depth", allowed, options.overwrite)
     if options.frame_rate is not None and not source.is_dir():
         raise InputError(f"--frame-rate is for a folder of images: {source} is a file")
@@ -111,6 +112,8 @@ def _write_still(
     if suffix == _CLOUD:
         points = point_cloud(disparity, engine.depth_range, options.focal)
         write_ply(output, points, picture.reshape(-1, 3), options.overwrite)
+    elif suffix == _MESH:
+        write_glb(output, depth_mesh(disparity, engine.depth_range, options.focal), picture, options.overwrite)
     elif suffix == _NUMBERS:
         square = {"framing": np.array(framing.bounds), "framing_angle": np.array(framing.angle)}
         arrays = {"disparity": disparity, **square, **_facts(image.shape[1], image.shape[0], engine)}

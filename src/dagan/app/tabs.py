@@ -1,0 +1,151 @@
+"""The tabs of the page: their fields and buttons, and what each button does."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from dagan.animate.pipeline import AnimateOptions
+from dagan.app.components import mesh_field, photo_field, video_field
+from dagan.app.studio import MOTIONS, PORTRAIT, Studio, Wish
+from dagan.app.words import progress, sentence_of, status, summary
+from dagan.errors import InputError
+
+OWN_VIDEO = "My own video"
+SHOWN = {"The portrait alone": "portrait", "Photo, video, depth and result side by side": "side by side", "The whole photo": "whole photo"}
+MISSING = {"Hold the last movement": "hold", "Let the portrait rest": "rest", "Refuse the video": "error"}
+FAULT = "This went wrong inside the program: its terminal says more."
+_PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
+
+
+def session_of(request: gr.Request) -> str:
+    """Returns the name of a visitor's session. Programs that give none are told apart by nothing."""
+    return request.session_hash or "nobody"
+
+
+def wish_of(photo: str | None, video: str | None, motion: str, show: str, **choices: Any) -> Wish:
+    """Returns what to animate and how. Raises InputError where there is no photo."""
+    if not photo:
+        raise InputError("there is no photo: choose one, or take one with the webcam")
+    options = AnimateOptions(side_by_side=show == "side by side", paste_back=show == "whole photo", **choices)
+    return Wish(Path(photo), None if video is None else Path(video), motion, options)
+
+
+def animate_tab(studio: Studio) -> None:
+    """Makes the tab that animates a photo."""
+    with gr.Row(equal_height=False):
+        with gr.Column(min_width=260):
+            photo = photo_field(studio.folder, value=str(PORTRAIT), label="Photo", elem_id="animate-photo")
+        with gr.Column(min_width=260):
+            motion = gr.Radio([*MOTIONS, OWN_VIDEO], value=next(iter(MOTIONS)), label="What moves it", elem_id="motion")
+            video = video_field(studio.folder, label=OWN_VIDEO, elem_id="video")
+        with gr.Column(min_width=260):
+            result = video_field(
+                studio.folder, label="Result", interactive=False, autoplay=True, loop=True, buttons=["download"], elem_id="result"
+            )  # fmt: skip
+            line = gr.HTML(status("Press Animate: the portrait and the movement that come with the program are chosen."), elem_id="status")
+            with gr.Row():
+                go = gr.Button("Animate", variant="primary", elem_id="go")
+                stop = gr.Button("Stop", interactive=False, elem_id="stop")
+    with gr.Accordion("More choices", open=False, elem_id="choices"):
+        shown = gr.Radio(list(SHOWN), value=next(iter(SHOWN)), label="What the result shows")
+        missing = gr.Radio(list(MISSING), value=next(iter(MISSING)), label="Where the video shows no face")
+        crop = gr.Checkbox(True, label="Find the face in photo and video, and cut it out")
+        relative = gr.Checkbox(True, label="Take over changes of pose and expression, not the pose itself")
+        adapt = gr.Checkbox(True, label="Fit the size of movements to the face in the photo")
+        limit = gr.Checkbox(True, label="Damp movements that go farther than can be drawn well")
+    busy = gr.update(interactive=False), gr.update(interactive=True)
+    idle = gr.update(interactive=True), gr.update(interactive=False)
+
+    async def run(
+        photo: str | None, motion: str, video: str | None, shown: str, missing: str, crop: bool, relative: bool, adapt: bool, limit: bool,
+        request: gr.Request,
+    ) -> AsyncIterator[tuple[Any, ...]]:  # fmt: skip
+        yield gr.skip(), status("The job is being prepared."), *busy
+        try:
+            if motion == OWN_VIDEO and video is None:
+                raise InputError("there is no video: choose one, record one with the webcam, or choose a movement above")
+            wish = wish_of(
+                photo, video if motion == OWN_VIDEO else None, motion, SHOWN[shown], on_missing=MISSING[missing], crop=crop,
+                relative=relative, adapt_scale=adapt, limit_motion=limit,
+            )  # fmt: skip
+            async for step in studio.animate(session_of(request), wish):
+                if step.stopped:
+                    yield gr.skip(), status("Stopped."), *idle
+                elif step.result is not None:
+                    yield step.result.output, status(summary(step.result)), *idle
+                else:
+                    yield gr.skip(), progress(step), gr.skip(), gr.skip()
+        except InputError as error:
+            yield gr.skip(), status(sentence_of(error), problem=True), *idle
+        except Exception:
+            yield gr.skip(), status(FAULT, problem=True), *idle
+            raise
+
+    def halt(request: gr.Request) -> None:
+        studio.stop(session_of(request))
+
+    def check(path: str | None, request: gr.Request) -> tuple[Any, ...]:
+        """Looks at a video as soon as it is there. A bad one is taken out again, and a sentence says why."""
+        if path is None:
+            return gr.skip(), gr.skip(), gr.skip()
+        try:
+            studio.check_video(session_of(request), Path(path))
+        except InputError as error:
+            return None, gr.skip(), status(sentence_of(error), problem=True)
+        return gr.skip(), OWN_VIDEO, status("The video is here: press Animate.")
+
+    choices = [photo, motion, video, shown, missing, crop, relative, adapt, limit]
+    go.click(run, choices, [result, line, go, stop], trigger_mode="once", **_PRIVATE)
+    stop.click(halt, None, None, **_PRIVATE)
+    for arrives in (video.upload, video.stop_recording):
+        arrives(check, video, [video, motion, line], **_PRIVATE)
+    _checked(studio, photo, line, "The photo is here: press Animate.")
+
+
+def depth_tab(studio: Studio) -> None:
+    """Makes the tab that measures depth."""
+    with gr.Row(equal_height=False):
+        with gr.Column(min_width=260):
+            photo = photo_field(studio.folder, value=str(PORTRAIT), label="Photo", elem_id="depth-photo")
+            go = gr.Button("Measure depth", variant="primary", elem_id="depth-go")
+            line = gr.HTML(status("Near is bright, far is dark. The mesh can be turned with the mouse, a finger or the arrow keys."))
+        with gr.Column(min_width=260):
+            colours = photo_field(
+                studio.folder, label="Depth map", interactive=False, elem_id="depth-map", buttons=["download", "fullscreen"]
+            )  # fmt: skip
+        with gr.Column(min_width=260):
+            mesh = mesh_field(
+                studio.folder, label="Portrait as a mesh", height=360, elem_id="depth-mesh", clear_color=(0.5, 0.5, 0.5, 1.0),
+                camera_position=(90, 90, None),
+            )  # fmt: skip
+
+    def run(photo: str | None, request: gr.Request) -> tuple[Any, ...]:
+        try:
+            if photo is None:
+                raise InputError("there is no photo: choose one, or take one with the webcam")
+            picture, solid = studio.depth(session_of(request), Path(photo))
+        except InputError as error:
+            return gr.skip(), gr.skip(), status(sentence_of(error), problem=True)
+        return str(picture), str(solid), status("Turn the mesh with the mouse, a finger or the arrow keys.")
+
+    go.click(run, photo, [colours, mesh, line], **{**_PRIVATE, "concurrency_limit": 2})
+    _checked(studio, photo, line, "The photo is here: press Measure depth.")
+
+
+def _checked(studio: Studio, photo: gr.Image, line: gr.HTML, good: str) -> None:
+    """Looks at a photo as soon as it is there. A bad one is taken out again, and a sentence says why."""
+
+    def check(path: str | None, request: gr.Request) -> tuple[Any, str]:
+        if path is None:
+            return gr.skip(), status("")
+        try:
+            studio.check_photo(session_of(request), Path(path))
+        except InputError as error:
+            return None, status(sentence_of(error), problem=True)
+        return gr.skip(), status(good)
+
+    photo.upload(check, photo, [photo, line], **_PRIVATE)
