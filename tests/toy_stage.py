@@ -58,6 +58,7 @@ class ToyStage:
     """`samples(batch, rank)` decides what is drawn; `explode` turns the loss into a NaN from that step on."""
 
     name = "toy"
+    judged = "distance"
 
     def __init__(self, recipe: Recipe, fabric: L.Fabric, noise: float = 0.1, explode: int | None = None) -> None:
         self.recipe, self.fabric, self.explode = recipe, fabric, explode

@@ -35,6 +35,8 @@ class OptimiserConfig(Checked):
     weight_decay: Annotated[float, Ge(0), Le(10)] = 0.0
     warm_up: Annotated[int, Ge(0), Le(10**9)] = 0
     """The number of steps in which the rate grows linearly from 0."""
+    scale: Literal["none", "sqrt", "linear"] = "none"
+    """The rate and the number of steps of warm-up are multiplied by the number of processes ("linear"), or by its square root ("sqrt")."""
     schedule: Literal["constant", "cosine", "step"] = "constant"
     """The rate stays ("constant"), falls to 0 at max_steps ("cosine"), or is multiplied by drop_factor from drop_at on ("step")."""
     drop_at: Share = 0.75
@@ -70,6 +72,8 @@ class Recipe(Checked):
     threads: Few | None = None
     """The number of threads of one process on the CPU; None leaves the choice to PyTorch."""
     channels_last: bool = True
+    compile: bool = False
+    """Whether objectives are compiled with torch.compile, which takes minutes at the start; without a compiler they are not."""
     sync_batch_norm: bool = False
     """Whether batch statistics are taken over all accelerators."""
     seed: Seed = 0
@@ -78,6 +82,8 @@ class Recipe(Checked):
     init_from: Path | None = None
     """Weights (.safetensors) or a checkpoint (.ckpt) to start from. They may have been trained at another size."""
     checkpoint_minutes: Annotated[float, Ge(0), Le(1e6)] = 10.0
+    keep_checkpoints: Annotated[int, Ge(2), Le(100)] = 2
+    """So many of the newest checkpoints are kept."""
     log_every: Steps = 50
     picture_every: Steps = 1000
     validate_every: Steps = 1000

@@ -33,6 +33,7 @@ class DepthStage:
     """Stage 1 trains the networks for depth, egomotion and camera on triplets of frames."""
 
     name = "depth"
+    judged = "total"
 
     def __init__(self, recipe: DepthRecipe, fabric: L.Fabric) -> None:
         self.recipe, self.fabric = recipe, fabric

@@ -38,6 +38,7 @@ class GanStage:
     """Stage 2 trains generator and discriminator on pairs of frames. The depth network of stage 1 is frozen."""
 
     name = "gan"
+    judged = "l1"
 
     def __init__(self, recipe: GanRecipe, fabric: L.Fabric) -> None:
         self.recipe, self.fabric = recipe, fabric

@@ -10,11 +10,13 @@ import lightning_fabric as L
 import torch
 from lightning_fabric.plugins.environments import TorchElasticEnvironment
 from lightning_fabric.plugins.precision import MixedPrecision
+from lightning_fabric.strategies import DDPStrategy
 from torch import nn
 
 from dagan.device import choose_device, choose_precision, slowness
 from dagan.errors import InputError
 from dagan.progress import Warn, to_stderr
+from dagan.train.loop.watch import PATIENCE
 from dagan.train.recipe import Recipe
 
 # These say how many processes Slurm's srun and the two families of mpirun started.
@@ -99,13 +101,31 @@ def _processes(recipe: Recipe) -> tuple[dict[str, Any], list[Any]]:
     """
     ranks = started_ranks()
     if ranks is None:
-        return {"devices": 1 if recipe.devices is None else recipe.devices, "strategy": recipe.strategy}, []
+        devices = 1 if recipe.devices is None else recipe.devices
+        several = recipe.strategy == "ddp" or (isinstance(devices, int) and devices > 1)
+        return {"devices": devices, "strategy": _ddp() if several else recipe.strategy}, []
     here, machines = ranks
     if recipe.devices not in (None, "auto", here):
         started = f"torchrun started {here} process{'es' if here > 1 else ''} on this machine"
         raise InputError(f"devices is {recipe.devices}, but {started}: make them equal, or leave devices out")
-    strategy = "ddp" if here * machines > 1 else recipe.strategy
+    strategy = _ddp() if here * machines > 1 or recipe.strategy == "ddp" else "auto"
     return {"devices": here, "num_nodes": machines, "strategy": strategy}, [TorchElasticEnvironment()]
+
+
+def _ddp() -> DDPStrategy:
+    return DDPStrategy(timeout=PATIENCE)
+
+
+def compile_objective(objective: nn.Module, device: torch.device, warn: Warn) -> None:
+    """Compiles an objective in its place. Where this machine has no compiler for the device, `warn` is told, and nothing is changed."""
+    try:
+        # Only a trial says whether a compiler is there and works.
+        torch.compile(lambda x: x * 2 + 1)(torch.ones(8, device=device))
+    except Exception as error:  # Compilers, drivers and PyTorch fail in ways of their own.
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        warn(f"compile is true, but nothing can be compiled here ({reason.strip()[:160]}): training goes on without")
+        return
+    objective.compile()
 
 
 def make_fabric(recipe: Recipe, warn: Warn = to_stderr) -> L.Fabric:

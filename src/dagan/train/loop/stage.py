@@ -48,6 +48,8 @@ class Stage(Protocol):
     """The modules that a checkpoint keeps."""
     averaged: nn.Module
     """The module whose moving average is validated, shown and exported. It is part of an objective."""
+    judged: str
+    """The figure of `validate` by which the best weights are told. Less is better."""
 
     @property
     def recipe(self) -> Recipe:
@@ -143,14 +145,17 @@ def validation_sampler(dataset: ClipDataset, make: Any) -> Sampler | None:
         return None
 
 
-def learning_rate(config: OptimiserConfig, step: int, max_steps: int) -> float:
-    """Returns the learning rate of the update that leads from `step` to `step + 1`."""
+def learning_rate(config: OptimiserConfig, step: int, max_steps: int, processes: int = 1) -> float:
+    """Returns the learning rate of the update that leads from `step` to `step + 1`. So many processes share a step's samples out."""
     share = min(step / max_steps, 1.0)
     factor = 1.0
     if config.schedule == "cosine":
         factor = 0.5 * (1 + math.cos(math.pi * share))
     elif config.schedule == "step" and share >= config.drop_at:
         factor = config.drop_factor
-    if step < config.warm_up:
-        factor *= (step + 1) / config.warm_up
-    return config.lr * factor
+    scale = {"none": 1.0, "sqrt": math.sqrt(processes), "linear": float(processes)}[config.scale]
+    # Warm-up takes as many times as many steps, so that the rate grows no faster than with one process.
+    warm_up = round(config.warm_up * scale)
+    if step < warm_up:
+        factor *= (step + 1) / warm_up
+    return config.lr * scale * factor

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,23 @@ from dagan.errors import InputError
 
 FORMAT = 1
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+MOST_KEPT = 100  # So many checkpoints may be kept.
 # Settings that begin so describe the network and cannot change when a run is continued. All others may change.
 _FIXED = ("model.", "egomotion.", "discriminator_width", "discriminator_max_width")
 # These are exceptions: no weight depends on them.
 _FREE = ("model.name", "model.image_size", "model.motion_size", "model.depth.size", "model.size", "egomotion.size")
 
 
-def save_checkpoint(folder: Path, payload: Mapping[str, Any]) -> None:
-    """Writes `last.ckpt`; the one before becomes `previous.ckpt`. When the process is killed, at any moment, one of them is whole."""
+def names_of(keep: int) -> list[str]:
+    """Returns the names of so many checkpoints, the newest first: last.ckpt, previous.ckpt, previous-2.ckpt and so on."""
+    return [LAST, PREVIOUS, *(f"{Path(PREVIOUS).stem}-{age}.ckpt" for age in range(2, keep))]
+
+
+def save_checkpoint(folder: Path, payload: Mapping[str, Any], keep: int = 2) -> None:
+    """Writes `last.ckpt`; the one before becomes `previous.ckpt`, and so on. So many are kept.
+
+    When the process is killed, at any moment, one of them is whole.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f".{LAST}.{os.getpid()}.part"
     try:
@@ -34,16 +43,25 @@ def save_checkpoint(folder: Path, payload: Mapping[str, Any]) -> None:
             torch.save({"format": FORMAT} | dict(payload), file)
             file.flush()
             os.fsync(file.fileno())
-        if (folder / LAST).exists():
-            (folder / LAST).replace(folder / PREVIOUS)
+        names = names_of(keep)
+        for older, newer in pairwise(reversed(names)):
+            if (folder / newer).exists():
+                (folder / newer).replace(folder / older)
         partial.replace(folder / LAST)
+        for path in checkpoints(folder)[keep:]:  # More were kept before.
+            path.unlink(missing_ok=True)
     finally:
         partial.unlink(missing_ok=True)
 
 
+def checkpoints(folder: Path) -> list[Path]:
+    """Returns the whole checkpoints of a run's folder, the newest first."""
+    return [folder / name for name in names_of(MOST_KEPT) if (folder / name).is_file()]
+
+
 def find_checkpoint(folder: Path) -> Path | None:
     """Returns the newest whole checkpoint of a run's folder, or None."""
-    return next((folder / name for name in (LAST, PREVIOUS) if (folder / name).is_file()), None)
+    return next(iter(checkpoints(folder)), None)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

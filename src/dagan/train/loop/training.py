@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import shutil
 import signal
 import threading
 import time
@@ -25,13 +26,15 @@ import dagan.train.loop.log as runlog
 from dagan.checks import dump
 from dagan.errors import InputError
 from dagan.train.loop import state
-from dagan.train.loop.fabric import Carrier, make_fabric, unwrapping
+from dagan.train.loop.fabric import Carrier, compile_objective, make_fabric, unwrapping
 from dagan.train.loop.log import RunLog
 from dagan.train.loop.stage import Stage, learning_rate
 from dagan.train.loop.state import MovingAverage
+from dagan.train.loop.watch import Watch, as_sentence
 from dagan.train.recipe import Recipe
 
 RESUME, FRESH, AUTO = "resume", "fresh", "auto"
+BEST = "best"  # This folder within a run's has the weights with the best figure of validation.
 
 
 @dataclass(frozen=True)
@@ -57,18 +60,30 @@ def train(recipe: Recipe, build: Callable[[Any, L.Fabric], Stage], start: str = 
     """
     fabric = make_fabric(recipe)
     fabric.launch()
-    # With this seed every process starts from the same weights.
-    torch.manual_seed(recipe.seed)
-    result = _Run(fabric, build(recipe, fabric), start, console or Console(stderr=True)).train()
-    _part(fabric)
-    return result
+    with _connected(fabric):
+        # With this seed every process starts from the same weights.
+        torch.manual_seed(recipe.seed)
+        return _Run(fabric, build(recipe, fabric), start, console or Console(stderr=True)).train()
 
 
-def _part(fabric: L.Fabric) -> None:
-    """Ends the connection between processes while all of them are there. Left to the end of the interpreter, it may abort (SIGABRT)."""
-    if fabric.world_size > 1:
+@contextlib.contextmanager
+def _connected(fabric: L.Fabric) -> Iterator[None]:
+    """Watches the other processes of the run, and ends the connection to them while all are there. Later, the interpreter may abort."""
+    if fabric.world_size == 1:
+        yield
+        return
+    watch = Watch(fabric.global_rank, fabric.world_size)
+    watch.begin()
+    try:
+        yield
         fabric.barrier()
-        torch.distributed.destroy_process_group()
+    except RuntimeError as error:
+        sentence = as_sentence(error)
+        if sentence is None:
+            raise
+        raise sentence from None
+    watch.end()
+    torch.distributed.destroy_process_group()
 
 
 class _Run:
@@ -78,6 +93,7 @@ class _Run:
         self.folder = self.recipe.output
         self.step = 0
         self.samples = 0
+        self.best = math.inf  # The least figure of validation so far.
         self.minutes_before = 0.0
         self.started = time.monotonic()
         self.stopping = False
@@ -99,8 +115,9 @@ class _Run:
             state.remove_leftovers(self.folder)
             if start == FRESH:
                 runlog.clear(self.folder)
-                for name in (state.LAST, state.PREVIOUS):
-                    (self.folder / name).unlink(missing_ok=True)
+                for path in state.checkpoints(self.folder):
+                    path.unlink(missing_ok=True)
+                shutil.rmtree(self.folder / BEST, ignore_errors=True)
         self.fabric.barrier()
 
     def _set_up(self) -> None:
@@ -110,6 +127,8 @@ class _Run:
         for name, objective in self.stage.objectives.items():
             if self.recipe.channels_last:
                 objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            if self.recipe.compile:
+                compile_objective(objective, self.fabric.device, lambda text: self.console.print(text, highlight=False, soft_wrap=True))
             self.wrapped[name] = self.fabric.setup_module(Carrier(objective))
         self.ema = MovingAverage(self.stage.averaged, self.recipe.ema)
         for name, objective in self.stage.objectives.items():
@@ -171,14 +190,29 @@ class _Run:
                 self._log(log, sums.means() | {"samples_per_second": speed, "minutes": self._minutes()})
                 sums, since, since_step = _Sums(), time.monotonic(), self.step
             if self.step % recipe.validate_every == 0:
-                figures = {f"validation/{k}": v for k, v in self._evaluating(self.stage.validate).items()}
-                if figures:
-                    log.figures(self.step, figures, "  ".join(f"{k} {v:.4g}" for k, v in figures.items()))
+                self._validate(log)
             if self.step % recipe.picture_every == 0:
                 log.pictures(self.step, self._evaluating(self.stage.pictures))
             if time.monotonic() - saved >= 60 * recipe.checkpoint_minutes:
                 self._save()
                 saved = time.monotonic()
+
+    def _validate(self, log: RunLog) -> None:
+        """Measures on people held out. The weights with the best figure so far are kept apart."""
+        found = self._evaluating(self.stage.validate)
+        if not found:
+            return
+        figures = {f"validation/{k}": v for k, v in found.items()}
+        log.figures(self.step, figures, "  ".join(f"{k} {v:.4g}" for k, v in figures.items()))
+        judged = found.get(self.stage.judged, math.inf)
+        if judged < self.best:
+            self.best = judged
+            (self.folder / BEST).mkdir(parents=True, exist_ok=True)
+            self.stage.export(self.ema.module, self.folder / BEST, self._card() | {f"validation {self.stage.judged}": judged})
+
+    def _card(self) -> dict[str, Any]:
+        card = {"stage": self.stage.name, "steps": self.step, "minutes": round(self._minutes(), 1), "recipe": dump(self.recipe)}
+        return _without_paths(card)
 
     def _prepared(self, log: RunLog | None) -> bool:
         # With several processes, none may stop alone.
@@ -192,7 +226,7 @@ class _Run:
         objectives = {name: unwrapping(module) for name, module in self.wrapped.items()}
         for name, optimiser in self.optimisers.items():
             for group in optimiser.param_groups:
-                group["lr"] = learning_rate(self.stage.optimiser(name), self.step, recipe.max_steps)
+                group["lr"] = learning_rate(self.stage.optimiser(name), self.step, recipe.max_steps, self.fabric.world_size)
         for micro in range(recipe.accumulate):
             batch = self.step * recipe.accumulate + micro
             # This seeds random numbers inside networks and objectives, on every kind of device.
@@ -285,6 +319,7 @@ class _Run:
             "stage": self.stage.name,
             "step": self.step,
             "samples": self.samples,
+            "best": self.best,
             "minutes": self._minutes(),
             "recipe": dump(self.recipe),
             "modules": {name: module.state_dict() for name, module in self.stage.modules.items()},
@@ -292,9 +327,8 @@ class _Run:
             "optimisers": {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
             "scaler": self.fabric.strategy.precision.state_dict(),
         }
-        state.save_checkpoint(self.folder, payload)
-        card = {"stage": self.stage.name, "steps": self.step, "minutes": round(self._minutes(), 1), "recipe": dump(self.recipe)}
-        return self.stage.export(self.ema.module, self.folder, _without_paths(card))
+        state.save_checkpoint(self.folder, payload, self.recipe.keep_checkpoints)
+        return self.stage.export(self.ema.module, self.folder, self._card())
 
     def _read(self, path: Path) -> dict[str, Any]:
         payload = state.load_checkpoint(path)
@@ -314,6 +348,7 @@ class _Run:
     def _load_rest(self, payload: Mapping[str, Any]) -> None:
         self.step, self.minutes_before = payload["step"], payload["minutes"]
         self.samples = payload.get("samples", self.step * self.recipe.batch_size * self.recipe.accumulate * self.fabric.world_size)
+        self.best = payload.get("best", math.inf)
         self.ema.load_state_dict(payload["averaged"])
         for name, optimiser in self.optimisers.items():
             if name in payload["optimisers"]:
