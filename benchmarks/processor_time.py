@@ -12,9 +12,10 @@ from functools import partial
 from itertools import islice
 
 import torch
+from naive import Naive
 
 from dagan.animate.animator import Animator
-from dagan.bench.naive import Naive, open_model
+from dagan.bench.job import open_model
 from dagan.bench.timing import swaying
 from dagan.memory import keep_freed_memory
 

@@ -31,12 +31,12 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # Appended to every command that has the option.
 SMALL_OPTIONS = {
-    "--overwrite": [], "--device": ["cpu"], "--every": ["8"], "--pictures": ["1"], "--rounds": ["1"], "--seconds": ["0.01"],
-    "--naive-frames": ["1"], "--workers": ["1"], "--image-size": ["64"],
+    "--overwrite": [], "--device": ["cpu"], "--every": ["8"], "--pictures": ["1"], "--seconds": ["0.01"], "--workers": ["1"],
+    "--image-size": ["64"],
 }  # fmt: skip
 # Appended to single commands.
 SMALL = {
-    "bench": ["--frames", "2", "--runtime", "torch", "--naive", "none", "--model", "tiny.safetensors"],
+    "bench": ["--frames", "2", "--runtime", "torch", "--model", "tiny.safetensors"],
     "export": ["--model", "tiny.safetensors"],
     "app": ["--model", "tiny.safetensors", "--port", "0", "--no-browser"],
     "live": ["--model", "tiny.safetensors", "--port", "0", "--no-browser", "--camera", "driving.mp4"],

@@ -1,4 +1,4 @@
-"""The benchmark measures what it says: the naive way computes the same pictures, figures fit together, runtimes are listed."""
+"""The benchmark measures what it says: figures fit together, runtimes are listed."""
 
 from __future__ import annotations
 
@@ -9,15 +9,12 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from dagan import cli
-from dagan.animate.animator import Animator
-from dagan.bench import job, naive
-from dagan.bench.job import BenchOptions, count_gflop, difference, measure
-from dagan.bench.naive import Naive, Rival, open_model
+from dagan.bench import job
+from dagan.bench.job import BenchOptions, count_gflop, difference, measure, open_model
 from dagan.bench.timing import Times, matrix_peak, repeated
 from dagan.engine import open as door
 from dagan.engine.open import open_engine
@@ -33,20 +30,6 @@ PICTURES = moving_pictures(5)
 @pytest.fixture
 def model_file(tmp_path: Path) -> Path:
     return save_tiny_model(tmp_path / "tiny.safetensors")
-
-
-def test_the_naive_way_draws_the_same_pictures():
-    model = tiny_model()
-    with torch.no_grad():
-        model.generator.attention.gamma.fill_(0.7)  # or attention would not count
-    naive = Naive(model, PICTURES[0])
-    animator = Animator(model)
-    animator.set_source(PICTURES[0])
-    wanted = animator.animate_batch(PICTURES)
-    for picture, quick in zip(PICTURES, wanted, strict=True):
-        assert np.abs(naive.frame(picture) * 255 - quick).max() <= 1
-    assert np.abs(wanted[0].astype(int) - wanted[3]).max() > 5  # and they move
-    assert type(model.generator.attention).__name__ == "CrossModalAttention"  # its own model is untouched
 
 
 def test_difference_sees_a_difference():
@@ -81,7 +64,7 @@ def test_times():
 
 def test_a_whole_run_and_its_report(monkeypatch, capsys, tmp_path, model_file):
     report = tmp_path / "report.json"
-    words = ["bench", "--model", str(model_file), "--runtime", "torch", "--frames", "9", "--naive-frames", "2", "--rounds", "2"]
+    words = ["bench", "--model", str(model_file), "--runtime", "torch", "--frames", "9"]
     monkeypatch.setattr(sys, "argv", ["dagan", *words, "--seconds", "0", "--json", str(report)])
     monkeypatch.setattr(job, "matrix_peak", lambda device, dtype: 100.0)
     with pytest.raises(SystemExit) as end:
@@ -95,31 +78,14 @@ def test_a_whole_run_and_its_report(monkeypatch, capsys, tmp_path, model_file):
         assert part["peak_share"] == pytest.approx(part["gflop"] / (part["batch_ms"] / 1000) / 100)
     assert figures["difference_mean"] < 1
     assert figures["video_fps"] > 0
-    (pair,) = told["naive"]
-    assert len(pair["ratios"]) == 2
-    assert pair["ratio"] == pytest.approx(sum(pair["ratios"]) / 2)
     printed = capsys.readouterr().out
-    for word in ("keypoints", "naive", "peak memory", "difference"):
+    for word in ("keypoints", "peak memory", "difference"):
         assert word in printed
 
 
-def test_the_naive_process_ends_whatever_happens(model_file):
-    with Rival(str(model_file), "cpu", "float32", PICTURES[:1]) as rival:
-        assert 0 < rival.seconds(None, Path("unused.mp4")) < 60
-    assert rival._process.exitcode == 0
-    with pytest.raises(KeyboardInterrupt), Rival(str(model_file), "cpu", "float32", PICTURES[:1]) as rival:
-        raise KeyboardInterrupt
-    assert not rival._process.is_alive()
-    with Rival(str(model_file), "cpu", "float32", PICTURES[:1]) as rival:
-        rival._process.kill()
-        with pytest.raises(InputError, match="its process ended"):
-            rival.seconds(None, Path("unused.mp4"))
-
-
-def test_without_videos_and_comparison(model_file):
-    report = measure(BenchOptions(model=str(model_file), naive=(), runtimes=("torch",), frames=0, seconds=0, precision="float32"), OPENER)
+def test_without_videos(model_file):
+    report = measure(BenchOptions(model=str(model_file), runtimes=("torch",), frames=0, seconds=0, precision="float32"), OPENER)
     assert report.runtimes[0].video_fps is None
-    assert report.naive == []
     assert set(report.peak_gflops) == {"float32"}
 
 
@@ -134,7 +100,7 @@ def test_presets_without_weights_come_fresh_and_the_same():
 def test_every_runtime_is_measured(monkeypatch, model_file, tmp_path):
     monkeypatch.setattr(door, "cache_folder", lambda: tmp_path)
     monkeypatch.setattr(job, "matrix_peak", lambda device, dtype: 100.0)  # float16 takes a CPU very long
-    options = BenchOptions(model=str(model_file), naive=(), frames=0, seconds=0, precision="float32")
+    options = BenchOptions(model=str(model_file), frames=0, seconds=0, precision="float32")
     report = measure(options, OPENER)
     assert [figures.runtime for figures in report.runtimes] == ["torch", "onnxruntime", "openvino"]
     for figures in report.runtimes:
@@ -150,7 +116,7 @@ def test_every_runtime_is_measured(monkeypatch, model_file, tmp_path):
 
 def test_a_runtime_that_was_asked_for_and_cannot_compute_is_said(monkeypatch, model_file, tmp_path):
     monkeypatch.setattr(door, "cache_folder", lambda: tmp_path)
-    options = BenchOptions(model=str(model_file), naive=(), frames=0, seconds=0)
+    options = BenchOptions(model=str(model_file), frames=0, seconds=0)
     with pytest.raises(InputError, match="runtime 'abacus' is unknown: use torch"):
         measure(replace(options, runtimes=("abacus",)), OPENER)
     with pytest.raises(InputError, match="onnxruntime does not compute in 'float16'"):
@@ -161,25 +127,21 @@ def test_an_exported_folder_is_measured_in_what_runs_it(monkeypatch, tmp_path):
     model, folder = tiny_model(), tmp_path / "exported"
     export_model(model, folder)
     monkeypatch.setattr(job, "matrix_peak", lambda device, dtype: 100.0)
-    options = BenchOptions(model=str(folder), frames=0, naive_frames=1, rounds=1, seconds=0, precision="float32")
+    options = BenchOptions(model=str(folder), frames=0, seconds=0, precision="float32")
     report = measure(options, OPENER)
     assert [figures.runtime for figures in report.runtimes] == ["onnxruntime", "openvino"]
     assert all(figures.difference_mean is None for figures in report.runtimes)  # the graphs' own model is not here
-    assert report.naive[0].fast_fps > 0
-
-
-
-    monkeypatch.setattr(naive, "bundled", lambda: [model.config.name])
-    monkeypatch.setattr(naive, "load", lambda name, device, precision: tiny_model())
-    (figures,) = measure(replace(options, naive=(), runtimes=("onnxruntime",)), OPENER).runtimes
+    monkeypatch.setattr(job, "bundled", lambda: [model.config.name])
+    monkeypatch.setattr(job, "load", lambda name, device, precision: tiny_model())
+    (figures,) = measure(replace(options, runtimes=("onnxruntime",)), OPENER).runtimes
     assert figures.difference_mean < 0.1
     with pytest.raises(InputError, match="which --runtime torch cannot run"):
         measure(replace(options, runtimes=("torch",)), OPENER)
 
 
 def test_what_cannot_work_is_said(monkeypatch, capsys, tmp_path):
-    with pytest.raises(InputError, match="--rounds is 0: must be from 1"):
-        measure(BenchOptions(rounds=0), OPENER)
+    with pytest.raises(InputError, match="--frames is -1: must be from 0"):
+        measure(BenchOptions(frames=-1), OPENER)
     (tmp_path / "old.json").write_text("mine")
     monkeypatch.setattr(sys, "argv", ["dagan", "bench", "--json", str(tmp_path / "old.json")])
     with pytest.raises(SystemExit) as end:
@@ -196,4 +158,4 @@ def test_help_imports_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.rstrip().endswith("[]"), done.stdout[-500:] + done.stderr
-    assert "naive" in done.stdout
+    assert "--frames" in done.stdout

@@ -1,1 +1,1 @@
-"""Measures speed: a model's parts and whole runs, in every runtime, beside the naive way to compute the same."""
+"""Measures speed: a model's parts and whole runs, in every runtime."""

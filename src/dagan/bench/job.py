@@ -1,4 +1,4 @@
-"""The benchmark: parts, latency and whole videos of a model in every runtime, and the naive and the fast way in turn."""
+"""The benchmark: parts, latency and whole videos of a model in every runtime."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from fractions import Fraction
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from statistics import median
 from typing import Protocol
 
 import numpy as np
@@ -19,18 +18,20 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from dagan.animate.animator import Animator
-from dagan.bench.naive import Rival, open_model
-from dagan.bench.timing import RATE, BenchReport, NaiveFigures, Part, RuntimeFigures, matrix_peak, repeated, swaying, timed, write_clip
+from dagan.bench.timing import RATE, BenchReport, Part, RuntimeFigures, matrix_peak, repeated, swaying, timed, write_clip
 from dagan.checks import require
-from dagan.device import PRECISIONS, choose_device
+from dagan.config import PRESETS
+from dagan.device import PRECISIONS, choose_device, choose_precision
 from dagan.engine.base import Engine
 from dagan.engine.note import is_exported, read_note
 from dagan.engine.sessions import READERS, TORCH, available
 from dagan.errors import InputError
 from dagan.memory import peak_device_memory_mb, peak_memory_mb
 from dagan.models.dagan import DaGAN
+from dagan.models.generator import CrossModalAttention
 from dagan.progress import Warn, to_stderr
-from dagan.weights import fold
+from dagan.weights import fold, load
+from dagan.weights.files import bundled, weights_digest
 
 
 class Opener(Protocol):
@@ -48,8 +49,6 @@ class BenchOptions:
 
     model: str = "lite-256"
     """Anything that `dagan.load` takes, a folder that `dagan export` wrote, or a preset without weights, freshly initialised."""
-    naive: tuple[str, ...] | None = None
-    """The models whose naive way is compared. None compares `model` itself; an empty tuple compares none."""
     runtimes: tuple[str, ...] | None = None
     """The runtimes to measure. None measures all that can compute on this device in this precision."""
     device: str = "auto"
@@ -57,10 +56,6 @@ class BenchOptions:
     batch_size: int | None = None
     frames: int = 100
     """The number of the video's frames. 0 leaves videos out, and PyAV is not needed then."""
-    naive_frames: int = 4
-    """The number of frames of the naive way in each comparison."""
-    rounds: int = 3
-    """The number of rounds of each comparison."""
     seconds: float = 2.0
     """Each part is measured for so many seconds."""
     crop: bool = False
@@ -75,28 +70,20 @@ class _Scene:
     """Pictures for a batch and more."""
     clip: Path | None
     """A video of `frames` frames; None without videos."""
-    short: Path | None
-    """A video of `naive_frames` frames; None without videos."""
     folder: Path
     """A folder for results."""
 
 
-MOST = 1_000_000  # Nobody waits for more frames, rounds or seconds.
+MOST = 1_000_000  # Nobody waits for more frames or seconds.
 
 
 def measure(options: BenchOptions, opener: Opener, tell: Warn = lambda _: None) -> BenchReport:
     """Measures everything that `opener` opens, and tells what is being done. Raises InputError for options that cannot work."""
-    for name, value, least in (
-        ("--rounds", options.rounds, 1), ("--naive-frames", options.naive_frames, 1), ("--frames", options.frames, 0),
-        ("--seconds", options.seconds, 0),
-    ):  # fmt: skip
-        require(least <= value <= MOST, name, value, f"must be from {least} to {MOST}")
+    for name, value in (("--frames", options.frames), ("--seconds", options.seconds)):
+        require(0 <= value <= MOST, name, value, f"must be from 0 to {MOST}")
     device = choose_device(options.device)
     model, trained = open_model(options.model, options.device, options.precision)
     folder = Path(options.model) if is_exported(Path(options.model)) else None
-    rivals = options.naive if options.naive is not None else (options.model,)
-    for name in rivals:
-        open_model(name, options.device, options.precision)  # A wrong name is refused before anything is measured.
     engines, left_out = _engines(folder or model, device, options, opener, tell)
     with tempfile.TemporaryDirectory() as temporary:
         scene = _make_scene(options, model.config.image_size, Path(temporary))
@@ -110,11 +97,6 @@ def measure(options: BenchOptions, opener: Opener, tell: Warn = lambda _: None) 
         for name, engine in engines.items():
             tell(f"measuring {name}")
             figures.append(_runtime(name, engine, scene, gflop, peaks, exact, options))
-        compared = []
-        fast = opener(model, TORCH, options.batch_size) if folder is None else next(iter(engines.values()))
-        for name in rivals:
-            tell(f"comparing with the naive way of {name}")
-            compared.append(_compare(name, fast, scene, options))
     return BenchReport(
         model=options.model,
         trained=trained or folder is not None,
@@ -123,11 +105,37 @@ def measure(options: BenchOptions, opener: Opener, tell: Warn = lambda _: None) 
         torch=torch.__version__,
         peak_gflops=peaks,
         runtimes=figures,
-        naive=compared,
         left_out=left_out,
         peak_memory_mb=peak_memory_mb(),
         device_memory_mb=peak_device_memory_mb(str(device)),
     )
+
+
+def open_model(name: str, device: str, precision: str) -> tuple[DaGAN, bool]:
+    """Opens a model and says whether it is trained. A preset without weights is freshly initialised, the same each time.
+
+    For an exported folder, it is the bundled model that the folder was made of, if it was one, or else a fresh one of its configuration.
+    """
+    config = PRESETS.get(name)
+    if is_exported(Path(name)):
+        note = read_note(Path(name))
+        if note.name in bundled() and weights_digest(model := load(note.name, device, "float32")) == note.weights:
+            return model, True
+        config = note.config
+    elif config is None or name in bundled():
+        return load(name, device, precision), True
+    target = choose_device(device)
+    torch.manual_seed(0)
+    model = DaGAN(config).eval()
+    for attention in attentions(model):
+        torch.nn.init.constant_(attention.gamma, 0.5)  # At 0, where it starts, no difference would be seen.
+    model.compute_dtype = choose_precision(precision, target)
+    return model.to(target), False
+
+
+def attentions(model: DaGAN) -> list[CrossModalAttention]:
+    """Returns the model's attentions, of which there may be none or one for each scale."""
+    return [module for module in model.modules() if isinstance(module, CrossModalAttention)]
 
 
 def difference(engine: Engine, exact: Engine, pictures: list[np.ndarray]) -> tuple[float, float]:
@@ -167,9 +175,8 @@ def count_gflop(model: DaGAN, picture: np.ndarray) -> dict[str, float]:
 
 def _make_scene(options: BenchOptions, size: int, folder: Path) -> _Scene:
     pictures = list(islice(swaying(size), 64))
-    if not options.frames:
-        return _Scene(pictures, None, None, folder)
-    return _Scene(pictures, write_clip(folder / "clip.mp4", options.frames), write_clip(folder / "short.mp4", options.naive_frames), folder)
+    clip = write_clip(folder / "clip.mp4", options.frames) if options.frames else None
+    return _Scene(pictures, clip, folder)
 
 
 def _exact(model: DaGAN) -> DaGAN:
@@ -231,38 +238,19 @@ def _runtime(
     mean, largest = difference(engine, exact, scene.pictures[:50:10]) if exact is not None else (None, None)
     video_fps = None
     if scene.clip is not None:
-        video_fps = options.frames / timed(partial(_video, engine, scene.clip, scene, options.crop))
+        video_fps = options.frames / timed(
+            partial(animate_clip, engine, scene.pictures[0], scene.clip, scene.folder / "fast.mp4", options.crop)
+        )
     return RuntimeFigures(name, engine.device, engine.precision, engine.batch_size, parts, latency, mean, largest, video_fps)
 
 
-def _compare(name: str, engine: Engine, scene: _Scene, options: BenchOptions) -> NaiveFigures:
-    """Runs both ways in turn, so that whatever else the machine does affects both."""
-    count = options.naive_frames
-    fast: Callable[[], object] = partial(_fast_pictures, engine, scene.pictures)
-    fast_count = len(scene.pictures)
-    if scene.clip is not None:
-        fast, fast_count = partial(_video, engine, scene.clip, scene, False), options.frames
-    engine.render(engine.encode(scene.pictures[0]), engine.keypoints(scene.pictures[: engine.batch_size]))  # This warms the engine up.
-    with Rival(name, options.device, options.precision, scene.pictures[:count]) as rival:
-        rounds = [(count / rival.seconds(scene.short, scene.folder / "naive.mp4"), fast_count / timed(fast)) for _ in range(options.rounds)]
-    ratios = [quick / plain for plain, quick in rounds]
-    return NaiveFigures(name, median(r[0] for r in rounds), median(r[1] for r in rounds), ratios, median(ratios))
-
-
-def _fast_pictures(engine: Engine, pictures: list[np.ndarray]) -> None:
-    animator = Animator(engine)
-    animator.set_source(pictures[0])
-    for start in range(0, len(pictures), engine.batch_size):
-        animator.animate_batch(pictures[start : start + engine.batch_size])
-
-
-def _video(engine: Engine, clip: Path, scene: _Scene, crop: bool) -> None:
-    """Reads, cuts out, computes and writes a whole video, including the source's encoding."""
+def animate_clip(engine: Engine, source: np.ndarray, clip: Path, output: Path, crop: bool) -> None:
+    """Reads, cuts out, computes and writes a whole video, including the source's encoding. `source` is S x S x 3 uint8."""
     from dagan.media.video import VideoWriter
 
     animator = Animator(engine)
-    animator.set_source(scene.pictures[0])
-    with VideoWriter(scene.folder / "fast.mp4", engine.size, engine.size, rate=RATE, overwrite=True) as writer:
+    animator.set_source(source)
+    with VideoWriter(output, engine.size, engine.size, rate=RATE, overwrite=True) as writer:
         for i, result in enumerate(animator.video(clip, crop=crop)):
             writer.write(result, Fraction(i, RATE))
 

@@ -112,17 +112,6 @@ class RuntimeFigures:
 
 
 @dataclass(frozen=True)
-class NaiveFigures:
-    """The naive way with one model and the fast way, in turn. Ratios are of frames a second, round by round, and their median."""
-
-    model: str
-    naive_fps: float
-    fast_fps: float
-    ratios: list[float]
-    ratio: float
-
-
-@dataclass(frozen=True)
 class BenchReport:
     """A report of one run of the benchmark."""
 
@@ -135,7 +124,6 @@ class BenchReport:
     peak_gflops: dict[str, float]
     """The speed of matrix products, by precision."""
     runtimes: list[RuntimeFigures]
-    naive: list[NaiveFigures] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
     """The runtimes that are installed but cannot compute this, and why."""
     peak_memory_mb: float = 0.0

@@ -18,13 +18,6 @@ def bench(
     model: Annotated[
         str, typer.Option("--model", help="Measure this model, named as for animate, or a preset without weights.")
     ] = "lite-256",
-    naive: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Compare with this model's naive way; the option may be repeated, none compares nothing. Default: the model's own.",
-            show_default=False,
-        ),
-    ] = None,
     runtime: Annotated[
         list[str] | None,
         typer.Option(help="Measure this runtime; the option may be repeated. Default: all that are installed.", show_default=False),
@@ -33,20 +26,17 @@ def bench(
     precision: Annotated[str, typer.Option(help="Numbers have this precision: auto, float32, bfloat16, float16 or int8.")] = "auto",
     batch_size: BatchOption = None,
     frames: Annotated[int, typer.Option(help="The video has so many frames; 0 leaves videos out.")] = 100,
-    naive_frames: Annotated[int, typer.Option(help="The naive way's video has so many frames.")] = 4,
-    rounds: Annotated[int, typer.Option(help="Each comparison is repeated so often.")] = 3,
     seconds: Annotated[float, typer.Option(help="Each part is measured for so many seconds.")] = 2.0,
     crop: Annotated[bool, typer.Option("--crop/--no-crop", help="Find the face in the video, and measure that too.")] = False,
     report: ReportOption = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a report that exists already.")] = False,
 ) -> None:
-    """Measure speed: parts, latency and whole videos, beside the naive way."""
+    """Measure speed: parts, latency and whole videos, in every runtime."""
     from dagan.bench.job import BenchOptions
 
     options = BenchOptions(
-        model=model, naive=None if not naive else tuple(name for name in naive if name != "none"),
-        runtimes=tuple(runtime) if runtime else None, device=device, precision=precision, batch_size=batch_size,
-        frames=frames, naive_frames=naive_frames, rounds=rounds, seconds=seconds, crop=crop,
+        model=model, runtimes=tuple(runtime) if runtime else None, device=device, precision=precision, batch_size=batch_size,
+        frames=frames, seconds=seconds, crop=crop,
     )  # fmt: skip
     _bench(options, report, overwrite)
 
@@ -111,9 +101,4 @@ def _print(report: BenchReport) -> None:
     console.print(whole)
     for runtime, problem in report.left_out.items():
         console.print(f"{runtime} is left out: {problem}")
-    for pair in report.naive:
-        rounds = ", ".join(f"{ratio:.1f}" for ratio in pair.ratios)
-        console.print(
-            f"naive {pair.model}: {pair.naive_fps:.2f} frames/s; {report.model}: {pair.fast_fps:.1f}; {pair.ratio:.1f} times ({rounds})"
-        )
     console.print(f"peak memory {report.peak_memory_mb:.0f} MB")

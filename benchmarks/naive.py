@@ -1,22 +1,29 @@
-"""The naive way to animate, with which speed is compared. It runs in a process of its own. Models are opened by name here too.
+"""A model beside the naive way to compute the same, in turn: frames a second of both, and how many times as many the fast way makes.
 
 The naive way is what the released demo does. It computes in float32, folds nothing, and takes one frame at a time. The generator's source
 side is computed again for every frame, and attention goes through the full N x N map. Whole videos lie in memory: all frames are read
 before the first is computed, and all are computed before the first is written. As in that demo, the source's depth and keypoints are found
-once. The process of its own has the memory of a plain program, and not the one that a command has arranged for itself.
+once. It runs in a process of its own, which has the memory of a plain program, and not the one that commands arrange for themselves.
+
+Run: python benchmarks/naive.py [--model lite-256] [--naive paper-256 ...] [--frames 100] [--naive-frames 4] [--rounds 3] [--precision auto]
+(without --naive the model's own naive way; presets without weights come freshly initialised)
 """
 
 from __future__ import annotations
 
+import argparse
 import copy
 import multiprocessing
 import signal
-from collections.abc import Iterable, Sequence
+import tempfile
+from collections.abc import Iterable
 from contextlib import suppress
 from fractions import Fraction
 from functools import partial
+from itertools import islice
 from multiprocessing.connection import Connection
 from pathlib import Path
+from statistics import median
 from types import TracebackType
 from typing import Self
 
@@ -24,44 +31,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dagan.bench.timing import timed
-from dagan.config import PRESETS
-from dagan.device import choose_device, choose_precision
-from dagan.engine.note import is_exported, read_note
+from dagan.bench.job import animate_clip, attentions, open_model
+from dagan.bench.timing import swaying, timed, write_clip
+from dagan.engine.note import is_exported
+from dagan.engine.open import open_engine
 from dagan.errors import InputError
 from dagan.media.framing import to_square
+from dagan.media.video import VideoWriter, open_video
+from dagan.memory import keep_freed_memory
 from dagan.models.dagan import DaGAN
 from dagan.models.generator import CrossModalAttention
 from dagan.models.keypoints import Keypoints
 from dagan.motion.transfer import transfer
-from dagan.weights import load
-from dagan.weights.files import bundled, weights_digest
-
-
-def open_model(name: str, device: str, precision: str) -> tuple[DaGAN, bool]:
-    """Opens a model and says whether it is trained. A preset without weights is freshly initialised, the same each time.
-
-    For an exported folder, it is the bundled model that the folder was made of, if it was one, or else a fresh one of its configuration.
-    """
-    config = PRESETS.get(name)
-    if is_exported(Path(name)):
-        note = read_note(Path(name))
-        if note.name in bundled() and weights_digest(model := load(note.name, device, "float32")) == note.weights:
-            return model, True
-        config = note.config
-    elif config is None or name in bundled():
-        return load(name, device, precision), True
-    target = choose_device(device)
-    torch.manual_seed(0)
-    model = DaGAN(config).eval()
-    for attention in _attentions(model):
-        torch.nn.init.constant_(attention.gamma, 0.5)  # At 0, where it starts, no difference would be seen.
-    model.compute_dtype = choose_precision(precision, target)
-    return model.to(target), False
-
-
-def _attentions(model: DaGAN) -> list[CrossModalAttention]:
-    return [module for module in model.modules() if isinstance(module, CrossModalAttention)]
 
 
 class NaiveAttention(CrossModalAttention):
@@ -80,7 +61,7 @@ class Naive:
     def __init__(self, model: DaGAN, source: np.ndarray) -> None:
         self._model = copy.deepcopy(model).eval()
         self._model.compute_dtype = torch.float32
-        for attention in _attentions(self._model):
+        for attention in attentions(self._model):
             attention.__class__ = NaiveAttention  # No tensor changes, only what is computed from them.
         self.size = model.config.image_size
         self._device = next(model.parameters()).device
@@ -99,8 +80,6 @@ class Naive:
 
     def video(self, driving: Path, output: Path) -> int:
         """Reads, computes and writes a whole video. Returns the number of frames."""
-        from dagan.media.video import VideoWriter, open_video
-
         with open_video(driving) as reader:
             rate = reader.rate
             frames = [to_square(frame.filled, self.size).astype(np.float32) / 255 for frame in reader]
@@ -122,15 +101,14 @@ class Rival:
     """Times the naive way of a model on request.
 
     It is a context manager: within its block the process is there, and the model is open and warm. `name`, `device` and `precision` are
-    as in `open_model`. `pictures` are S x S x 3 uint8. The first is the source, and where there is no video, all of them drive. Raises
-    InputError when the process ends early.
+    as in `open_model`. `source` is S x S x 3 uint8. Raises InputError when the process ends early.
     """
 
-    def __init__(self, name: str, device: str, precision: str, pictures: Sequence[np.ndarray]) -> None:
+    def __init__(self, name: str, device: str, precision: str, source: np.ndarray) -> None:
         context = multiprocessing.get_context("spawn")
         self._name = name
         self._connection, other = context.Pipe()
-        arguments = (other, name, device, precision, list(pictures), torch.get_num_threads())
+        arguments = (other, name, device, precision, source, torch.get_num_threads())
         self._process = context.Process(target=_serve, args=arguments, daemon=True)
         self._other = other
 
@@ -140,8 +118,8 @@ class Rival:
         self._receive()
         return self
 
-    def seconds(self, driving: Path | None, output: Path) -> float:
-        """Returns the seconds of one run. A video is read, computed and written, or without a video the pictures are computed."""
+    def seconds(self, driving: Path, output: Path) -> float:
+        """Returns the seconds that reading, computing and writing a whole video takes."""
         with suppress(OSError):  # If the process has ended, receiving its answer fails as well.
             self._connection.send((driving, output))
         return self._receive()
@@ -159,18 +137,56 @@ class Rival:
         self._process.join()
 
 
-def _serve(connection: Connection, name: str, device: str, precision: str, pictures: list[np.ndarray], threads: int) -> None:
+def _serve(connection: Connection, name: str, device: str, precision: str, source: np.ndarray, threads: int) -> None:
     """Runs in the process: answers each request with seconds, until no more are made."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The command ends this process by making no more requests.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The script ends this process by making no more requests.
     torch.set_num_threads(threads)
-    naive = Naive(open_model(name, device, precision)[0], pictures[0])
-    connection.send(timed(partial(naive.frame, pictures[0])))
+    naive = Naive(open_model(name, device, precision)[0], source)
+    connection.send(timed(partial(naive.frame, source)))
     with suppress(EOFError, OSError):  # No more requests are made.
         while True:
             driving, output = connection.recv()
-            connection.send(timed(partial(naive.video, driving, output) if driving else partial(_pictures, naive, pictures)))
+            connection.send(timed(partial(naive.video, driving, output)))
 
 
-def _pictures(naive: Naive, pictures: list[np.ndarray]) -> None:
-    for picture in pictures:
-        naive.frame(picture)
+def main(words: list[str] | None = None) -> None:
+    """Prints a line for each naive model."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="lite-256")
+    parser.add_argument("--naive", nargs="*", default=[])
+    parser.add_argument("--frames", type=int, default=100)
+    parser.add_argument("--naive-frames", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--batch-size", type=int)
+    options = parser.parse_args(words)
+    keep_freed_memory()
+    model, _ = open_model(options.model, options.device, options.precision)
+    exported = is_exported(Path(options.model))
+    if exported:
+        engine = open_engine(Path(options.model), None, options.batch_size, options.device, options.precision)
+    else:
+        engine = open_engine(model, "torch", options.batch_size)
+    pictures = list(islice(swaying(engine.size), engine.batch_size))
+    engine.render(engine.encode(pictures[0]), engine.keypoints(pictures))  # This warms the engine up.
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        clip = write_clip(folder / "clip.mp4", options.frames)
+        short = write_clip(folder / "short.mp4", options.naive_frames)
+        fast = partial(animate_clip, engine, pictures[0], clip, folder / "fast.mp4", False)
+        for name in options.naive or [options.model]:
+            with Rival(name, options.device, options.precision, pictures[0]) as rival:
+                # Both ways run in turn, so that whatever else the machine does affects both.
+                rounds = [
+                    (options.naive_frames / rival.seconds(short, folder / "naive.mp4"), options.frames / timed(fast))
+                    for _ in range(options.rounds)
+                ]
+            ratios = [quick / plain for plain, quick in rounds]
+            plain, quick = (median(column) for column in zip(*rounds, strict=True))
+            each = ", ".join(f"{ratio:.1f}" for ratio in ratios)
+            print(f"naive {name}: {plain:.2f} frames/s; {options.model}: {quick:.1f}; {median(ratios):.1f} times ({each})", flush=True)
+
+
+if __name__ == "__main__":
+    main()
