@@ -96,37 +96,36 @@ def evaluate_reconstruction(
     clips: Path, models: Sequence[ModelSpec], options: EvaluateOptions, progress: Progress = silent, warn: Warn = to_stderr
 ) -> Run:
     """Measures clips rebuilt from one of their frames. Raises InputError for missing clips or files, and for outputs that exist."""
-    found = _find(clips, options, warn)
+    found, opening = _find(clips, options)
     if options.pairs is None:
-        return _run("reconstruction", self_pairs(found), models, options, progress, warn)
+        return _run("reconstruction", self_pairs(found), opening, models, options, progress, warn)
     pairs = _listed(options.pairs, found, found, warn)
     own = [pair for pair in pairs if pair.same]
     if not own:
         raise InputError(f"{options.pairs} pairs different clips alone: measure it with `dagan evaluate cross-identity`")
     if len(own) < len(pairs):
         warn(f"{len(pairs) - len(own)} of {len(pairs)} pairs of {options.pairs} are of different clips: left out")
-    return _run("reconstruction", own, models, options, progress, warn)
+    return _run("reconstruction", own, opening, models, options, progress, warn)
 
 
 def evaluate_cross_identity(
     clips: Path, models: Sequence[ModelSpec], options: EvaluateOptions, progress: Progress = silent, warn: Warn = to_stderr
 ) -> Run:
     """Measures one person's picture driven by another's clip. Raises InputError for missing clips or files, and for outputs that exist."""
-    drivers = _find(clips, options, warn)
+    drivers, opening = _find(clips, options)
     sources = find_stills(options.portraits) if options.portraits is not None else drivers
     if options.pairs is None:
         pairs = draw_pairs(drivers, sources, options.seed, options.count)
     else:
         pairs = _listed(options.pairs, [*sources, *(drivers if options.portraits is not None else ())], drivers, warn)
-    return _run("cross-identity", pairs, models, options, progress, warn)
+    return _run("cross-identity", pairs, opening, models, options, progress, warn)
 
 
-def _find(folder: Path, options: EvaluateOptions, warn: Warn) -> list[Clip]:
-    """Finds the clips to measure, and tells how many of how many people they are. Lists may name the only frame of a folder."""
+def _find(folder: Path, options: EvaluateOptions) -> tuple[list[Clip], str]:
+    """Finds the clips to measure, and says how many of how many people they are. Lists may name the only frame of a folder."""
     clips = clips_for(folder, options.hold_out, options.layout, 2 if options.pairs is None else 1)
     people = len({clip.identity for clip in clips})
-    warn(f"{folder}, {in_words(folder, clips, options.layout)}: clips {len(clips)}, identities {people}")
-    return clips
+    return clips, f"{folder}, {in_words(folder, clips, options.layout)}: clips {len(clips)}, identities {people}"
 
 
 def _listed(file: Path, sources: Sequence[Clip], drivers: Sequence[Clip], warn: Warn) -> list[Pair]:
@@ -138,8 +137,8 @@ def _listed(file: Path, sources: Sequence[Clip], drivers: Sequence[Clip], warn: 
 
 
 def _run(
-    protocol: Literal["reconstruction", "cross-identity"], pairs: list[Pair], models: Sequence[ModelSpec], options: EvaluateOptions,
-    progress: Progress, warn: Warn,
+    protocol: Literal["reconstruction", "cross-identity"], pairs: list[Pair], opening: str, models: Sequence[ModelSpec],
+    options: EvaluateOptions, progress: Progress, warn: Warn,
 ) -> Run:  # fmt: skip
     _refuse_existing(options)
     files = _tools(options)
@@ -150,7 +149,7 @@ def _run(
     )  # fmt: skip
     evaluation = evaluate(
         pairs, _methods(models, options.results), files, settings, folder=options.folder, workers=options.workers, warn=warn,
-        progress=progress,
+        progress=progress, opening=opening,
     )  # fmt: skip
     written: tuple[Path, ...] = ()
     if options.folder is not None:

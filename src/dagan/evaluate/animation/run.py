@@ -113,15 +113,18 @@ def versions() -> dict[str, str]:
 
 def evaluate(
     pairs: Sequence[Pair], methods: Sequence[Spec], files: RulerFiles, settings: Settings, *, folder: Path | None = None,
-    workers: int = 1, progress: Progress = silent, warn: Warn = lambda message: None,
+    workers: int = 1, progress: Progress = silent, warn: Warn = lambda message: None, opening: str | None = None,
 ) -> Evaluation:  # fmt: skip
     """Measures `methods` on `pairs`.
 
     `folder` keeps what was measured (in `cache`) and strips (in `pictures`); with None nothing is kept and no pictures are taken. There
     are `workers` processes, each with its own copy of models and tools. `progress` is told of pairs, and `warn` of results that had to be
-    adapted. Raises InputError for settings that do not fit, for files that are missing, and when not a single pair could be measured.
+    adapted, and of `opening` once everything fits. Raises InputError for settings that do not fit, for files that are missing, and when
+    not a single pair could be measured.
     """
     _check(pairs, methods, settings, workers)
+    if opening is not None:
+        warn(opening)
     run = _Run(pairs, methods, files, settings, Cache(folder) if folder is not None else None, warn)
     waiting = [(pair, missing) for pair in pairs if (missing := run.take_up(pair))]
     done = len(pairs) - len(waiting)
