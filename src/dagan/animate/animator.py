@@ -3,6 +3,7 @@
     animator = Animator(dagan.load())
     animator.set_source(portrait)
     result = animator.animate(frame)            # uint8 H x W x 3 in, uint8 S x S x 3 out
+    result = animator.pose(yaw=20, smile=0.5)   # set by hand
     for result in animator.video("driving.mp4"): ...
 
 Legend: S side of the model's pictures, N frames.
@@ -19,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from dagan.animate.driving import FaceWatch, check_on_missing
+from dagan.animate.posing import PosedSource
 from dagan.engine.base import EncodedSource, Engine, finite_source
 from dagan.engine.open import open_engine
 from dagan.errors import InputError
@@ -30,6 +32,8 @@ from dagan.media.video import open_video
 from dagan.media.view import read_ahead, view_still, view_video
 from dagan.models.dagan import DaGAN
 from dagan.models.keypoints import Keypoints
+from dagan.motion.parts import Parts, changes, check_parts, parts_of
+from dagan.motion.pose import Pose
 from dagan.motion.transfer import limit, transfer
 from dagan.progress import silent, to_stderr
 from dagan.stream import batched, on_workers
@@ -63,6 +67,11 @@ class Animator:
         keypoints: This says what drives: landmarks (found in every frame, in place of the keypoints that stand on them), learnt (the
             model's own keypoints alone), or auto, which is landmarks where the model's keypoints stand on some. Where the source shows
             no face, landmarks are left out.
+        move: This says what moves: all, expression (the head stays as in the source), pose (the face stays), mouth or eyes (all else
+            stays). Mouth and eyes need a model whose keypoints stand on landmarks.
+        strength: So much of what moves reaches the source, from 0 to 2; 1 is as driven.
+
+    Raises InputError for choices that there are not, and for a `move` that the model cannot tell apart.
     """
 
     def __init__(
@@ -75,17 +84,25 @@ class Animator:
         on_missing: str = "hold",
         limit_motion: bool = True,
         keypoints: str = "auto",
+        move: str = "all",
+        strength: float = 1.0,
     ) -> None:
         self.engine: Engine = open_engine(model, batch_size=batch_size) if isinstance(model, DaGAN) else model
         self.relative = relative
         self.adapt_scale = adapt_scale
         self.limit_motion = limit_motion
+        self.move, self.strength = move, strength
+        self._apart = changes(move, strength)
+        check_parts(move, self.engine.face, self.engine.name)
         self._source: EncodedSource | None = None
+        self._posed: PosedSource | None = None
+        self._parts: Parts | None = None
         self._reference: Keypoints | None = None
         self._finder = face_finder
         self._on_missing = check_on_missing(on_missing)
         self._wants_landmarks = self.engine.face.explicit(keypoints, self.engine.name)
         self._by_landmarks = self._wants_landmarks  # A source without a face leaves them out.
+        self._face: np.ndarray = np.zeros(0)  # What was encoded.
         self._portrait: np.ndarray | None = None  # The source's view is kept until it is known whether it shows a face.
         self._watch: FaceWatch | None = None
         self._shown: _Seen | None = None
@@ -101,7 +118,7 @@ class Animator:
         shown = self._face_in(face) if self._wants_landmarks else None
         self._by_landmarks = shown is not None
         self._source = finite_source(self.engine, face, self.engine.face.places(shown, self.engine.size) if self._by_landmarks else None)
-        self._reference = None
+        self._reference, self._face, self._posed, self._parts = None, face, None, None
         self._watch = FaceWatch(self._face_finder().landmarker) if self._by_landmarks else None
         self._portrait, self._shown = None if self._wants_landmarks else face, None
 
@@ -128,6 +145,51 @@ class Animator:
             raise InputError("there are no driving frames: give at least one")
         return self._animated(self._judged([self._picture(frame) for frame in frames]))
 
+    def pose(
+        self, *, yaw: float = 0.0, pitch: float = 0.0, roll: float = 0.0, zoom: float = 1.0, shift: tuple[float, float] = (0.0, 0.0),
+        mouth: float = 0.0, smile: float = 0.0, lids: float = 0.0, gaze: tuple[float, float] = (0.0, 0.0),
+    ) -> np.ndarray:  # fmt: skip
+        """Draws the source in a pose that is set by hand, S x S x 3 uint8 (docs/method.md#poses-by-hand).
+
+        Everything is a change of the photo's own pose and expression; the defaults change nothing.
+
+        Args:
+            yaw: The head turns by so many degrees to the right side of the picture.
+            pitch: It looks up by so many degrees.
+            roll: It leans by so many degrees clockwise.
+            zoom: It becomes so many times as large, from 0.5 to 2.
+            shift: It moves to the right and upwards by these shares of the picture's side, each from -0.5 to 0.5.
+            mouth: -1 closes the mouth, 1 opens it wide.
+            smile: 1 is a broad smile, -1 the opposite.
+            lids: -1 closes the eyes, 1 opens them wider.
+            gaze: The eyes look to the right and up by these shares of how far eyes go, each from -1 to 1.
+
+        Turns beyond what the model can draw are held back; a line on the error stream says so. Neither `move` nor `strength` play a part.
+        Raises InputError before `set_source`, for values out of range, and for mouth, smile, lids and gaze with models whose keypoints
+        stand on no landmarks.
+        """
+        pose = Pose(
+            yaw=yaw, pitch=pitch, roll=roll, zoom=zoom, shift_x=shift[0], shift_y=shift[1], mouth=mouth, smile=smile, lids=lids,
+            gaze_x=gaze[0], gaze_y=gaze[1],
+        )  # fmt: skip
+        for sentence in self.posed.damped(pose):
+            to_stderr(sentence)
+        return self.pose_batch([pose])[0]
+
+    def pose_batch(self, poses: Sequence[Pose]) -> np.ndarray:
+        """Draws N x S x S x 3 uint8 for N poses, as `pose` does. Raises InputError as it does."""
+        return self.engine.render(self._encoded(), self.posed.transferred(self.posed.keypoints(poses)))
+
+    @property
+    def posed(self) -> PosedSource:
+        """The source as one that is posed by hand. Raises InputError before `set_source`."""
+        source = self._encoded()
+        if self._posed is None:
+            finder = self._face_finder()
+            face = self._face_in(self._face)
+            self._posed = PosedSource(self.engine, source, self._face, face, finder.landmarker)
+        return self._posed
+
     def share_left(self, keypoints: Keypoints) -> np.ndarray:
         """Returns, for each of N sets of driving keypoints, the share that the limit leaves of the part that it damps most.
 
@@ -148,7 +210,11 @@ class Animator:
         source = self._encoded().keypoints
         if self._reference is None:
             self._reference = keypoints[:1]
-        return transfer(source, keypoints, self._reference, self.relative, self.adapt_scale, limit_motion, self.engine.face)
+        if self._apart and self._parts is None:
+            self._parts = parts_of(self.move, self.strength, self.engine.face, self.posed.relief)
+        return transfer(
+            source, keypoints, self._reference, self.relative, self.adapt_scale, limit_motion, self.engine.face, self._parts
+        )  # fmt: skip
 
     def _encoded(self) -> EncodedSource:
         if self._source is None:

@@ -35,6 +35,7 @@ from dagan.media.view import View, read_ahead, view_still, view_video
 from dagan.media.writer import VIDEO_SUFFIXES
 from dagan.memory import peak_device_memory_mb, peak_memory_mb
 from dagan.motion.file import MOTION_SUFFIXES, DrivingMotion, read_motion, save_motion
+from dagan.motion.parts import changes, check_parts
 from dagan.motion.reference import check_reference, nearest_layout, parse_reference
 from dagan.names import json_text
 from dagan.progress import Progress, Warn, counted, silent, to_stderr
@@ -131,6 +132,10 @@ class AnimateOptions:
     """What replaces driving frames without a face: hold (the nearest real motion), rest (the source's own pose) or error."""
     keypoints: str = "auto"
     """See `Animator`. A motion file drives with the keypoints that are in it."""
+    move: str = "all"
+    """See `Animator`."""
+    strength: float = 1.0
+    """See `Animator`."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +185,9 @@ def animate(
     image = _source_image(source, options, notices)
     with ExitStack() as stack:
         opened = _open_driving(driving, options, stack)
-        engine.face.explicit(options.keypoints, engine.name)  # A wrong choice is refused before the video is searched.
+        # Wrong choices are refused before the video is searched.
+        engine.face.explicit(options.keypoints, engine.name)
+        check_parts(options.move, engine.face, engine.name)
         landmarker = FaceLandmarker() if options.crop or isinstance(opened, VideoReader) or opened.explicit else None
         finder = FaceFinder(landmarker) if options.crop else None
         framing = view_still(image, finder, str(source), notices)
@@ -194,6 +201,7 @@ def animate(
         animator = Animator(
             engine, options.relative, options.adapt_scale, face_finder=FaceFinder(landmarker) if landmarker is not None else None,
             limit_motion=options.limit_motion, keypoints="landmarks" if driven.motion.explicit else "learnt",
+            move=options.move, strength=options.strength,
         )  # fmt: skip
         animator.set_source(face)
         animator.set_reference(driven.motion.keypoints(slice(driven.motion.reference, driven.motion.reference + 1)))
@@ -264,6 +272,7 @@ def check_animate(source: Path, driving: Path, output: Path, options: AnimateOpt
     if options.reference is not None:
         parse_reference(options.reference)
     check_on_missing(options.on_missing)
+    changes(options.move, options.strength)  # This refuses a part or a strength that there is not.
     if options.encoder is not None:
         VideoWriter(output, 256, 256, codec=options.encoder, warn=lambda _: None)  # This refuses a name that is no encoder's.
     if options.max_side < SMALLEST_SIDE:

@@ -74,6 +74,10 @@ def animate(
         ),
     ] = "hold",
     keypoints: KeypointsOption = "auto",
+    move: Annotated[
+        str, typer.Option(help="This moves: all, expression (the head stays), pose (the face stays), mouth or eyes (all else stays).")
+    ] = "all",
+    strength: Annotated[float, typer.Option(help="So much of what moves reaches the photo: 1 is as driven, 0 nothing, at most 2.")] = 1.0,
     encoder: Annotated[
         str | None,
         typer.Option(
@@ -102,6 +106,8 @@ def animate(
         encoder=encoder,
         on_missing=on_missing,
         keypoints=keypoints,
+        move=move,
+        strength=strength,
         overwrite=overwrite,
     )
     _animate(source, driving, output, options, (model, runtime, batch_size, device, precision))

@@ -16,7 +16,7 @@ from dagan.errors import InputError
 from dagan.media.landmarks import CHIN, FOREHEAD_TOP, Face
 
 # No expression moves these mesh points: forehead, corners of the eyes, bridge and wings of the nose, temples, cheekbones.
-_RIGID = (10, 33, 133, 168, 197, 5, 362, 263, 127, 356, 234, 454, 98, 327)
+RIGID = (10, 33, 133, 168, 197, 5, 362, 263, 127, 356, 234, 454, 98, 327)
 _UPPER_LIP, _LOWER_LIP = 13, 14  # These are the inner borders of the lips.
 _BLINKS = ("eyeBlinkLeft", "eyeBlinkRight")
 # Differences of these sizes count alike. They were tuned by eye on 14 pairs of portrait and clip. An open mouth weighs most, because motion
@@ -45,7 +45,7 @@ def head_pose(face: Face) -> HeadPose:
     gap = np.linalg.norm(points[_UPPER_LIP] - points[_LOWER_LIP]) / np.linalg.norm(points[FOREHEAD_TOP] - points[CHIN])
     blink = sum(shapes[name] for name in _BLINKS) / len(_BLINKS)
     expression = np.array([strength for name, strength in shapes.items() if not name.startswith("_")])
-    return HeadPose(points[list(_RIGID)], float(gap), blink, expression)
+    return HeadPose(points[list(RIGID)], float(gap), blink, expression)
 
 
 def pose_distance(a: HeadPose, b: HeadPose) -> float:

@@ -23,6 +23,7 @@ from torch import Tensor
 from dagan.geometry import inverse_2x2
 from dagan.models.keypoints import Keypoints
 from dagan.motion.openings import FaceKeypoints
+from dagan.motion.parts import Parts
 
 # Vertical change of the layout breaks faces at about half the size at which horizontal change does, so it counts so many times.
 _VERTICAL = 2.0
@@ -123,6 +124,7 @@ def transfer(
     adapt_scale: bool = True,
     limit_motion: bool = True,
     face: FaceKeypoints | None = None,
+    parts: Parts | None = None,
 ) -> Keypoints:
     """Returns the keypoints with which to drive the source, for a batch of driving frames (B x K x 2 and B x K x 2 x 2).
 
@@ -133,6 +135,7 @@ def transfer(
         limit_motion: What goes farther from the source than a model can draw is damped (see `limit`).
         face: It says which keypoints stand on landmarks; their openings are carried (see `dagan.motion.openings`). None takes them like
             any others.
+        parts: It says how much of the head's and of the face's motion is kept (see `dagan.motion.parts`). None keeps all of it.
     """
     moved = driving
     face = face or FaceKeypoints()
@@ -142,6 +145,8 @@ def transfer(
         value = source.value + scale * (driving.value - initial.value)
         moved = Keypoints(value, driving.jacobian @ inverse_2x2(initial.jacobian) @ source.jacobian)
     moved = face.carried(source, driving, initial if relative else None, moved, scale)
+    if parts is not None:
+        moved = parts.kept(source, moved)
     return limit(source, moved, face.rigid(source.value.shape[1]))[0] if limit_motion else moved
 
 
