@@ -2,11 +2,11 @@
 
     animator = Animator(dagan.load())
     animator.set_source(portrait)
-    result = animator.animate(frame)            # uint8 H x W x 3 in, uint8 S x S x 3 out
+    result = animator.animate(frame)            # uint8 H x W x 3 in, uint8 T x T x 3 out
     result = animator.pose(yaw=20, smile=0.5)   # set by hand
     for result in animator.video("driving.mp4"): ...
 
-Legend: S side of the model's pictures, N frames.
+Legend: S side of the model's pictures, T side of the results (S unless another is asked for), N frames.
 """
 
 from __future__ import annotations
@@ -20,13 +20,15 @@ from pathlib import Path
 import numpy as np
 
 from dagan.animate.driving import FaceWatch, check_on_missing
+from dagan.animate.finish import Finish, Finisher
+from dagan.animate.matte import find_matte
 from dagan.animate.posing import PosedSource
 from dagan.engine.base import EncodedSource, Engine, finite_source
 from dagan.engine.open import open_engine
 from dagan.errors import InputError
 from dagan.media.faces import FaceFinder
+from dagan.media.framing import Framing, to_square
 from dagan.media.framing import crop as cut
-from dagan.media.framing import to_square
 from dagan.media.landmarks import Face
 from dagan.media.video import open_video
 from dagan.media.view import read_ahead, view_still, view_video
@@ -70,6 +72,7 @@ class Animator:
         move: This says what moves: all, expression (the head stays as in the source), pose (the face stays), mouth or eyes (all else
             stays). Mouth and eyes need a model whose keypoints stand on landmarks.
         strength: So much of what moves reaches the source, from 0 to 2; 1 is as driven.
+        finish: This says how results become pictures: in which size, with what held still, or cut out. None leaves them as they are drawn.
 
     Raises InputError for choices that there are not, and for a `move` that the model cannot tell apart.
     """
@@ -86,6 +89,7 @@ class Animator:
         keypoints: str = "auto",
         move: str = "all",
         strength: float = 1.0,
+        finish: Finish | None = None,
     ) -> None:
         self.engine: Engine = open_engine(model, batch_size=batch_size) if isinstance(model, DaGAN) else model
         self.relative = relative
@@ -94,6 +98,8 @@ class Animator:
         self.move, self.strength = move, strength
         self._apart = changes(move, strength)
         check_parts(move, self.engine.face, self.engine.name)
+        self._finish = finish or Finish()
+        self._finisher: Finisher | None = None
         self._source: EncodedSource | None = None
         self._posed: PosedSource | None = None
         self._parts: Parts | None = None
@@ -107,17 +113,19 @@ class Animator:
         self._watch: FaceWatch | None = None
         self._shown: _Seen | None = None
 
-    def set_source(self, image: np.ndarray, crop: bool = False) -> None:
+    def set_source(self, image: np.ndarray, crop: bool = False, framing: Framing | None = None) -> None:
         """Encodes the source once and forgets the reference frame, so that movements count from a new one.
 
-        `crop` cuts out the face as in training. Raises InputError when none is found.
+        `crop` cuts out the face as in training, and `framing` a square that is known already. Raises InputError when no face is found
+        where one is needed.
         """
         _check_picture(image)
-        framing = view_still(image, self._face_finder() if crop else None, "the source picture", to_stderr)
+        framing = framing or view_still(image, self._face_finder() if crop else None, "the source picture", to_stderr)
         face = cut(image, framing, self.engine.size)
         shown = self._face_in(face) if self._wants_landmarks else None
         self._by_landmarks = shown is not None
         self._source = finite_source(self.engine, face, self.engine.face.places(shown, self.engine.size) if self._by_landmarks else None)
+        self._finisher = None if self._finish.is_plain else self._finisher_for(image, framing, face, shown)
         self._reference, self._face, self._posed, self._parts = None, face, None, None
         self._watch = FaceWatch(self._face_finder().landmarker) if self._by_landmarks else None
         self._portrait, self._shown = None if self._wants_landmarks else face, None
@@ -136,11 +144,11 @@ class Animator:
         self._shown = None
 
     def animate(self, frame: np.ndarray) -> np.ndarray:
-        """Draws the source in the pose of one driving frame, S x S x 3 uint8. Raises InputError before `set_source`."""
+        """Draws the source in the pose of one driving frame, T x T x 3 uint8 (T x T x 4 when cut out). Raises InputError before `set_source`."""
         return self.animate_batch([frame])[0]
 
     def animate_batch(self, frames: Sequence[np.ndarray]) -> np.ndarray:
-        """Draws N x S x S x 3 uint8 for N driving frames. Raises InputError before `set_source` and for no frames."""
+        """Draws N x T x T x 3 uint8 for N driving frames. Raises InputError before `set_source` and for no frames."""
         if not len(frames):
             raise InputError("there are no driving frames: give at least one")
         return self._animated(self._judged([self._picture(frame) for frame in frames]))
@@ -178,7 +186,7 @@ class Animator:
 
     def pose_batch(self, poses: Sequence[Pose]) -> np.ndarray:
         """Draws N x S x S x 3 uint8 for N poses, as `pose` does. Raises InputError as it does."""
-        return self.engine.render(self._encoded(), self.posed.transferred(self.posed.keypoints(poses)))
+        return self._drawn(self.posed.transferred(self.posed.keypoints(poses)))
 
     @property
     def posed(self) -> PosedSource:
@@ -203,8 +211,13 @@ class Animator:
         return self._keypoints([_Seen(picture, face)])
 
     def drive(self, keypoints: Keypoints) -> np.ndarray:
-        """Draws N x S x S x 3 uint8 for N sets of driving keypoints, as `engine.keypoints` or a motion file gives them."""
-        return self.engine.render(self._encoded(), self._moved(keypoints, self.limit_motion))
+        """Draws N x T x T x 3 uint8 for N sets of driving keypoints, as `engine.keypoints` or a motion file gives them."""
+        return self._drawn(self._moved(keypoints, self.limit_motion))
+
+    def _drawn(self, keypoints: Keypoints) -> np.ndarray:
+        if self._finisher is None:
+            return self.engine.render(self._encoded(), keypoints)
+        return self._finisher(self.engine.draw(self._encoded(), keypoints))
 
     def _moved(self, keypoints: Keypoints, limit_motion: bool) -> Keypoints:
         source = self._encoded().keypoints
@@ -243,7 +256,7 @@ class Animator:
         moved = iter(self.drive(self._keypoints(driving))) if driving else iter(())
         if len(driving) == len(pictures):
             return np.stack(list(moved))
-        rest = self.engine.render(self._source, self._source.keypoints)[0]
+        rest = self._drawn(self._source.keypoints)[0]
         return np.stack([rest if picture is None else next(moved) for picture in pictures])
 
     def _referred(self, batches: Iterator[list[np.ndarray]]) -> Iterator[list[_Seen | None]]:
@@ -278,6 +291,16 @@ class Animator:
         if self._on_missing == "error":
             raise InputError("a driving frame shows no face: leave it out, or set on_missing to hold or rest")
         return self._shown if self._on_missing == "hold" else None
+
+    def _finisher_for(self, image: np.ndarray, framing: Framing, face: np.ndarray, shown: Face | None) -> Finisher:
+        """Returns what finishes drawings of a source, `image`, whose square `face` shows the face `shown`, if one was looked for."""
+        matte = None
+        if self._finish.needs_matte:
+            disparity = self.engine.disparity([face])[0] if self.engine.has_depth else None
+            matte = find_matte(face, disparity, shown or self._face_in(face))
+        picture = cut(image, framing, self._finish.side(framing, self.engine.size))
+        whole = (image.shape[1], image.shape[0])
+        return Finisher(self.engine, self._encoded(), picture, self._finish, framing, whole, matte)
 
     def _face_in(self, picture: np.ndarray) -> Face | None:
         return next(iter(self._face_finder().landmarker.detect(picture, thorough=False)), None)

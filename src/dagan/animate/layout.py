@@ -1,6 +1,6 @@
 """Layouts: how results become frames of the output. They stand alone, beside what they came from, or in the whole source picture.
 
-Legend: N frames, S side of the model's pictures.
+Legend: N frames, S side of the model's pictures, T side of the results.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 from dagan.engine.base import Engine
 from dagan.media.colour_maps import colour_table, colourise, robust_range
-from dagan.media.framing import Framing, paste
+from dagan.media.framing import Framing, paste, to_square
 
 
 class Layout(Protocol):
@@ -26,7 +26,7 @@ class Layout(Protocol):
     """Whether `compose` needs the driving pictures."""
 
     def compose(self, results: np.ndarray, driving: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
-        """Yields frames, height x width x 3 uint8, for N results, S x S x 3, and, where wanted, N driving pictures, S x S x 3."""
+        """Yields frames, height x width x 3 uint8, for N results, T x T x 3, and, where wanted, N driving pictures, S x S x 3."""
 
 
 class Plain:
@@ -43,7 +43,10 @@ class Plain:
 
 
 class SideBySide:
-    """Source, driving frame, its depth map in colours (for models that have depth) and result, from left to right."""
+    """Source, driving frame, its depth map in colours (for models that have depth) and result, from left to right.
+
+    `source` is the source's square in the size of results, T x T x 3. Driving pictures and their depth are brought to that size.
+    """
 
     wants_driving = True
 
@@ -51,14 +54,15 @@ class SideBySide:
         self._source, self._engine = source, engine
         self._table = colour_table()
         self._range: tuple[float, float] | None = None
-        self.width, self.height = engine.size * (4 if engine.has_depth else 3), engine.size
+        side = len(source)
+        self.width, self.height = side * (4 if engine.has_depth else 3), side
 
     def compose(self, results: np.ndarray, driving: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
         """See Layout."""
         depth = self._depth(driving) if self._engine.has_depth else None
         for i, result in enumerate(results):
-            tiles = [self._source, driving[i], result] if depth is None else [self._source, driving[i], depth[i], result]
-            yield np.concatenate(tiles, axis=1)
+            shown = [driving[i]] if depth is None else [driving[i], depth[i]]
+            yield np.concatenate([self._source, *(to_square(picture, self.height) for picture in shown), result], axis=1)
 
     def _depth(self, driving: Sequence[np.ndarray]) -> np.ndarray:
         disparity = self._engine.disparity(driving)

@@ -20,6 +20,7 @@ import numpy as np
 
 from dagan.animate.animator import Animator
 from dagan.animate.driving import MotionReader, check_fit, check_on_missing, frame_spans, is_motion_file, refuse_photo
+from dagan.animate.finish import Finish, parse_size
 from dagan.animate.layout import Layout, PasteBack, Plain, SideBySide
 from dagan.engine.base import Engine
 from dagan.errors import InputError
@@ -119,6 +120,10 @@ class AnimateOptions:
     """See `dagan.animate.layout`."""
     max_side: int = 1920
     """For pasting back, a larger photo is shrunk to this longer side in pixels: larger videos take long, and nothing plays them."""
+    size: str | None = None
+    """The side of the result in pixels, or photo for the source's own detail. None is the model's side, and photo for pasting back."""
+    still_background: bool = False
+    """See `Finish`."""
     save_motion: Path | None = None
     """A motion file to write too."""
     report: Path | None = None
@@ -192,18 +197,23 @@ def animate(
         finder = FaceFinder(landmarker) if options.crop else None
         framing = view_still(image, finder, str(source), notices)
         face = crop(image, framing, engine.size)
+        finish = _finish(options)
+        side = finish.side(framing, engine.size)
         driven = _motion(opened, driving, engine, face, landmarker, options, progress, notices)
-        layout: Layout = Plain(engine.size)
+        layout: Layout = Plain(side)
         if options.side_by_side:
-            layout = SideBySide(face, engine)
+            layout = SideBySide(crop(image, framing, side), engine)
         elif options.paste_back:
             layout = PasteBack(image, framing)
+        elif side > framing.side and side > engine.size:
+            notices(f"the face's square in {source} has {round(framing.side)} pixels a side: {side} show no more detail")
         animator = Animator(
             engine, options.relative, options.adapt_scale, face_finder=FaceFinder(landmarker) if landmarker is not None else None,
             limit_motion=options.limit_motion, keypoints="landmarks" if driven.motion.explicit else "learnt",
             move=options.move, strength=options.strength,
+            finish=finish,
         )  # fmt: skip
-        animator.set_source(face)
+        animator.set_source(image, framing=framing)
         animator.set_reference(driven.motion.keypoints(slice(driven.motion.reference, driven.motion.reference + 1)))
         damped = _damped(animator, driven.motion)
         sound = _draw(output, animator, driven, layout, options, progress, notices)
@@ -213,6 +223,17 @@ def animate(
     if options.report is not None:
         write_report(options.report, report, options.overwrite)
     return report
+
+
+def _finish(options: AnimateOptions) -> Finish:
+    """Returns how results become pictures. Results that are pasted back have the photo's detail and leave its rest in place."""
+    size = parse_size(options.size)
+    return Finish(
+        size="photo" if options.paste_back and size is None else size,
+        longest=options.max_side,
+        hold_border=options.paste_back,
+        still_background=options.still_background,
+    )
 
 
 def _source_image(source: Path, options: AnimateOptions, warn: Warn) -> np.ndarray:
@@ -273,6 +294,7 @@ def check_animate(source: Path, driving: Path, output: Path, options: AnimateOpt
         parse_reference(options.reference)
     check_on_missing(options.on_missing)
     changes(options.move, options.strength)  # This refuses a part or a strength that there is not.
+    _finish(options)
     if options.encoder is not None:
         VideoWriter(output, 256, 256, codec=options.encoder, warn=lambda _: None)  # This refuses a name that is no encoder's.
     if options.max_side < SMALLEST_SIDE:

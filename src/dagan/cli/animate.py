@@ -56,9 +56,24 @@ def animate(
     ] = None,
     side_by_side: Annotated[bool, typer.Option("--side-by-side", help="Show source, driving frame, depth and result.")] = False,
     paste_back: Annotated[bool, typer.Option("--paste-back", help="Put the result back into the whole photo.")] = False,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            "--size",
+            help="The result has so many pixels a side, such as 512 or 1024, or the photo's own detail (photo). Default: what the model draws.",
+            show_default=False,
+        ),
+    ] = None,
     max_side: Annotated[
-        int, typer.Option("--max-side", help="With --paste-back, a photo whose longer side has more pixels is shrunk to so many.")
+        int,
+        typer.Option(
+            "--max-side",
+            help="With --paste-back, a photo whose longer side has more pixels is shrunk to so many; with --size photo, the result has no more.",
+        ),
     ] = 1920,
+    still_background: Annotated[
+        bool, typer.Option("--still-background", help="Keep what is behind the head as it is in the photo, so that nothing swims or bends.")
+    ] = False,
     save_motion: Annotated[
         Path | None,
         typer.Option(help="Write the motion too, to this file (.motion), which drives again without the video.", show_default=False),
@@ -100,6 +115,8 @@ def animate(
         side_by_side=side_by_side,
         paste_back=paste_back,
         max_side=max_side,
+        size=size,
+        still_background=still_background,
         save_motion=save_motion,
         report=report,
         frame_rate=parse_rate(frame_rate),

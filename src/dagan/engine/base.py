@@ -39,6 +39,16 @@ def finite_source(engine: Engine, picture: np.ndarray, places: np.ndarray | None
     return source
 
 
+@dataclass(frozen=True)
+class Drawing:
+    """What an engine drew, and the motion that it drew, as float32 tensors on the engine's device."""
+
+    images: Tensor
+    """The results, N x 3 x S x S in [0, 1]."""
+    deformation: Tensor
+    """Where each place of a result looks in the source, N x h x w x 2, as (x, y) in [-1, 1]."""
+
+
 class Engine(ABC):
     """A model behind plain arrays."""
 
@@ -52,6 +62,8 @@ class Engine(ABC):
     """Says which keypoints stand on landmarks of the face."""
     has_depth: bool
     """Whether the model has a depth network, so that `disparity` works."""
+    align_corners: bool
+    """Whether -1 and 1 in a deformation are the middles of the outer pixels (True) or their outer edges."""
     depth_range: tuple[float, float]
     """The nearest and the farthest depth that disparities stand for."""
     batch_size: int
@@ -86,6 +98,10 @@ class Engine(ABC):
     @abstractmethod
     def render(self, source: EncodedSource, keypoints: Keypoints) -> np.ndarray:
         """Draws the source in the pose of each of N sets of keypoints. The result is N x S x S x 3 uint8."""
+
+    @abstractmethod
+    def draw(self, source: EncodedSource, keypoints: Keypoints) -> Drawing:
+        """Does what `render` does, and returns the results before they are rounded, with their motion."""
 
     @abstractmethod
     def disparity(self, pictures: Sequence[np.ndarray]) -> np.ndarray:

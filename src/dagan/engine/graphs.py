@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dagan.engine.base import EncodedSource, Engine, check_batch_size, to_bytes, to_images
+from dagan.engine.base import Drawing, EncodedSource, Engine, check_batch_size, to_bytes, to_images
 from dagan.engine.note import DEPTH, ENCODER, GENERATOR, KEYPOINTS, ExportNote, check_files
 from dagan.engine.sessions import Session, cpu_multiplies_bfloat16, open_session, require
 from dagan.errors import InputError
@@ -36,6 +36,7 @@ class GraphEngine(Engine):
         self.keypoint_count = note.keypoints
         self.face = FaceKeypoints(note.config.keypoints.landmarks, note.config.keypoints.gains)
         self.has_depth = note.has_depth
+        self.align_corners = note.config.align_corners
         self.depth_range = note.depth_range
         self.batch_size = batch_size or _BATCH_SIZE
         self.device = f"cpu ({runtime})"
@@ -66,8 +67,13 @@ class GraphEngine(Engine):
 
     def render(self, source: EncodedSource, keypoints: Keypoints) -> np.ndarray:
         """See Engine."""
+        return to_bytes(self.draw(source, keypoints).images).numpy()
+
+    def draw(self, source: EncodedSource, keypoints: Keypoints) -> Drawing:
+        """See Engine."""
         driven = {"value": keypoints.value.numpy(), "jacobian": keypoints.jacobian.numpy(), **source.content}
-        return to_bytes(torch.from_numpy(self._run(GENERATOR, driven)["result"])).numpy()
+        drawn = self._run(GENERATOR, driven)
+        return Drawing(torch.from_numpy(drawn["result"]), torch.from_numpy(drawn["deformation"]))
 
     def disparity(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
         """See Engine."""

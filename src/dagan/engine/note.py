@@ -13,7 +13,7 @@ from dagan.config import ModelConfig
 from dagan.errors import InputError
 
 NOTE_FILE = "export.json"
-FORMAT = 1
+FORMAT = 2  # Since this format the generator gives its motion too.
 ENCODER, KEYPOINTS, DEPTH, GENERATOR = "encoder", "keypoints", "depth", "generator"  # These are the names of the graphs.
 Format = Literal["onnx", "openvino"]
 SUFFIXES: dict[str, tuple[str, ...]] = {"onnx": (".onnx",), "openvino": (".xml", ".bin")}

@@ -6,7 +6,7 @@ Legend: N pictures, S side of the model's images, K keypoints. Pictures are uint
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from dagan.device import choose_batch_size, choose_workers
-from dagan.engine.base import EncodedSource, Engine, check_batch_size, to_bytes, to_images
+from dagan.engine.base import Drawing, EncodedSource, Engine, check_batch_size, to_bytes, to_images
 from dagan.engine.cpu.fast import prepare
 from dagan.engine.cpu.quantised import watch_source
 from dagan.engine.cuda_graphs import Replayed
@@ -26,12 +26,21 @@ from dagan.weights.files import weights_digest
 _PRECISION_NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16", torch.int8: "int8"}
 
 
+@dataclass(frozen=True)
+class _Pencils:
+    """Two functions that draw one source. Both take values and Jacobians on the device and give tensors there."""
+
+    pictures: Callable[..., tuple[Tensor, ...]]
+    """Gives N x S x S x 3 uint8."""
+    drawing: Callable[..., tuple[Tensor, ...]]
+    """Gives what `Drawing` holds."""
+
+
 class TorchEngine(Engine):
     """Runs `model` on its own device, in its own precision.
 
     `batch_size` is chosen for the device and for the size of the model's largest map where it is not given. The content of an
-    `EncodedSource` is a function that draws: it takes values and Jacobians on the device and gives N x S x S x 3 uint8 there.
-    Raises InputError for a batch size below 1.
+    `EncodedSource` is two functions that draw (`_Pencils`). Raises InputError for a batch size below 1.
     """
 
     def __init__(self, model: DaGAN, batch_size: int | None = None) -> None:
@@ -44,6 +53,7 @@ class TorchEngine(Engine):
         self.keypoint_count = model.config.keypoints.count
         self.face = FaceKeypoints(model.config.keypoints.landmarks, model.config.keypoints.gains)
         self.has_depth = model.config.use_depth
+        self.align_corners = model.config.align_corners
         self.depth_range = (model.config.depth.min_depth, model.config.depth.max_depth)
         self.batch_size = batch_size or choose_batch_size(self._device, _widest_map(model))
         self.workers = choose_workers(self._device)
@@ -66,7 +76,12 @@ class TorchEngine(Engine):
         def draw(value: Tensor, jacobian: Tensor) -> tuple[Tensor]:
             return (to_bytes(self._model.drive(source, Keypoints(value, jacobian)).image),)
 
-        return EncodedSource(_to_cpu(source.keypoints.value, source.keypoints.jacobian), self._replayed(draw))
+        def draw_with_motion(value: Tensor, jacobian: Tensor) -> tuple[Tensor, Tensor]:
+            output = self._model.drive(source, Keypoints(value, jacobian))
+            return output.image.float(), output.deformation.float()
+
+        pencils = _Pencils(self._replayed(draw), self._replayed(draw_with_motion))
+        return EncodedSource(_to_cpu(source.keypoints.value, source.keypoints.jacobian), pencils)
 
     def keypoints(self, pictures: Sequence[np.ndarray]) -> Keypoints:
         """See Engine."""
@@ -74,8 +89,12 @@ class TorchEngine(Engine):
 
     def render(self, source: EncodedSource, keypoints: Keypoints) -> np.ndarray:
         """See Engine."""
-        (pictures,) = source.content(keypoints.value.to(self._device), keypoints.jacobian.to(self._device))
+        (pictures,) = source.content.pictures(keypoints.value.to(self._device), keypoints.jacobian.to(self._device))
         return _to_host(pictures).numpy()
+
+    def draw(self, source: EncodedSource, keypoints: Keypoints) -> Drawing:
+        """See Engine."""
+        return Drawing(*source.content.drawing(keypoints.value.to(self._device), keypoints.jacobian.to(self._device)))
 
     def disparity(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
         """See Engine."""

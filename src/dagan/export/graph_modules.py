@@ -4,7 +4,7 @@
                 coarsest scale) or source_query_0 .. (at all scales)
     keypoints   image -> value, jacobian
     depth       image -> disparity (models with depth)
-    generator   value, jacobian, source_image and what the encoder gave -> result
+    generator   value, jacobian, source_image and what the encoder gave -> result, deformation
 
 Images are B x 3 x S x S in [0, 1], values B x K x 2 in [-1, 1], Jacobians B x K x 2 x 2. The generator takes one source for a batch of
 keypoints.
@@ -90,12 +90,13 @@ class _Generator(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, value: Tensor, jacobian: Tensor, image: Tensor, rest: list[Tensor]) -> tuple[Tensor]:
+    def forward(self, value: Tensor, jacobian: Tensor, image: Tensor, rest: list[Tensor]) -> tuple[Tensor, Tensor]:
         source_value, source_jacobian, small, *features = rest
         scales = self.model.generator.skips + 1
         encoded = SourceFeatures(tuple(features[:scales]), tuple(features[scales:]))
         source = Source(image, None, Keypoints(source_value, source_jacobian), small, encoded)
-        return (self.model.drive(source, Keypoints(value, jacobian)).image,)
+        output = self.model.drive(source, Keypoints(value, jacobian))
+        return output.image, output.deformation
 
 
 def graphs_of(model: DaGAN) -> list[Graph]:
@@ -112,7 +113,7 @@ def graphs_of(model: DaGAN) -> list[Graph]:
     graphs = [
         Graph(ENCODER, _Encoder(model).eval(), image, encoded, image),
         Graph(KEYPOINTS, _Keypoints(model).eval(), image, found, image),
-        Graph(GENERATOR, _Generator(model).eval(), driven, ("result",), found, grouped=3),
+        Graph(GENERATOR, _Generator(model).eval(), driven, ("result", "deformation"), found, grouped=3),
     ]
     return [*graphs, Graph(DEPTH, _Depth(model).eval(), image, ("disparity",), image)] if model.config.use_depth else graphs
 

@@ -213,6 +213,20 @@ def _ramp(start: int, stop: int, low: float, high: float, length: int) -> np.nda
     return weight * weight * (3 - 2 * weight)
 
 
+def inner_sides(framing: Framing, width: int, height: int) -> tuple[bool, bool, bool, bool]:
+    """Says which sides of the square lie inside of a width x height picture: left, top, right, bottom, as seen in the upright square.
+
+    Along the other sides the square ends where the picture ends, or beyond, so there is no seam. A square that is turned by no whole
+    number of quarters has all of its sides inside.
+    """
+    turns = quarters(framing.angle)
+    if turns is None:
+        return True, True, True, True
+    left, top, right, bottom = framing.bounds
+    inside = [left > 0.5, top > 0.5, right < width - 0.5, bottom < height - 0.5]
+    return tuple(inside[(i + turns) % 4] for i in range(4))  # type: ignore[return-value]
+
+
 def middle(width: int, height: int) -> Framing:
     """Returns the largest square in the middle, on whole pixels, so that a square picture stays as it is."""
     side = min(width, height)
