@@ -60,7 +60,7 @@ def drawing(images: torch.Tensor, shift: float = 0.0) -> Drawing:
     return Drawing(images, grid)
 
 
-def finisher(picture: np.ndarray, rest: torch.Tensor, matte: np.ndarray | None = None, framing: Framing | None = None, **options) -> Finisher:
+def finisher(picture: np.ndarray, rest: torch.Tensor, matte=None, framing: Framing | None = None, **options) -> Finisher:
     """A finisher for an engine that draws `rest` at rest."""
     engine = SimpleNamespace(align_corners=True, size=rest.shape[-1], draw=lambda source, keypoints: drawing(rest))
     framing = framing or Framing(len(picture), len(picture), len(picture))  # It lies in the middle of a photo twice as large.
@@ -192,7 +192,7 @@ def test_pasted_back_into_the_bundled_portrait_nothing_changes_at_the_border(eng
 def test_behind_a_synthetic_head_less_swims(engine, finder):
     """Labels of the synthetic head say exactly which pixels never show it."""
     scene = draw_scene(7, 4, 256, 24, 25)
-    views = [HeadRenderer(scene).frame(index) for index in (0, 8, 16, 23)]
+    views = [HeadRenderer(scene).frame(index) for index in (0, 12, 23)]
     behind = ~binary_dilation(np.any([view.label != 0 for view in views], axis=0), iterations=4)
     deviations = []
     for still in (False, True):

@@ -144,7 +144,7 @@ class Animator:
         self._shown = None
 
     def animate(self, frame: np.ndarray) -> np.ndarray:
-        """Draws the source in the pose of one driving frame, T x T x 3 uint8 (T x T x 4 when cut out). Raises InputError before `set_source`."""
+        """Draws the source in the pose of one driving frame: T x T x 3 uint8, or x 4 cut out. Raises InputError before `set_source`."""
         return self.animate_batch([frame])[0]
 
     def animate_batch(self, frames: Sequence[np.ndarray]) -> np.ndarray:

@@ -29,7 +29,7 @@ LARGEST_SIDE = 4096  # Pixels. No video player shows larger squares.
 _DISAGREEING = 0.1  # Where drawing and moved source differ by this much of the range, 1 / e of the detail is left.
 _NEARBY = 5  # Pixels of the model's images. Agreement is judged over squares of this side.
 _STILL, _MOVING = 0.01, 0.17  # Shares of the side. At held borders motion sets in between these distances from the border.
-_UNDRAWN, _DRAWN = 0.12, 0.2  # Shares of the side. Nearer than the first nothing is drawn: the source itself is moved, so no detail is lost.
+_UNDRAWN, _DRAWN = 0.12, 0.2  # Shares of the side. Nearer than the first the source itself is moved, and nothing is drawn.
 _SPREAD = 0.008  # A share of the side. What stays still keeps this distance from the head.
 _LEAST_FIT = 0.01  # Where colours are right within this share, they are left alone.
 

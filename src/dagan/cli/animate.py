@@ -60,7 +60,7 @@ def animate(
         str | None,
         typer.Option(
             "--size",
-            help="The result has so many pixels a side, such as 512 or 1024, or the photo's own detail (photo). Default: what the model draws.",
+            help="The result has so many pixels a side (512, 1024), or as many as the photo shows (photo). Default: what the model draws.",
             show_default=False,
         ),
     ] = None,
@@ -68,7 +68,7 @@ def animate(
         int,
         typer.Option(
             "--max-side",
-            help="With --paste-back, a photo whose longer side has more pixels is shrunk to so many; with --size photo, the result has no more.",
+            help="With --paste-back, a photo whose longer side has more pixels is shrunk; with --size photo, the result has no more.",
         ),
     ] = 1920,
     still_background: Annotated[
