@@ -100,6 +100,9 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, write_clip: Callable[[Pa
     swinging = [np.asarray(photo.rotate(2 * np.sin(i / 2), translate=(i % 3, 0))) for i in range(10)]
     write_clip(folder / "driving.mp4", swinging[:4])
     (folder / "frames").mkdir()
+    (folder / "path" / "to" / "raws").mkdir(parents=True)
+    write_clip(folder / "path" / "to" / "raws" / "talk.mp4", swinging)
+    (folder / "wanted.csv").write_text("video,start,end,left,top,right,bottom\ntalk,0,0.3,0,0,1,1\n")
     for i, frame in enumerate(swinging[:4]):
         Image.fromarray(frame).save(folder / "frames" / f"{i}.png")
     for name in ("path/to/clips", "CLIPS", "MIX", "path/to/results/of/another/program", "peer-a", "peer-b"):

@@ -39,6 +39,7 @@ def test_every_module_of_an_extra_is_brought_by_it() -> None:
         ("evaluate", "evaluate reconstruction CLIPS"), ("evaluate", "evaluate cross-identity CLIPS"),
         ("export", "export -o OUT"), ("export", "animate PHOTO VIDEO -o OUT --runtime openvino"), ("hub", "bench --model somebody/model"),
         ("app", "app"), ("app", "live --camera VIDEO"), ("live", "live --camera VIDEO --to virtual-camera"),
+        ("prepare", "prepare CLIPS -o OUT"), ("cluster", "prepare CLIPS -o OUT --cluster local"),
     ],
 )  # fmt: skip
 def test_a_missing_extra_is_said_in_a_sentence(extra, words, command, clips_folder, portraits_folder, tmp_path, monkeypatch) -> None:

@@ -16,6 +16,8 @@ EXTRAS = {
     "hub": ("huggingface_hub",),
     "app": ("gradio", "fastapi", "uvicorn", "websockets"),
     "live": ("pyvirtualcam",),
+    "prepare": ("scenedetect",),
+    "cluster": ("ray",),
     "export": ("onnx", "onnxscript", "openvino"),
     "shards": ("webdataset", "fsspec"),
 }

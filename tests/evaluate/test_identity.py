@@ -11,7 +11,7 @@ from skimage.data import astronaut
 from dagan.errors import InputError
 from dagan.evaluate import face_metrics as fm
 from dagan.evaluate.face_metrics import Landmarks, Watcher
-from dagan.evaluate.face_networks import IdentityNetwork
+from dagan.media.face_networks import IdentityNetwork
 from onnx_networks import onnx_flattening, onnx_scaling
 
 

@@ -11,8 +11,8 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from dagan.evaluate import metrics
 from dagan.evaluate.animation.distances import LPIPS, LpipsNetwork
-from dagan.evaluate.face_networks import SIZE, TEMPLATE, align, five_points
 from dagan.losses.features import _alexnet, _squeezenet, _vgg16
+from dagan.media.face_networks import SIZE, TEMPLATE, align, five_points
 
 
 @pytest.fixture

@@ -2,9 +2,7 @@
 
 import struct
 import zlib
-from fractions import Fraction
 
-import av
 import numpy as np
 import pytest
 from PIL import Image, features
@@ -14,10 +12,9 @@ from dagan.media.colour import BT2020, DISPLAY_P3, HLG, PQ, Cube
 from dagan.media.decode import read_clip
 from dagan.media.images import read_image
 from dagan.media.video import open_video
+from hdr_samples import BT709, encoded, write
 
-BT709, UNSPECIFIED = 1, 2
-TO_BT2020 = np.linalg.inv([[1.660491, -0.587641, -0.072850], [-0.124550, 1.132900, -0.008349], [-0.018151, -0.100579, 1.118730]])
-TO_DISPLAY_P3 = np.linalg.inv([[1.224940, -0.224940, 0.0], [-0.042057, 1.042057, 0.0], [-0.019638, -0.078636, 1.098274]])
+UNSPECIFIED = 2
 
 
 @pytest.fixture
@@ -27,41 +24,6 @@ def standard():
     skin, blue = np.array([225, 170, 140]), np.array([60, 90, 160])
     picture = skin * columns[..., None] + blue * (1 - columns[..., None])
     return np.clip(picture * (0.55 + 0.5 * rows[..., None]), 0, 255).astype(np.uint8)
-
-
-def encoded(picture, transfer, primaries):
-    """The standard picture, its white at 100 cd/m2, as full-range values in [0, 1] of another kind of colour."""
-    light = (picture / 255) ** 2.4
-    matrix = {BT2020: TO_BT2020, DISPLAY_P3: TO_DISPLAY_P3, BT709: np.eye(3)}[primaries]
-    light = np.clip(light @ matrix.T, 0, None)
-    if transfer == PQ:
-        power = (light / 100) ** (2610 / 16384)
-        return ((3424 / 4096 + 2413 / 128 * power) / (1 + 2392 / 128 * power)) ** (2523 / 32)
-    if transfer == HLG:
-        display = light / 10  # of a peak of 1000 cd/m2
-        luminance = display @ [0.2627, 0.6780, 0.0593]
-        scene = display * np.maximum(luminance, 1e-9)[..., None] ** (1 / 1.2 - 1)
-        high = 0.17883277 * np.log(np.maximum(12 * scene - 0.28466892, 1e-9)) + 0.55991073
-        return np.where(scene <= 1 / 12, np.sqrt(3 * scene), high)
-    return light ** (1 / 2.4)
-
-
-def write(path, values, transfer, primaries, pixels="yuv444p10le", color_range=1, matrix=9):
-    """A lossless video of three equal frames with these tags."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("ffv1", rate=25)
-        stream.height, stream.width = values.shape[:2]
-        stream.pix_fmt = pixels
-        context = stream.codec_context
-        context.color_trc, context.color_primaries, context.color_range, context.colorspace = transfer, primaries, color_range, matrix
-        image = av.VideoFrame.from_ndarray(np.rint(values * 65535).astype(np.uint16), format="rgb48le")
-        for i in range(3):
-            frame = image.reformat(format=pixels, dst_colorspace=matrix, src_color_range=2, dst_color_range=color_range)
-            frame.pts, frame.time_base = i, Fraction(1, 25)
-            frame.color_trc, frame.color_primaries = transfer, primaries
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return path
 
 
 @pytest.mark.parametrize("transfer", [PQ, HLG])

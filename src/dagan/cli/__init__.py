@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from dagan.cli import ablate, animate, bench, convert, depth, evaluate, export, live, pack, pose, train
+from dagan.cli import ablate, animate, bench, convert, depth, evaluate, export, live, pack, pose, prepare, train
 from dagan.cli import app as page
 from dagan.cli.console import check_printed, lenient_streams
 from dagan.errors import InputError, missing_module
@@ -39,6 +39,7 @@ app.command("app", rich_help_panel=ANIMATE)(page.app)
 app.command("live", rich_help_panel=ANIMATE)(live.live)
 app.command("depth", rich_help_panel=MEASURE)(depth.depth)
 app.command("bench", rich_help_panel=MEASURE)(bench.bench)
+app.command("prepare", rich_help_panel=TRAIN)(prepare.prepare)
 app.command("synth", rich_help_panel=TRAIN)(train.synth)
 app.command("pack", rich_help_panel=TRAIN)(pack.pack)
 app.command("convert", rich_help_panel=MODELS)(convert.convert)

@@ -2,7 +2,7 @@
 
 Faces are found in every picture on its own, because a face that is lost in one must be counted there. Landmarks are those of the
 478-point mesh, x and y in pixels and z in the same scale. What networks of the user's tell besides, such as identity (AED and CSIM, see
-docs/method.md#evaluation), is in `face_networks`.
+docs/method.md#evaluation), is in `dagan.media.face_networks`.
 
 Whether a result speaks, blinks, looks and smiles as far as the driving face does is measured over all frames of a run. It compares how the
 result's expression and the driving frame's differ from the source's, by three figures:
@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from dagan.evaluate.face_networks import ActionUnitNetwork, IdentityNetwork, LandmarkNetwork
 from dagan.evaluate.records import Metric, PairScores
 from dagan.media.expression import MOVEMENTS, followed
+from dagan.media.face_networks import ActionUnitNetwork, IdentityNetwork, LandmarkNetwork
 from dagan.media.landmarks import BLENDSHAPE_NAMES, LEFT_EYE_INNER, LEFT_EYE_OUTER, RIGHT_EYE_INNER, RIGHT_EYE_OUTER, Face, FaceLandmarker
 from dagan.motion.reference import HeadPose, head_pose, rotation_between
 

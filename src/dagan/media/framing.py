@@ -16,7 +16,7 @@ from dagan.media.faces import FaceFinder, Turn, largest_face, quarters, upright_
 from dagan.progress import Warn, to_stderr
 
 FACE_SHARE = 0.52  # The face takes this share of the side, the median of the training clips.
-_SHARE_SPAN = (0.41, 0.69)  # The smallest and the largest share that occur in them.
+SHARE_SPAN = (0.41, 0.69)  # The smallest and the largest share that occur in them.
 _REACH_SHARE = 0.75  # The places where the face goes may take this share of the side.
 _SQUARE = 0.02  # A picture whose sides differ by less than this share is square.
 _CENTRAL = 0.13  # A face whose centre is off by less than this share of the side is centred.
@@ -85,7 +85,7 @@ def fit_box(box: tuple[float, float, float, float], face_height: float, width: f
 
 def fit_side(face_height: float, span: float, width: float, height: float) -> float:
     """Returns the side of the square for a face of that height whose boxes span that much, as `fit_box` says."""
-    least = max(face_height / _SHARE_SPAN[1], span / _REACH_SHARE)
+    least = max(face_height / SHARE_SPAN[1], span / _REACH_SHARE)
     return max(min(face_height / FACE_SHARE, min(width, height)), least)
 
 
@@ -93,7 +93,7 @@ def _is_framed(face_height: float, x: float, y: float, width: float, height: flo
     side = min(width, height)
     square = abs(width - height) <= _SQUARE * side
     central = abs(x - width / 2) < _CENTRAL * side and abs(y - height / 2) < _CENTRAL * side
-    return square and central and _SHARE_SPAN[0] <= face_height / side <= _SHARE_SPAN[1]
+    return square and central and SHARE_SPAN[0] <= face_height / side <= SHARE_SPAN[1]
 
 
 def keep_inside(centre: float, side: float, length: float) -> float:
@@ -106,10 +106,12 @@ def keep_inside(centre: float, side: float, length: float) -> float:
 def crop(image: np.ndarray, framing: Framing, size: int) -> np.ndarray:
     """Cuts out the framed square of an H x W x 3 uint8 image, as size x size x 3 uint8, and turns it upright.
 
-    It is well filtered, whether it shrinks or grows.
+    It is well filtered, whether it shrinks or grows. A picture that is framed whole and has the size already is returned as it is.
     """
     from PIL import Image
 
+    if image.shape[:2] == (size, size) and framing == middle(size, size):
+        return image
     image, framing = _quarter_turned(image, framing)
     if framing.angle:
         return cut(image, Roi(framing.center_x, framing.center_y, framing.side, framing.angle), size, cubic=True)
@@ -235,5 +237,4 @@ def middle(width: int, height: int) -> Framing:
 
 def to_square(picture: np.ndarray, size: int) -> np.ndarray:
     """Returns the middle of a uint8 H x W x 3 picture as uint8 size x size x 3. A picture of that size is returned as it is."""
-    height, width = picture.shape[:2]
-    return picture if (height, width) == (size, size) else crop(picture, middle(width, height), size)
+    return crop(picture, middle(picture.shape[1], picture.shape[0]), size)

@@ -215,10 +215,7 @@ def view_video(
 def read_view(reader: VideoReader, view: View, size: int) -> Iterator[tuple[Frame, np.ndarray]]:
     """Makes one pass over the video and yields each frame and its view, uint8 size x size x 3."""
     for frame in reader:
-        framing = square_of(frame, view)
-        height, width = frame.image.shape[:2]
-        untouched = (height, width) == (size, size) and framing == middle(width, height)
-        yield frame, frame.image if untouched else crop(frame.image, framing, size)
+        yield frame, crop(frame.image, square_of(frame, view), size)
 
 
 def read_ahead(reader: VideoReader, view: View, size: int) -> Generator[tuple[Frame, np.ndarray]]:

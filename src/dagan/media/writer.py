@@ -116,6 +116,7 @@ class VideoWriter:
             last frame's end.
         codec, crf: These are encoder and quality (lower is better) instead of the format's. The codec "hardware" is one of the machine's
             where it has one.
+        threads: The encoder has so many; None leaves it to the encoder. With one, the same frames give the same bytes on every machine.
         warn: It is told where there is no hardware encoder, and of sound that a format cannot hold.
 
     Raises InputError for a suffix or a codec that cannot be written, for a file that exists (unless `overwrite` is set), for a full disk,
@@ -136,6 +137,7 @@ class VideoWriter:
         codec: str | None = None,
         crf: int | None = None,
         pix_fmt: str = "yuv420p",
+        threads: int | None = None,
         warn: Warn = to_stderr,
     ) -> None:
         self.path = Path(path)
@@ -159,6 +161,7 @@ class VideoWriter:
         self._time_base = self._clock(time_base)
         self._audio_from = Path(audio_from) if audio_from is not None else None
         self._audio_start = Fraction(audio_start)
+        self._threads = threads
         self._overwrite = overwrite
         self._palette = GifPalette() if self._suffix == ".gif" else None
         self._pace: Pace | None = None
@@ -296,6 +299,8 @@ class VideoWriter:
         stream.codec_context.time_base = stream.time_base = self._time_base
         if self._animation is None:
             tag_stream(stream.codec_context)
+        if self._threads is not None:
+            stream.codec_context.thread_count = self._threads
         if self._codec.startswith("libvpx"):
             stream.codec_context.bit_rate = 0  # With this, quality alone decides.
         self._stream = stream

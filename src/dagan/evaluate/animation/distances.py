@@ -23,8 +23,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dagan.evaluate.face_networks import open_network
 from dagan.losses.features import FeatureNetwork
+from dagan.media.face_networks import open_network
 
 LpipsNetwork = Literal["squeezenet", "vgg16", "alexnet"]
 _LINEAR = {"squeezenet": "squeeze.pth", "vgg16": "vgg.pth", "alexnet": "alex.pth"}

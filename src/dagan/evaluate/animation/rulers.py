@@ -31,11 +31,11 @@ from dagan.evaluate.face_metrics import (
     Watcher,
     expression_metrics,
 )
-from dagan.evaluate.face_networks import PRESENT, ActionUnitNetwork, IdentityNetwork, LandmarkNetwork
 from dagan.evaluate.metrics import FLOW_SIDE, MS_SSIM_SMALLEST
 from dagan.evaluate.records import Metric, PairScores, Value
 from dagan.losses.features import SQUEEZENET, FaceCrops
 from dagan.media.expression import expressions
+from dagan.media.face_networks import PRESENT, ActionUnitNetwork, IdentityNetwork, LandmarkNetwork
 from dagan.media.landmarks import BUNDLE, MESH_POINTS, SIXTY_EIGHT
 from dagan.motion.reference import turn_between
 

@@ -13,10 +13,6 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
-import multiprocessing.connection
-import os
-import signal
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -37,6 +33,7 @@ from dagan.evaluate.animation.rulers import RulerFiles, Rulers, Settings, catalo
 from dagan.evaluate.face_metrics import expression_totals
 from dagan.evaluate.records import Evaluation, PairScores, finite, scores_from
 from dagan.media.output import atomic_output
+from dagan.processes import start_worker
 from dagan.progress import Progress, Warn, silent
 
 FORMAT = 3  # It must be raised whenever a metric is measured in another way.
@@ -322,20 +319,11 @@ _bench: _Bench | InputError | None = None  # Each worker process has its own.
 
 def _start_worker(specs: tuple[Spec, ...], files: RulerFiles, settings: Settings) -> None:
     global _bench
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends a worker at once and silently, because only the parent writes files.
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    start_worker()  # Only the parent writes files, so workers may end at any moment.
     try:
         _bench = _Bench(specs, files, settings)
     except InputError as error:  # Raised here, it would reach the user as a broken pool.
         _bench = error
-
-
-def _end_with_parent() -> None:
-    """Ends this worker when its parent is killed. Otherwise it would wait for the parent for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)
 
 
 def _work(pair: Pair, names: list[str]) -> MeasuredPair:

@@ -13,7 +13,7 @@ from dagan.evaluate.animation.pairs import self_pairs
 from dagan.evaluate.animation.rulers import RulerFiles, Settings
 from dagan.evaluate.animation.run import evaluate
 from dagan.evaluate.face_metrics import ACTION_UNITS, action_units
-from dagan.evaluate.face_networks import ActionUnitNetwork, LandmarkNetwork, peaks
+from dagan.media.face_networks import ActionUnitNetwork, LandmarkNetwork, peaks
 from dagan.media.landmarks import BLENDSHAPE_NAMES
 from onnx_networks import onnx_brightness, onnx_heatmaps, onnx_scaling
 
