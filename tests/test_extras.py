@@ -38,6 +38,7 @@ def test_every_module_of_an_extra_is_brought_by_it() -> None:
         ("train", "train depth RECIPE"), ("train", "train gan RECIPE"), ("train", "ablate depth RECIPE -o OUT --synthetic CLIPS"),
         ("evaluate", "evaluate reconstruction CLIPS"), ("evaluate", "evaluate cross-identity CLIPS"),
         ("export", "export -o OUT"), ("export", "animate PHOTO VIDEO -o OUT --runtime openvino"), ("hub", "bench --model somebody/model"),
+        ("credentials", "animate PHOTO VIDEO -o OUT --credentials PHOTO PHOTO"),
         ("app", "app"), ("app", "live --camera VIDEO"), ("live", "live --camera VIDEO --to virtual-camera"),
         ("prepare", "prepare CLIPS -o OUT"), ("cluster", "prepare CLIPS -o OUT --cluster local"),
     ],

@@ -19,6 +19,7 @@ EXTRAS = {
     "prepare": ("scenedetect",),
     "cluster": ("ray",),
     "export": ("onnx", "onnxscript", "openvino"),
+    "credentials": ("c2pa",),
     "shards": ("webdataset", "fsspec"),
 }
 

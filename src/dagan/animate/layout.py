@@ -84,3 +84,43 @@ class PasteBack:
         """See Layout."""
         for result in results:
             yield paste(self._image, result, self._framing)
+
+
+class Marked:
+    """Another layout, with a small mark in the lower right corner that says that an AI made the picture."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self.width, self.height, self.wants_driving = layout.width, layout.height, layout.wants_driving
+        self._mark = _drawn_mark(self.width, self.height)
+
+    def compose(self, results: np.ndarray, driving: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+        """See Layout."""
+        height, width = self._mark.shape[:2]
+        colours, weight = self._mark[..., :3].astype(np.float32), self._mark[..., 3:].astype(np.float32) / 255
+        for frame in self._layout.compose(results, driving):
+            marked = frame.copy()
+            corner = marked[-height:, -width:]
+            corner[..., :3] = np.rint(corner[..., :3] * (1 - weight) + colours * weight).astype(np.uint8)
+            if corner.shape[2] == 4:  # The mark is seen where the person is not, too.
+                corner[..., 3:] = np.maximum(corner[..., 3:], self._mark[..., 3:])
+            yield marked
+
+
+_MARK_TEXT = "AI-generated"
+_MARK_SHARE = 0.035  # The letters are so high, as a share of the picture's shorter side,
+_SMALLEST_LETTERS = 9  # and at least so many pixels.
+
+
+def _drawn_mark(width: int, height: int) -> np.ndarray:
+    """Returns the mark, h x w x 4 uint8: white letters on a veil of black, with how opaque they are."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    letters = max(_SMALLEST_LETTERS, round(_MARK_SHARE * min(width, height)))
+    font = ImageFont.load_default(letters)
+    left, top, right, bottom = font.getbbox(_MARK_TEXT)
+    margin = letters // 2
+    size = (min(width, round(right - left) + 2 * margin), min(height, round(bottom - top) + 2 * margin))
+    mark = Image.new("RGBA", size, (0, 0, 0, 110))
+    ImageDraw.Draw(mark).text((margin - left, margin - top), _MARK_TEXT, fill=(255, 255, 255, 255), font=font)
+    return np.asarray(mark)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -21,15 +21,18 @@ import numpy as np
 from dagan.animate.animator import Animator
 from dagan.animate.driving import MotionReader, check_fit, check_on_missing, frame_spans, is_motion_file, refuse_photo
 from dagan.animate.finish import Finish, parse_size
-from dagan.animate.layout import Layout, PasteBack, Plain, SideBySide
+from dagan.animate.layout import Layout, Marked, PasteBack, Plain, SideBySide
+from dagan.animate.report import AnimateReport, write_report
 from dagan.engine.base import Engine
 from dagan.errors import InputError
+from dagan.media.credentials import check_credentials
 from dagan.media.faces import FaceFinder
 from dagan.media.framing import crop
 from dagan.media.images import SMALLEST_SIDE, read_image, shrunk
 from dagan.media.kinds import is_video
 from dagan.media.landmarks import FaceLandmarker
-from dagan.media.output import atomic_output, check_destination, check_distinct
+from dagan.media.output import check_destination, check_distinct
+from dagan.media.provenance import Provenance
 from dagan.media.shots import FramingReport
 from dagan.media.video import VideoReader, VideoWriter, open_video
 from dagan.media.view import View, read_ahead, view_still, view_video
@@ -38,64 +41,8 @@ from dagan.memory import peak_device_memory_mb, peak_memory_mb
 from dagan.motion.file import MOTION_SUFFIXES, DrivingMotion, read_motion, save_motion
 from dagan.motion.parts import changes, check_parts
 from dagan.motion.reference import check_reference, nearest_layout, parse_reference
-from dagan.names import json_text
 from dagan.progress import Progress, Warn, counted, silent, to_stderr
 from dagan.stream import batched, on_workers
-
-
-@dataclass(frozen=True)
-class AnimateReport:
-    """A report of one run of the animation job."""
-
-    source: str
-    driving: str
-    output: str
-    model: str
-    device: str
-    precision: str
-    frames: int
-    """The number of the output's frames."""
-    frame_rate: str
-    """The output's exact frame rate, as text."""
-    seconds: float
-    """The length of the output."""
-    wall_seconds: float
-    """How long the whole job took, without loading the model."""
-    frames_per_second: float
-    """Frames over these seconds."""
-    peak_memory_mb: float
-    """The most memory that was used, in MiB."""
-    device_memory_mb: float | None
-    """The most memory that was used on a CUDA device, in MiB."""
-    reference_frame: int | None
-    """The reference frame; None with absolute motion."""
-    damped_frames: int
-    """The number of frames in which a tenth or more of some motion was damped, because it goes farther than the model can draw."""
-    keypoints: str
-    """What drove: landmarks, or learnt keypoints alone."""
-    pictures_searched: int
-    """The number of the driving video's pictures that were searched for the face."""
-    frames_without_face: int
-    """The number of frames that do not drive because they show no face; 0 where the source picture shows none either."""
-    several_faces: bool
-    """Whether the search saw several faces."""
-    shots: int
-    """The number of shots that the search saw; 1 without a search."""
-    truncated: bool
-    """Whether the driving file is cut off."""
-    damaged_parts: int
-    """The number of damaged pieces of the driving file."""
-    sound: bool
-    """Whether the output has sound."""
-    warnings: list[str]
-    """What the user was warned of."""
-
-
-def write_report(path: Path, report: AnimateReport, overwrite: bool) -> None:
-    """Writes the report as JSON. Raises InputError as `atomic_output` does."""
-    with atomic_output(path, overwrite) as temporary:
-        temporary.write_text(json_text(asdict(report)), encoding="utf-8")
-
 
 LOOK, READ, DRAW = "finding the face", "reading the motion", "drawing"
 
@@ -135,6 +82,10 @@ class AnimateOptions:
     """See the codec of `VideoWriter`."""
     on_missing: str = "hold"
     """What replaces driving frames without a face: hold (the nearest real motion), rest (the source's own pose) or error."""
+    mark: bool = False
+    """Whether a small mark that everybody sees is drawn into a corner."""
+    credentials: tuple[Path, Path] | None = None
+    """See `Provenance`."""
     keypoints: str = "auto"
     """See `Animator`. A motion file drives with the keypoints that are in it."""
     move: str = "all"
@@ -207,6 +158,8 @@ def animate(
             layout = PasteBack(image, framing)
         elif side > framing.side and side > engine.size:
             notices(f"the face's square in {source} has {round(framing.side)} pixels a side: {side} show no more detail")
+        if options.mark:
+            layout = Marked(layout)
         animator = Animator(
             engine, options.relative, options.adapt_scale, face_finder=FaceFinder(landmarker) if landmarker is not None else None,
             limit_motion=options.limit_motion, keypoints="landmarks" if driven.motion.explicit else "learnt",
@@ -234,6 +187,12 @@ def _finish(options: AnimateOptions) -> Finish:
         hold_border=options.paste_back,
         still_background=options.still_background,
     )
+
+
+def _provenance(engine: Engine, options: AnimateOptions) -> Provenance:
+    """Returns what the output's marks say. Nothing leaves them out: whoever gets the file may know what it is."""
+    composite = options.paste_back or options.side_by_side or options.still_background
+    return Provenance(engine.name, composite, options.credentials)
 
 
 def _source_image(source: Path, options: AnimateOptions, warn: Warn) -> np.ndarray:
@@ -297,6 +256,8 @@ def check_animate(source: Path, driving: Path, output: Path, options: AnimateOpt
     _finish(options)
     if options.encoder is not None:
         VideoWriter(output, 256, 256, codec=options.encoder, warn=lambda _: None)  # This refuses a name that is no encoder's.
+    if options.credentials is not None:
+        check_credentials(options.credentials, output)
     if options.max_side < SMALLEST_SIDE:
         raise InputError(f"--max-side is {options.max_side} pixels: must be at least {SMALLEST_SIDE}")
     if options.side_by_side and options.paste_back:
@@ -379,6 +340,7 @@ def _draw(
             overwrite=options.overwrite,
             codec=options.encoder,
             warn=warn,
+            provenance=_provenance(animator.engine, options),
         ) as writer,
     ):
         for frame, (moment, duration) in zip(frames, frame_spans(motion), strict=True):

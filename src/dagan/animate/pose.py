@@ -18,6 +18,7 @@ from dagan.media.faces import FaceFinder
 from dagan.media.images import read_image, write_image
 from dagan.media.kinds import IMAGE_SUFFIXES, is_video
 from dagan.media.output import check_destination, check_distinct
+from dagan.media.provenance import Provenance
 from dagan.media.video import VideoWriter
 from dagan.media.writer import VIDEO_SUFFIXES
 from dagan.motion.pose import Pose, between
@@ -65,13 +66,14 @@ def pose(
     animator.set_source(read_image(photo), crop=options.crop)
     for sentence in dict.fromkeys(sentence for one in poses for sentence in animator.posed.damped(one)):
         warn(sentence)
+    made = Provenance(engine.name)
     if not sweep:
         drawn = [animator.pose_batch([one])[0] for one in poses]
-        write_image(output, np.concatenate(drawn, axis=1), options.overwrite)
+        write_image(output, np.concatenate(drawn, axis=1), options.overwrite, made)
         return PoseReport(str(output), len(poses), False)
     steps = max(1, round(options.seconds * RATE))
     frames = [between(a, b, _eased(i / steps)) for a, b in pairwise(poses) for i in range(steps)] + [poses[-1]]
-    with VideoWriter(output, engine.size, engine.size, rate=RATE, overwrite=options.overwrite, warn=warn) as writer:
+    with VideoWriter(output, engine.size, engine.size, rate=RATE, overwrite=options.overwrite, provenance=made, warn=warn) as writer:
         for start in range(0, len(frames), engine.batch_size):
             for i, picture in enumerate(animator.pose_batch(frames[start : start + engine.batch_size]), start):
                 writer.write(picture, i / RATE)

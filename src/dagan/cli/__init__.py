@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from dagan.cli import ablate, animate, bench, convert, depth, evaluate, export, live, pack, pose, prepare, train
+from dagan.cli import ablate, animate, bench, convert, depth, evaluate, export, live, pack, pose, prepare, train, verify
 from dagan.cli import app as page
 from dagan.cli.console import check_printed, lenient_streams
 from dagan.errors import InputError, missing_module
@@ -37,6 +37,7 @@ app.command("demo", rich_help_panel=ANIMATE)(animate.demo)
 app.command("pose", rich_help_panel=ANIMATE)(pose.pose)
 app.command("app", rich_help_panel=ANIMATE)(page.app)
 app.command("live", rich_help_panel=ANIMATE)(live.live)
+app.command("verify", rich_help_panel=ANIMATE)(verify.verify)
 app.command("depth", rich_help_panel=MEASURE)(depth.depth)
 app.command("bench", rich_help_panel=MEASURE)(bench.bench)
 app.command("prepare", rich_help_panel=TRAIN)(prepare.prepare)

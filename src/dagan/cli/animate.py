@@ -9,6 +9,7 @@ import typer
 
 from dagan.cli.options import (
     BatchOption,
+    CredentialsOption,
     CropOption,
     KeypointsOption,
     ModelOption,
@@ -74,6 +75,8 @@ def animate(
     still_background: Annotated[
         bool, typer.Option("--still-background", help="Keep what is behind the head as it is in the photo, so that nothing swims or bends.")
     ] = False,
+    mark: Annotated[bool, typer.Option("--mark", help="Draw a small mark into a corner that says that an AI made the picture.")] = False,
+    credentials: CredentialsOption = None,
     save_motion: Annotated[
         Path | None,
         typer.Option(help="Write the motion too, to this file (.motion), which drives again without the video.", show_default=False),
@@ -117,6 +120,8 @@ def animate(
         max_side=max_side,
         size=size,
         still_background=still_background,
+        mark=mark,
+        credentials=credentials,
         save_motion=save_motion,
         report=report,
         frame_rate=parse_rate(frame_rate),

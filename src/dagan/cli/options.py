@@ -44,6 +44,15 @@ VideoOption = Annotated[
         "--output", "-o", help="Write this video (.mp4, .mov, .mkv, .webm) or animated picture (.gif, .webp, .png).", show_default=False
     ),
 ]
+CredentialsOption = Annotated[
+    tuple[Path, Path] | None,
+    typer.Option(
+        "--credentials",
+        metavar="CERT KEY",
+        help="Sign Content Credentials with this certificate chain and private key, two PEM files (extra: credentials).",
+        show_default=False,
+    ),
+]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist already.")]
 KeypointsOption = Annotated[
     str,

@@ -13,13 +13,16 @@ import numpy as np
 
 from dagan.checks import require_file
 from dagan.errors import InputError
+from dagan.media.credentials import stamp
 from dagan.media.kinds import IMAGE_SUFFIXES, foreign_kind
 from dagan.media.output import atomic_output
 from dagan.media.pillow_image import cube_of, is_deep, is_tiff, opened, read_deep_tiff, to_eight_bits, to_srgb_array, white_is_zero
+from dagan.media.provenance import Provenance, xmp_packet
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+_XMP_TAG = 700  # TIFF keeps XMP under this number.
 SMALLEST_SIDE = 16  # Pixels. In a smaller image no face can be seen.
 _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     ".jpg": {"quality": 95, "subsampling": 0},
@@ -51,8 +54,10 @@ def read_image(path: Path | str) -> np.ndarray:
     return array
 
 
-def write_image(path: Path | str, array: np.ndarray, overwrite: bool = False) -> None:
+def write_image(path: Path | str, array: np.ndarray, overwrite: bool = False, provenance: Provenance | None = None) -> None:
     """Writes H x W x 3 uint8 RGB to a file whose suffix gives the format. Missing folders are made.
+
+    With `provenance` the file says so by what it was made, in every way that its format has.
 
     Raises InputError for an unknown suffix, for a file that exists (unless `overwrite` is set), and for a full disk.
     """
@@ -64,7 +69,12 @@ def write_image(path: Path | str, array: np.ndarray, overwrite: bool = False) ->
     if path.suffix.lower() not in IMAGE_SUFFIXES:
         raise InputError(f"{path}: the suffix {path.suffix!r} is none of the image formats {', '.join(IMAGE_SUFFIXES)}")
     with atomic_output(path, overwrite) as temporary:
-        Image.fromarray(np.ascontiguousarray(array)).save(temporary, **_SAVE_OPTIONS.get(path.suffix.lower(), {}))
+        options = _SAVE_OPTIONS.get(path.suffix.lower(), {})
+        if provenance is not None and path.suffix.lower() in (".tif", ".tiff"):
+            options = options | {"tiffinfo": {_XMP_TAG: xmp_packet(provenance)}}
+        Image.fromarray(np.ascontiguousarray(array)).save(temporary, **options)
+        if provenance is not None:
+            stamp(temporary, provenance)
 
 
 def shrunk(image: np.ndarray, longest_side: int | None) -> np.ndarray:

@@ -20,7 +20,9 @@ from dagan.errors import InputError
 from dagan.media.animations import ANIMATIONS, FINEST_CLOCK, GifPalette, Pace, set_last_delay
 from dagan.media.colour import from_rgb, tag_stream
 from dagan.media.container import open_container, start_time
+from dagan.media.credentials import stamp
 from dagan.media.output import atomic_output
+from dagan.media.provenance import Provenance, container_tags
 from dagan.media.sound import SoundTrack
 from dagan.media.sound_check import SOUND_SUFFIXES, check_sound
 from dagan.progress import Warn, to_stderr
@@ -117,6 +119,7 @@ class VideoWriter:
         codec, crf: These are encoder and quality (lower is better) instead of the format's. The codec "hardware" is one of the machine's
             where it has one.
         threads: The encoder has so many; None leaves it to the encoder. With one, the same frames give the same bytes on every machine.
+        provenance: The file says so by what it was made, in every way that its format has.
         warn: It is told where there is no hardware encoder, and of sound that a format cannot hold.
 
     Raises InputError for a suffix or a codec that cannot be written, for a file that exists (unless `overwrite` is set), for a full disk,
@@ -138,6 +141,7 @@ class VideoWriter:
         crf: int | None = None,
         pix_fmt: str = "yuv420p",
         threads: int | None = None,
+        provenance: Provenance | None = None,
         warn: Warn = to_stderr,
     ) -> None:
         self.path = Path(path)
@@ -163,6 +167,7 @@ class VideoWriter:
         self._audio_start = Fraction(audio_start)
         self._threads = threads
         self._overwrite = overwrite
+        self._provenance = provenance
         self._palette = GifPalette() if self._suffix == ".gif" else None
         self._pace: Pace | None = None
         if self._animation is not None:
@@ -192,6 +197,8 @@ class VideoWriter:
             self._temporary = temporary
             self._output = av.open(f"file:{temporary}", "w", format=name, options=options)
             stack.callback(self._close_quietly)
+            if self._provenance is not None and self._animation is None:
+                self._output.metadata.update(container_tags(self._provenance))
             self._open_video()
             self._open_sound(stack)
             self._stack = stack.pop_all()
@@ -250,6 +257,8 @@ class VideoWriter:
         self._output.close()
         if self._animation is not None and self._animation.name == "apng":
             set_last_delay(self._temporary, max(self._end - self._last_shown * self._time_base, self._animation.shortest))
+        if self._provenance is not None:
+            stamp(self._temporary, self._provenance)
 
     def _encode(self, frame: VideoFrame | None) -> None:
         """Encodes a frame, or what is left for None, and writes what comes out. The latest packet is held back."""
