@@ -126,7 +126,7 @@ def test_without_a_face_turns_are_taken_as_they_are(folder, command, tmp_path):
         (["--yaw", "0:10"], "out.jpg", "a video is written to"),
         (["--yaw", "10"], "out.mp4", "the pose is one that stands still: name an image file such as out.png"),
         (["--smile", "1"], "out.png", "smile: the keypoints of model 'tiny-64' do not stand on what this moves"),
-        (["--yaw", "0:10", "--seconds", "0"], "out.mp4", "--seconds is 0: must be from 0.04"),
+        (["--yaw", "0:10", "--seconds", "0"], "out.mp4", "--seconds is 0: must be above 0"),
     ],
 )
 def test_what_cannot_be_posed_is_refused(run, tmp_path, arguments, output, words):

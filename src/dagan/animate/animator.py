@@ -36,6 +36,7 @@ from dagan.models.dagan import DaGAN
 from dagan.models.keypoints import Keypoints
 from dagan.motion.parts import Parts, changes, check_parts, parts_of
 from dagan.motion.pose import Pose
+from dagan.motion.smooth import Steadier
 from dagan.motion.transfer import limit, transfer
 from dagan.progress import silent, to_stderr
 from dagan.stream import batched, on_workers
@@ -73,6 +74,8 @@ class Animator:
             stays). Mouth and eyes need a model whose keypoints stand on landmarks.
         strength: So much of what moves reaches the source, from 0 to 2; 1 is as driven.
         finish: This says how results become pictures: in which size, with what held still, or cut out. None leaves them as they are drawn.
+        smooth: Noise of keypoints is taken out as frames come in, from 0 (they are taken as they are) to 1 (steadiest). Frames are
+            taken to come 25 times a second. `drive` does not smooth.
 
     Raises InputError for choices that there are not, and for a `move` that the model cannot tell apart.
     """
@@ -90,12 +93,15 @@ class Animator:
         move: str = "all",
         strength: float = 1.0,
         finish: Finish | None = None,
+        smooth: float = 0.0,
     ) -> None:
         self.engine: Engine = open_engine(model, batch_size=batch_size) if isinstance(model, DaGAN) else model
         self.relative = relative
         self.adapt_scale = adapt_scale
         self.limit_motion = limit_motion
         self.move, self.strength = move, strength
+        self._steadier = Steadier(smooth)
+        self._smooth = smooth
         self._apart = changes(move, strength)
         check_parts(move, self.engine.face, self.engine.name)
         self._finish = finish or Finish()
@@ -127,6 +133,7 @@ class Animator:
         self._source = finite_source(self.engine, face, self.engine.face.places(shown, self.engine.size) if self._by_landmarks else None)
         self._finisher = None if self._finish.is_plain else self._finisher_for(image, framing, face, shown)
         self._reference, self._face, self._posed, self._parts = None, face, None, None
+        self._steadier = Steadier(self._smooth)
         self._watch = FaceWatch(self._face_finder().landmarker) if self._by_landmarks else None
         self._portrait, self._shown = None if self._wants_landmarks else face, None
 
@@ -142,6 +149,7 @@ class Animator:
         """Forgets the reference frame. The next animated frame that shows a face becomes it, and the source stays."""
         self._reference = None
         self._shown = None
+        self._steadier = Steadier(self._smooth)
 
     def animate(self, frame: np.ndarray) -> np.ndarray:
         """Draws the source in the pose of one driving frame: T x T x 3 uint8, or x 4 cut out. Raises InputError before `set_source`."""
@@ -187,6 +195,11 @@ class Animator:
     def pose_batch(self, poses: Sequence[Pose]) -> np.ndarray:
         """Draws N x S x S x 3 uint8 for N poses, as `pose` does. Raises InputError as it does."""
         return self._drawn(self.posed.transferred(self.posed.keypoints(poses)))
+
+    @property
+    def by_landmarks(self) -> bool:
+        """Whether the landmarks of the source take the place of the keypoints that stand on them."""
+        return self._by_landmarks
 
     @property
     def posed(self) -> PosedSource:
@@ -243,8 +256,9 @@ class Animator:
         with open_video(path, rate) as reader:
             view, _ = view_video(reader, self._face_finder() if crop else None, to_stderr, silent, "")
             batches = batched((picture for _, picture in read_ahead(reader, view, self.engine.size)), self.engine.batch_size)
+            workers = 1 if self._smooth else self.engine.workers  # Smoothing needs the frames in their order.
             # Both steps of a batch are done in one thread, because pools for each would compete for the same cores and caches.
-            with closing(on_workers(self.engine.workers, self._animated, self._referred(batches))) as drawn:
+            with closing(on_workers(workers, self._animated, self._referred(batches))) as drawn:
                 for results in drawn:
                     yield from results
 
@@ -253,7 +267,7 @@ class Animator:
         if self._source is None:
             raise InputError("there is no source picture yet: call set_source first")
         driving = [picture for picture in pictures if picture is not None]
-        moved = iter(self.drive(self._keypoints(driving))) if driving else iter(())
+        moved = iter(self.drive(self._steadier(self._keypoints(driving)))) if driving else iter(())
         if len(driving) == len(pictures):
             return np.stack(list(moved))
         rest = self._drawn(self._source.keypoints)[0]

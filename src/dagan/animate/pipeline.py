@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from dagan.animate.animator import Animator
 from dagan.animate.driving import MotionReader, check_fit, check_on_missing, frame_spans, is_motion_file, refuse_photo
 from dagan.animate.finish import Finish, parse_size
 from dagan.animate.layout import Layout, Marked, PasteBack, Plain, SideBySide
+from dagan.animate.made import made_for, named_motion
 from dagan.animate.report import AnimateReport, write_report
 from dagan.engine.base import Engine
 from dagan.errors import InputError
@@ -39,8 +40,10 @@ from dagan.media.view import View, read_ahead, view_still, view_video
 from dagan.media.writer import VIDEO_SUFFIXES
 from dagan.memory import peak_device_memory_mb, peak_memory_mb
 from dagan.motion.file import MOTION_SUFFIXES, DrivingMotion, read_motion, save_motion
+from dagan.motion.moves import MadeMotion
 from dagan.motion.parts import changes, check_parts
 from dagan.motion.reference import check_reference, nearest_layout, parse_reference
+from dagan.motion.smooth import check_smooth, looped, smoothed
 from dagan.progress import Progress, Warn, counted, silent, to_stderr
 from dagan.stream import batched, on_workers
 
@@ -92,6 +95,10 @@ class AnimateOptions:
     """See `Animator`."""
     strength: float = 1.0
     """See `Animator`."""
+    smooth: float = 0.0
+    """How much noise is taken out of the motion, from 0 to 1 (see `dagan.motion.smooth`)."""
+    loop: bool = False
+    """Whether the end of the motion passes into its start, so that the result can be repeated."""
 
 
 @dataclass(frozen=True)
@@ -140,17 +147,19 @@ def animate(
     check_animate(source, driving, output, options)
     image = _source_image(source, options, notices)
     with ExitStack() as stack:
-        opened = _open_driving(driving, options, stack)
+        made = named_motion(driving)
+        opened = made or _open_driving(driving, options, stack)
         # Wrong choices are refused before the video is searched.
         engine.face.explicit(options.keypoints, engine.name)
         check_parts(options.move, engine.face, engine.name)
-        landmarker = FaceLandmarker() if options.crop or isinstance(opened, VideoReader) or opened.explicit else None
+        landmarker = FaceLandmarker() if options.crop or not isinstance(opened, DrivingMotion) or opened.explicit else None
         finder = FaceFinder(landmarker) if options.crop else None
         framing = view_still(image, finder, str(source), notices)
         face = crop(image, framing, engine.size)
         finish = _finish(options)
         side = finish.side(framing, engine.size)
         driven = _motion(opened, driving, engine, face, landmarker, options, progress, notices)
+        driven = replace(driven, motion=_shaped(driven.motion, options))
         layout: Layout = Plain(side)
         if options.side_by_side:
             layout = SideBySide(crop(image, framing, side), engine)
@@ -162,7 +171,7 @@ def animate(
             layout = Marked(layout)
         animator = Animator(
             engine, options.relative, options.adapt_scale, face_finder=FaceFinder(landmarker) if landmarker is not None else None,
-            limit_motion=options.limit_motion, keypoints="landmarks" if driven.motion.explicit else "learnt",
+            limit_motion=options.limit_motion and made is None, keypoints="landmarks" if driven.motion.explicit else "learnt",
             move=options.move, strength=options.strength,
             finish=finish,
         )  # fmt: skip
@@ -254,6 +263,7 @@ def check_animate(source: Path, driving: Path, output: Path, options: AnimateOpt
     check_on_missing(options.on_missing)
     changes(options.move, options.strength)  # This refuses a part or a strength that there is not.
     _finish(options)
+    check_smooth(options.smooth)
     if options.encoder is not None:
         VideoWriter(output, 256, 256, codec=options.encoder, warn=lambda _: None)  # This refuses a name that is no encoder's.
     if options.credentials is not None:
@@ -267,10 +277,10 @@ def check_animate(source: Path, driving: Path, output: Path, options: AnimateOpt
     refuse_photo(driving)
     if options.frame_rate is not None and driving.exists() and not driving.is_dir():
         raise InputError(f"--frame-rate is for a folder of images: {driving} has times of its own")
-    if is_motion_file(driving):
+    if is_motion_file(driving) or named_motion(driving) is not None:
         if options.side_by_side:
             raise InputError(f"--side-by-side shows the driving frames, and {driving} holds none: give the video")
-        if options.save_motion is not None:
+        if options.save_motion is not None and driving.exists():
             raise InputError(f"--save-motion has nothing to add: {driving} is a motion file already")
 
 
@@ -283,7 +293,7 @@ def _open_driving(driving: Path, options: AnimateOptions, stack: ExitStack) -> D
 
 
 def _motion(
-    opened: DrivingMotion | VideoReader,
+    opened: DrivingMotion | VideoReader | MadeMotion,
     path: Path,
     engine: Engine,
     source: np.ndarray,
@@ -294,6 +304,8 @@ def _motion(
 ) -> _Driving:
     """Returns the motion with its reference frame. A video is read once or twice for it."""
     asked = parse_reference(options.reference or "auto")
+    if isinstance(opened, MadeMotion):
+        return _Driving(made_for(opened, engine, source, FaceFinder(landmarker), options.keypoints))
     if isinstance(opened, DrivingMotion):
         if (warning := check_fit(opened, engine, path)) is not None:
             warn(warning)
@@ -315,6 +327,12 @@ def _motion(
         warn(problem)
     truncated, damaged = opened.truncated, opened.damaged  # These are of this pass, because a later one may stop early.
     return _Driving(motion, opened, view, faces, truncated, damaged, reader.missing)
+
+
+def _shaped(motion: DrivingMotion, options: AnimateOptions) -> DrivingMotion:
+    """Returns the motion smoothed, and with an end that passes into its start, as the options ask."""
+    motion = smoothed(motion, options.smooth)
+    return looped(motion) if options.loop else motion
 
 
 def _damped(animator: Animator, motion: DrivingMotion) -> int:

@@ -99,8 +99,8 @@ def check_pose_job(photo: Path, output: Path, options: PoseOptions) -> tuple[lis
         check_destination(output, "a picture", IMAGE_SUFFIXES, options.overwrite)
     if is_video(photo):
         raise InputError(f"{photo} is a video: give a photo")
-    if not 0.04 <= options.seconds <= 600:
-        raise InputError(f"--seconds is {options.seconds:g}: must be from 0.04 to 600")
+    if not 0 < options.seconds <= 600:
+        raise InputError(f"--seconds is {options.seconds:g}: must be above 0, and at most 600")
     return poses, sweep
 
 

@@ -15,7 +15,8 @@ from threading import Lock
 import numpy as np
 
 from dagan.animate.animator import Animator
-from dagan.animate.pipeline import DRAW, LOOK, READ, AnimateOptions, AnimateReport, animate
+from dagan.animate.pipeline import DRAW, LOOK, READ, AnimateOptions, animate
+from dagan.animate.report import AnimateReport
 from dagan.app.folder import PrivateFolder
 from dagan.app.runs import Run, Step, watched
 from dagan.app.turns import Turns

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 
-from dagan.animate.pipeline import AnimateReport
+from dagan.animate.report import AnimateReport
 from dagan.app.runs import Step
 
 

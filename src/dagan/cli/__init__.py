@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from dagan.cli import ablate, animate, bench, convert, depth, evaluate, export, live, pack, pose, prepare, train, verify
+from dagan.cli import ablate, animate, bench, convert, depth, evaluate, export, live, motions, pack, pose, prepare, train, verify
 from dagan.cli import app as page
 from dagan.cli.console import check_printed, lenient_streams
 from dagan.errors import InputError, missing_module
@@ -35,6 +35,7 @@ ANIMATE, MEASURE, TRAIN, MODELS = "Animate", "Measure", "Train", "Models"
 app.command("animate", rich_help_panel=ANIMATE)(animate.animate)
 app.command("demo", rich_help_panel=ANIMATE)(animate.demo)
 app.command("pose", rich_help_panel=ANIMATE)(pose.pose)
+app.command("motions", rich_help_panel=ANIMATE)(motions.motions)
 app.command("app", rich_help_panel=ANIMATE)(page.app)
 app.command("live", rich_help_panel=ANIMATE)(live.live)
 app.command("verify", rich_help_panel=ANIMATE)(verify.verify)

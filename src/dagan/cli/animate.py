@@ -25,13 +25,20 @@ from dagan.cli.options import (
 )  # fmt: skip
 
 if TYPE_CHECKING:
-    from dagan.animate.pipeline import AnimateOptions, AnimateReport
+    from dagan.animate.pipeline import AnimateOptions
+    from dagan.animate.report import AnimateReport
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PORTRAIT = EXAMPLES / "astronaut.png"
 MOTION = EXAMPLES / "speech.motion"
 SourceArgument = Annotated[Path, typer.Argument(help="The photo shows the face to animate.", show_default=False)]
-DrivingArgument = Annotated[Path, typer.Argument(help="A video, a folder of images or a motion file drives the photo.", show_default=False)]
+DrivingArgument = Annotated[
+    Path,
+    typer.Argument(
+        help="A video, a folder of images, a motion file or a motion's name (dagan motions lists them) drives the photo.",
+        show_default=False,
+    ),
+]
 
 
 def animate(
@@ -96,6 +103,8 @@ def animate(
         str, typer.Option(help="This moves: all, expression (the head stays), pose (the face stays), mouth or eyes (all else stays).")
     ] = "all",
     strength: Annotated[float, typer.Option(help="So much of what moves reaches the photo: 1 is as driven, 0 nothing, at most 2.")] = 1.0,
+    smooth: Annotated[float, typer.Option(help="Take so much noise out of the motion: 0 takes none, 1 the most.")] = 0.0,
+    loop: Annotated[bool, typer.Option("--loop", help="Let the end of the motion pass into its start, for repeating.")] = False,
     encoder: Annotated[
         str | None,
         typer.Option(
@@ -130,6 +139,8 @@ def animate(
         keypoints=keypoints,
         move=move,
         strength=strength,
+        smooth=smooth,
+        loop=loop,
         overwrite=overwrite,
     )
     _animate(source, driving, output, options, (model, runtime, batch_size, device, precision))
