@@ -21,7 +21,7 @@ from dagan.models.depth import DepthNetwork
 from dagan.synthetic.clip import synthesise
 from dagan.train.depth.stage import save_depth
 from dagan.train.loop.training import Result
-from dagan.train.recipe import DepthRecipe, read_recipe
+from dagan.train.recipe import DepthRecipe, GanRecipe, read_recipe
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 FIGURES = {
@@ -154,6 +154,19 @@ def test_the_repository_s_table_is_usable() -> None:
     assert released.loss.consistency == released.loss.aligned_share == released.loss.imitation == 0
     assert {r.batch_size for r in recipes.values()} == {ours.batch_size}
     assert [len(v.seeds) for v in read.variants if v.name in ("as released, frozen camera", "ours")] == [3, 3]
+
+
+def test_what_depth_brings_is_asked_at_equal_steps() -> None:
+    read = read_table(RECIPES / "ablations" / "gan.yaml")
+    recipes = {v.name: read_recipe(GanRecipe, read.recipe, [*read.settings, *v.settings]) for v in read.variants}
+    models = {name: (m.use_depth, m.depth_in_keypoints, m.attention) for name, m in ((n, r.model) for n, r in recipes.items())}
+    assert models == {
+        "lite": (True, True, "coarsest"), "RGB only": (False, False, "none"), "depth in keypoints only": (True, True, "none"),
+        "attention only": (True, False, "coarsest"), "attention at all scales": (True, True, "all"),
+        "plus (all scales, keypoints on two branches)": (True, True, "all"),
+    }  # fmt: skip
+    assert {(r.batch_size * r.max_steps, r.model.image_size, r.optimiser.lr) for r in recipes.values()} == {(8000, 128, 4e-4)}
+    assert {v.seeds for v in read.variants} == {(0, 1, 2)}
 
 
 def test_mean_and_spread_over_seeds(tmp_path: Path) -> None:

@@ -49,7 +49,10 @@ _TRAINING = [
     "validate_every=2", "picture_every=2", "validation_samples=2",
 ]  # fmt: skip
 SMALL["pack"] = ["--size", "64", "--no-landmarks", "--every", "1"]
-SMALL["train gan"] = [*_TRAINING, "model.image_size=64", "model.motion_size=32", "loss.perceptual_scales=2"]
+SMALL["train gan"] = [
+    *_TRAINING, "model.image_size=64", "model.motion_size=32", "loss.perceptual_scales=2", "loss.perceptual_features=squeezenet",
+    "discriminator_width=8", "discriminator_max_width=16",
+]  # fmt: skip
 SMALL["train depth"] = [*_TRAINING, "views.frames=2", "views.step=1", "views.reach=2", "views.rounds=1"]
 SMALL["ablate gan"] = [*SMALL["train gan"], "--only", "RGB only", "--seed", "0"]
 SMALL["ablate depth"] = [*SMALL["train depth"], "views.rounds=0", "data.hold_out=0", "--only", "ours, pairs alone"]

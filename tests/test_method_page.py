@@ -35,7 +35,7 @@ def test_links_within_the_page_lead_somewhere() -> None:
     assert not set(re.findall(r"\]\(#([^)]+)\)", PAGE)) - set(slugs(PAGE))
 
 
-@pytest.mark.parametrize("name", ["paper-256", "paper-spade-256", "lite-256"])
+@pytest.mark.parametrize("name", ["paper-256", "paper-spade-256", "lite-256", "plus-256", "plus-lite-256"])
 def test_parameters_are_those_of_the_presets(name: str) -> None:
     row = next(line for line in PAGE.splitlines() if line.startswith(f"| `{name}` | ["))
     with torch.device("meta"):

@@ -90,6 +90,8 @@ class KeypointConfig(Checked):
     depth: bool = True
     """Whether keypoints are found on colours and depth; False finds them on colours alone. It needs `use_depth` of the model."""
     hourglass: HourglassConfig = field(default_factory=lambda: HourglassConfig(width=32))
+    geometry: HourglassConfig | None = None
+    """The hourglass of a branch of its own for depth; None stacks depth onto colours. It needs `depth`."""
     kernel: Kernel = 7
     """The side of the kernels of the two last convolutions, which have no padding."""
     temperature: Positive = 0.1
@@ -221,7 +223,19 @@ _LITE = ModelConfig(
         decoder="pyramid", width=16, max_width=128, downs=3, blocks=3, align_depth=True, landmark_variance=0.0005
     ),
 )
-PRESETS: dict[str, ModelConfig] = {c.name: c for base in (_PAPER, _SPADE, _LITE) for c in (base, base.rgb_only())}
+
+
+def _plus(base: ModelConfig, name: str, geometry: HourglassConfig) -> ModelConfig:
+    """Returns a model with what DaGAN++ adds: keypoints on two branches and attention at every scale, here with aligned depth."""
+    keypoints, generator = replace(base.keypoints, geometry=geometry), replace(base.generator, attention="all", align_depth=True)
+    return replace(base, name=name, keypoints=keypoints, generator=generator)
+
+
+_PLUS = _plus(_PAPER, "plus-256", HourglassConfig(width=16, max_width=256))
+_PLUS_LITE = _plus(_LITE, "plus-lite-256", HourglassConfig(width=8, max_width=128))
+PRESETS: dict[str, ModelConfig] = {
+    c.name: c for c in (*(c for base in (_PAPER, _SPADE, _LITE) for c in (base, base.rgb_only())), _PLUS, _PLUS_LITE)
+}
 
 
 def preset(name: str) -> ModelConfig:

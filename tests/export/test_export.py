@@ -18,6 +18,7 @@ from dagan.errors import InputError
 from dagan.export import job
 from dagan.export.graph_modules import GENERATOR, check_inputs, example_inputs, graphs_of
 from dagan.export.job import ExportOptions, export_model, write_onnx
+from dagan.models.generator import CrossModalAttention
 from dagan.weights import fold
 from running_samples import TINY, tiny_model
 
@@ -70,16 +71,21 @@ def test_graphs_take_any_batch(onnx_folder, batch):
     [
         # Spectral norms, instance norms, half a pixel's shift, depth not warped.
         replace(TINY, name="spade", align_corners=False, generator=GeneratorConfig(decoder="spade", width=8, max_width=16, downs=2)),
+        # Two branches for keypoints, and a query at every scale.
+        replace(
+            TINY, name="plus", keypoints=replace(TINY.keypoints, geometry=TINY.keypoints.hourglass),
+            generator=replace(TINY.generator, downs=3, attention="all", attention_keys=4),
+        ),
         # No depth, so no attention and no query.
         replace(TINY, name="rgb", use_depth=False, generator=GeneratorConfig(width=8, max_width=16, downs=2, blocks=1)),
     ],
-    ids=["spade", "rgb"],
+    ids=["spade", "plus", "rgb"],
 )
 def test_generators_of_other_families(tmp_path, config):
     model = tiny_model(config=config)
-    if model.generator.attention is not None:
-        with torch.no_grad():
-            model.generator.attention.gamma.fill_(0.7)  # at its start, zero, attention would not be tested
+    for module in model.modules():
+        if isinstance(module, CrossModalAttention):
+            torch.nn.init.constant_(module.gamma, 0.7)  # at its start, zero, attention would not be tested
     model = fold(model)
     graphs = graphs_of(model)
     graph = next(g for g in graphs if g.name == GENERATOR)

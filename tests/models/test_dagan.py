@@ -140,11 +140,12 @@ def test_keypoints_are_the_centre_of_mass_of_their_heatmaps() -> None:
     torch.testing.assert_close(found.jacobian, torch.eye(2).expand(2, 5, 2, 2))
 
 
-def test_lite_keeps_within_its_limits() -> None:
+@pytest.mark.parametrize("name", ["lite-256", "plus-lite-256"])
+def test_lite_keeps_within_its_limits(name: str) -> None:
     """At most 12 GFLOP a driving frame with depth and keypoints, 12 M parameters, 24 MB in half precision."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    model = DaGAN(preset("lite-256")).eval()
+    model = DaGAN(preset(name)).eval()
     frame = images(1, 256)
     source = model.encode_source(frame)
     with FlopCounterMode(display=False) as counter:

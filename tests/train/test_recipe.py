@@ -51,6 +51,25 @@ def test_recipes_build_on_each_other() -> None:
     assert tiny.depth == read_recipe(DepthRecipe, RECIPES / "tiny-depth.yaml").model
 
 
+def test_plus_recipes_are_those_that_they_extend() -> None:
+    changed = {"output", "depth_weights", "init_from", "model", "egomotion"}
+    for plus, base, kind in (
+        ("depth-plus", "depth-paper", DepthRecipe), ("depth-plus-lite", "depth-lite", DepthRecipe),
+        ("gan-plus-lite-128", "gan-lite-128", GanRecipe), ("gan-plus-lite-256", "gan-lite-256", GanRecipe),
+    ):  # fmt: skip
+        ours, theirs = (dump(read_recipe(kind, RECIPES / f"{name}.yaml")) for name in (plus, base))
+        assert {k: v for k, v in ours.items() if k not in changed} == {k: v for k, v in theirs.items() if k not in changed}
+        if kind is DepthRecipe:
+            assert ours["egomotion"] == theirs["egomotion"] | {"uncertainty": True}
+    for size, name in ((128, "gan-plus-lite-128"), (256, "gan-plus-lite-256")):
+        model = read_recipe(GanRecipe, RECIPES / f"{name}.yaml").model
+        assert model == dataclasses.replace(preset("plus-lite-256"), name=f"plus-lite-{size}", image_size=size)
+    large = read_recipe(GanRecipe, RECIPES / "gan-plus-256.yaml")
+    assert large.model == preset("plus-256")
+    assert read_recipe(DepthRecipe, RECIPES / "depth-plus.yaml").model == large.model.depth
+    assert (large.loss.perceptual_pyramid, large.loss.detector_batches, large.loss.transformed_depth) == ("average", "pooled", "moved")
+
+
 def test_paper_settings() -> None:
     gan = read_recipe(GanRecipe, RECIPES / "gan-paper-256.yaml")
     assert (gan.optimiser.lr, gan.optimiser.betas, gan.augment.flip, gan.augment.hue) == (2e-4, (0.5, 0.999), 0.5, 0.1)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dagan.config import KeypointConfig
 from dagan.geometry import coordinate_grid
-from dagan.models.blocks import BandLimitedDown, Hourglass
+from dagan.models.blocks import BandLimitedDown, Hourglass, SameBlock
 
 
 @dataclass(frozen=True)
@@ -35,16 +35,29 @@ def on_landmarks(keypoints: Keypoints, landmarks: Tensor) -> Keypoints:
 
 
 class KeypointDetector(nn.Module):
-    """Finds keypoints in images, B x 3 x H x W, with disparity, B x 1 x H x W, or None. The hourglass works `factor` times smaller."""
+    """Finds keypoints in images, B x 3 x H x W, with disparity, B x 1 x H x W, or None. The hourglass works `factor` times smaller.
+
+    Disparity is a fourth channel, or with `config.geometry` it has an hourglass of its own, whose features are fused with those of the
+    image before the heads.
+    """
 
     def __init__(self, config: KeypointConfig, factor: int, sees_depth: bool) -> None:
         super().__init__()
         self.config = config
         channels = 4 if sees_depth else 3
         self.down = BandLimitedDown(channels, factor)
-        self.hourglass = Hourglass(config.hourglass, channels)
-        self.heatmap = nn.Conv2d(self.hourglass.channels, config.count, config.kernel)
-        self.jacobian = nn.Conv2d(self.hourglass.channels, 4 * config.count, config.kernel)
+        branches = sees_depth and config.geometry is not None
+        self.hourglass = Hourglass(config.hourglass, 3 if branches else channels)
+        width = self.hourglass.channels
+        self.geometry: Hourglass | None = None
+        self.fusion: SameBlock | None = None
+        if config.geometry is not None and branches:
+            self.geometry = Hourglass(config.geometry, 1)
+            # The heads see as many channels as those of a single branch would.
+            self.fusion = SameBlock(width + self.geometry.channels, width + 1)
+            width += 1
+        self.heatmap = nn.Conv2d(width, config.count, config.kernel)
+        self.jacobian = nn.Conv2d(width, 4 * config.count, config.kernel)
         nn.init.zeros_(self.jacobian.weight)
         assert self.jacobian.bias is not None
         with torch.no_grad():
@@ -52,7 +65,7 @@ class KeypointDetector(nn.Module):
 
     def forward(self, image: Tensor, disparity: Tensor | None) -> Keypoints:
         x = image if disparity is None else torch.cat([image, disparity.to(image.dtype)], dim=1)
-        features = self.hourglass(self.down(x))
+        features = self._features(self.down(x))
         batch, count = image.shape[0], self.config.count  # The shape is used, and not len, because exporters follow it.
         logits, frames = self.heatmap(features), self.jacobian(features)
         # Positions and frames are in float32, because bfloat16 is too coarse for them.
@@ -65,3 +78,9 @@ class KeypointDetector(nn.Module):
             planes = frames.float().permute(0, 2, 3, 1).reshape(batch, h * w, 4 * count)
             jacobian = (weights @ planes).reshape(batch, count, count, 4).diagonal(dim1=1, dim2=2).transpose(1, 2)
         return Keypoints(value, jacobian.reshape(batch, count, 2, 2))
+
+    def _features(self, small: Tensor) -> Tensor:
+        """Returns what the heads see of a small image, with its disparity as the fourth channel where there is one."""
+        if self.geometry is None or self.fusion is None:
+            return self.hourglass(small)
+        return self.fusion(torch.cat([self.hourglass(small[:, :3]), self.geometry(small[:, 3:])], dim=1))

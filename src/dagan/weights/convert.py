@@ -225,6 +225,7 @@ def _check_expressible(config: ModelConfig, path: Path) -> None:
         "generator.align_depth": (config.generator.align_depth, (False,)),
         # They have depth in keypoints and attention, or neither.
         "keypoints.depth": (config.depth_in_keypoints, (config.use_depth,)),
+        "keypoints.geometry": (config.keypoints.geometry, (None,)),
         "generator.attention": (config.attention, ("coarsest" if config.use_depth else "none",)),
         # A model that was trained with the consistent convention would draw half a pixel off.
         "align_corners": (config.align_corners, (False,)),

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dagan.config import GeneratorConfig
+from dagan.config import GeneratorConfig, HourglassConfig
 from dagan.engine.cpu.fast import prepare
 from dagan.models.blocks import UpBlock
 from dagan.models.generator import CrossModalAttention
@@ -13,6 +13,12 @@ from running_samples import TINY, tiny_model
 
 IMAGES = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 RESIDUAL = GeneratorConfig(decoder="residual", width=8, max_width=32, downs=2, blocks=1)
+
+
+PLUS = replace(
+    TINY, keypoints=replace(TINY.keypoints, geometry=HourglassConfig(width=4, max_width=8, levels=2)),
+    generator=replace(TINY.generator, attention="all", attention_keys=4),
+)  # fmt: skip
 
 
 def lively(config, dtype=torch.float32):
@@ -23,8 +29,8 @@ def lively(config, dtype=torch.float32):
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.running_mean.normal_(std=0.2)
                 module.running_var.uniform_(0.5, 2)
-        if model.generator.attention is not None:
-            model.generator.attention.gamma.fill_(0.7)
+            if isinstance(module, CrossModalAttention):
+                module.gamma.fill_(0.7)
     model.compute_dtype = dtype
     return model
 
@@ -41,9 +47,11 @@ def draw(model):
         replace(TINY, generator=RESIDUAL),
         replace(TINY, generator=replace(RESIDUAL, decoder="spade")),
         replace(TINY, use_depth=False),
+        PLUS,
+        replace(PLUS, generator=replace(RESIDUAL, attention="all", attention_keys=4)),
         replace(TINY, generator=RESIDUAL, align_corners=False),
     ],
-    ids=["pyramid", "residual", "spade", "rgb", "edges"],
+    ids=["pyramid", "residual", "spade", "rgb", "plus lite", "plus", "edges"],
 )
 def test_same_pictures_and_keypoints(config):
     model = lively(config)
