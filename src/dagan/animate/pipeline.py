@@ -10,7 +10,7 @@ A motion file takes the place of the first two.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -23,6 +23,7 @@ from dagan.animate.driving import MotionReader, check_fit, check_on_missing, fra
 from dagan.animate.finish import Finish, parse_size
 from dagan.animate.layout import Layout, Marked, PasteBack, Plain, SideBySide
 from dagan.animate.made import made_for, named_motion
+from dagan.animate.outputs import Wanted, check_output, open_writer
 from dagan.animate.report import AnimateReport, write_report
 from dagan.engine.base import Engine
 from dagan.errors import InputError
@@ -35,9 +36,8 @@ from dagan.media.landmarks import FaceLandmarker
 from dagan.media.output import check_destination, check_distinct
 from dagan.media.provenance import Provenance
 from dagan.media.shots import FramingReport
-from dagan.media.video import VideoReader, VideoWriter, open_video
+from dagan.media.video import VideoReader, open_video
 from dagan.media.view import View, read_ahead, view_still, view_video
-from dagan.media.writer import VIDEO_SUFFIXES
 from dagan.memory import peak_device_memory_mb, peak_memory_mb
 from dagan.motion.file import MOTION_SUFFIXES, DrivingMotion, read_motion, save_motion
 from dagan.motion.moves import MadeMotion
@@ -85,6 +85,12 @@ class AnimateOptions:
     """See the codec of `VideoWriter`."""
     on_missing: str = "hold"
     """What replaces driving frames without a face: hold (the nearest real motion), rest (the source's own pose) or error."""
+    cutout: bool = False
+    """See `Finish`."""
+    still: int | None = None
+    """The number of one frame, counted from 0, that is written as a picture in place of a video."""
+    strip: int | None = None
+    """So many frames, evenly spread, are written side by side as a picture in place of a video."""
     mark: bool = False
     """Whether a small mark that everybody sees is drawn into a corner."""
     credentials: tuple[Path, Path] | None = None
@@ -195,7 +201,12 @@ def _finish(options: AnimateOptions) -> Finish:
         longest=options.max_side,
         hold_border=options.paste_back,
         still_background=options.still_background,
+        cutout=options.cutout,
     )
+
+
+def _wanted(options: AnimateOptions) -> Wanted:
+    return Wanted(options.still, options.strip, options.cutout, options.encoder, options.overwrite)
 
 
 def _provenance(engine: Engine, options: AnimateOptions) -> Provenance:
@@ -253,7 +264,9 @@ def _report(
 def check_animate(source: Path, driving: Path, output: Path, options: AnimateOptions) -> None:
     """Raises InputError for everything that can be refused early, without a model and without reading inputs to their end."""
     check_distinct((output, options.save_motion, options.report), (source, driving))
-    check_destination(output, "a video", VIDEO_SUFFIXES, options.overwrite)
+    check_output(output, _wanted(options))
+    if options.cutout and (options.paste_back or options.side_by_side or options.still_background):
+        raise InputError("--alpha leaves nothing but the person: leave out --paste-back, --side-by-side and --still-background")
     if options.save_motion is not None:
         check_destination(options.save_motion, "a motion", MOTION_SUFFIXES, options.overwrite)
     if options.report is not None:
@@ -264,8 +277,6 @@ def check_animate(source: Path, driving: Path, output: Path, options: AnimateOpt
     changes(options.move, options.strength)  # This refuses a part or a strength that there is not.
     _finish(options)
     check_smooth(options.smooth)
-    if options.encoder is not None:
-        VideoWriter(output, 256, 256, codec=options.encoder, warn=lambda _: None)  # This refuses a name that is no encoder's.
     if options.credentials is not None:
         check_credentials(options.credentials, output)
     if options.max_side < SMALLEST_SIDE:
@@ -345,35 +356,28 @@ def _draw(
     output: Path, animator: Animator, driven: _Driving, layout: Layout, options: AnimateOptions, progress: Progress, warn: Warn
 ) -> bool:  # fmt: skip
     """Computes and writes every frame. Returns whether sound went along."""
-    motion, reader = driven.motion, driven.reader
+    motion, reader, wanted = driven.motion, driven.reader, _wanted(options)
+    chosen = wanted.frames(len(motion))
+    sound = reader.path if reader is not None and reader.has_audio else None
     with (
-        closing(counted(_frames(animator, driven, layout), progress, DRAW, len(motion))) as frames,
-        VideoWriter(
-            output,
-            layout.width,
-            layout.height,
-            rate=motion.rate,
-            time_base=motion.time_base,
-            audio_from=reader.path if reader is not None and reader.has_audio else None,
-            overwrite=options.overwrite,
-            codec=options.encoder,
-            warn=warn,
-            provenance=_provenance(animator.engine, options),
-        ) as writer,
+        closing(counted(_frames(animator, driven, layout, chosen), progress, DRAW, len(chosen))) as frames,
+        open_writer(output, wanted, layout.width, layout.height, motion, sound, _provenance(animator.engine, options), warn) as writer,
     ):
-        for frame, (moment, duration) in zip(frames, frame_spans(motion), strict=True):
-            writer.write(frame, moment, duration)
+        spans = list(frame_spans(motion))
+        for frame, index in zip(frames, chosen, strict=True):
+            writer.write(frame, *spans[index])
     return writer.has_sound
 
 
-def _frames(animator: Animator, driven: _Driving, layout: Layout) -> Generator[np.ndarray]:
-    """Yields the output's frames, a batch at a time. They are computed while earlier ones are written."""
+def _frames(animator: Animator, driven: _Driving, layout: Layout, chosen: Sequence[int]) -> Generator[np.ndarray]:
+    """Yields the output's frames, a batch at a time: those of the chosen numbers. They are computed while earlier ones are written."""
     engine, motion = animator.engine, driven.motion
     size = engine.batch_size
     pictures: Iterator[list[np.ndarray]] | None = None
     if layout.wants_driving and driven.reader is not None and driven.view is not None:
-        pictures = batched((picture for _, picture in read_ahead(driven.reader, driven.view, engine.size)), size)
-    batches = (motion.keypoints(slice(start, start + size)) for start in range(0, len(motion), size))
+        shown, seen = frozenset(chosen), read_ahead(driven.reader, driven.view, engine.size)
+        pictures = batched((picture for i, (_, picture) in enumerate(seen) if i in shown), size)
+    batches = (motion.keypoints(part) for part in batched(chosen, size))
     with closing(on_workers(engine.workers, animator.drive, batches)) as drawn:
         for results in drawn:
             yield from layout.compose(results, next(pictures) if pictures is not None else ())

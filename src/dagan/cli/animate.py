@@ -82,6 +82,15 @@ def animate(
     still_background: Annotated[
         bool, typer.Option("--still-background", help="Keep what is behind the head as it is in the photo, so that nothing swims or bends.")
     ] = False,
+    alpha: Annotated[
+        bool, typer.Option("--alpha", help="Cut the person out: all else is transparent (.webm, .mov, .gif, .webp, .png).")
+    ] = False,
+    still: Annotated[
+        int | None, typer.Option("--still", help="Write the frame of this number, from 0, as a picture (.png, .jpg).", show_default=False)
+    ] = None,
+    strip: Annotated[
+        int | None, typer.Option("--strip", help="Write so many frames side by side as a picture (.png, .jpg).", show_default=False)
+    ] = None,
     mark: Annotated[bool, typer.Option("--mark", help="Draw a small mark into a corner that says that an AI made the picture.")] = False,
     credentials: CredentialsOption = None,
     save_motion: Annotated[
@@ -129,6 +138,9 @@ def animate(
         max_side=max_side,
         size=size,
         still_background=still_background,
+        cutout=alpha,
+        still=still,
+        strip=strip,
         mark=mark,
         credentials=credentials,
         save_motion=save_motion,

@@ -115,7 +115,8 @@ def set_last_delay(path: Path, delay: Fraction) -> None:
 class GifPalette:
     """Turns rgb24 frames into frames with a palette, through FFmpeg's filters.
 
-    The 256 colours of each frame are chosen from that frame alone, which gives good colours without reading ahead.
+    The 256 colours of each frame are chosen from that frame alone, which gives good colours without reading ahead. Of rgba frames one
+    colour is none: what is less than half opaque becomes transparent.
     """
 
     def __init__(self) -> None:
@@ -145,8 +146,8 @@ def _build(frame: VideoFrame) -> Graph:
         width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(frame.time_base or Fraction(1, 100))
     )
     split = graph.add("split")
-    palette = graph.add("palettegen", "stats_mode=single:reserve_transparent=0")
-    use = graph.add("paletteuse", "new=1:dither=sierra2_4a")
+    palette = graph.add("palettegen", f"stats_mode=single:reserve_transparent={int(frame.format.name == 'rgba')}")
+    use = graph.add("paletteuse", "new=1:dither=sierra2_4a:alpha_threshold=128")
     sink = graph.add("buffersink")
     source.link_to(split)
     split.link_to(palette, 0, 0)

@@ -189,13 +189,13 @@ def to_rgb(frame: av.VideoFrame, width: int, height: int, *, fast: bool = False)
 
 
 def from_rgb(image: np.ndarray, pixel_format: str) -> av.VideoFrame:
-    """Makes a frame from H x W x 3 uint8 RGB. Its sides must fit the pixel format.
+    """Makes a frame from H x W x 3 uint8 RGB, or x 4 RGBA. Its sides must fit the pixel format.
 
     The format is an RGB one, or a YUV one, which gets BT.709 in limited range.
     """
     import av
 
-    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgba" if image.shape[2] == 4 else "rgb24")
     if av.VideoFormat(pixel_format).is_rgb:
         return frame.reformat(format=pixel_format)
     return frame.reformat(

@@ -55,7 +55,7 @@ def read_image(path: Path | str) -> np.ndarray:
 
 
 def write_image(path: Path | str, array: np.ndarray, overwrite: bool = False, provenance: Provenance | None = None) -> None:
-    """Writes H x W x 3 uint8 RGB to a file whose suffix gives the format. Missing folders are made.
+    """Writes H x W x 3 uint8 RGB, or x 4 RGBA, to a file whose suffix gives the format. Missing folders are made.
 
     With `provenance` the file says so by what it was made, in every way that its format has.
 
@@ -64,8 +64,8 @@ def write_image(path: Path | str, array: np.ndarray, overwrite: bool = False, pr
     from PIL import Image
 
     path = Path(path)
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
-        raise ValueError(f"an image to write is uint8 H x W x 3, this one is {array.dtype} {array.shape}")
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] not in (3, 4):
+        raise ValueError(f"an image to write is uint8 H x W x 3 or 4, this one is {array.dtype} {array.shape}")
     if path.suffix.lower() not in IMAGE_SUFFIXES:
         raise InputError(f"{path}: the suffix {path.suffix!r} is none of the image formats {', '.join(IMAGE_SUFFIXES)}")
     with atomic_output(path, overwrite) as temporary:

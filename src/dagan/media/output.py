@@ -27,7 +27,7 @@ def atomic_output(path: Path | str, overwrite: bool = False) -> Iterator[Path]:
     """
     path = Path(path)
     _refuse_existing(path, overwrite)
-    made = _make_folder(path.parent, path)
+    made = make_folder(path.parent, path)
     # The temporary file has a short name, because the final name may already be as long as the file system allows.
     temporary = path.parent / f".{secrets.token_hex(6)}.part{path.suffix}"
     try:
@@ -54,7 +54,7 @@ def atomic_folder(path: Path | str, overwrite: bool = False) -> Iterator[Path]:
     """
     path = Path(path)
     _refuse_folder(path, overwrite)
-    made = _make_folder(path.parent, path)
+    made = make_folder(path.parent, path)
     temporary = path.parent / f".{secrets.token_hex(6)}.part"
     aside = path.parent / f".{secrets.token_hex(6)}.old"
     try:
@@ -94,7 +94,7 @@ def _refuse_existing(path: Path, overwrite: bool) -> None:
         raise InputError(f"{path} exists already: choose another name, or replace it with --overwrite")
 
 
-def _make_folder(folder: Path, path: Path) -> list[Path]:
+def make_folder(folder: Path, path: Path) -> list[Path]:
     """Makes `folder` with its parents and returns the folders that were made, innermost first."""
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
     try:

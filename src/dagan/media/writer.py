@@ -88,6 +88,9 @@ _CODECS = {
     ".apng": ("apng",),
 }
 VIDEO_SUFFIXES = tuple(_CODECS)
+# Encoders and pixel formats of videos that are transparent in places. Animated pictures have the same encoders as else.
+_ALPHA = {".webm": ("libvpx-vp9", "yuva420p"), ".mov": ("prores_ks", "yuva444p10le")}
+ALPHA_SUFFIXES = (*_ALPHA, *ANIMATIONS)
 _CRF = {"libx264": 18, "libx265": 20, "libvpx-vp9": 24, "libvpx": 10, "libsvtav1": 24}
 _OPTIONS = {
     "libx264": {"preset": "medium"},
@@ -104,7 +107,7 @@ _MPEG4_TICKS = 65_535  # The codec mpeg4 cannot count finer.
 
 
 class VideoWriter:
-    """Writes H x W x 3 uint8 RGB frames to `path`, whose suffix gives the format.
+    """Writes H x W x 3 uint8 RGB frames, or x 4 RGBA ones, to `path`, whose suffix gives the format.
 
     It is a context manager. Leaving it with an exception (Ctrl-C too) leaves no file behind.
 
@@ -119,6 +122,7 @@ class VideoWriter:
         codec, crf: These are encoder and quality (lower is better) instead of the format's. The codec "hardware" is one of the machine's
             where it has one.
         threads: The encoder has so many; None leaves it to the encoder. With one, the same frames give the same bytes on every machine.
+        alpha: Frames have a fourth channel, which says how opaque they are. `ALPHA_SUFFIXES` can hold that.
         provenance: The file says so by what it was made, in every way that its format has.
         warn: It is told where there is no hardware encoder, and of sound that a format cannot hold.
 
@@ -141,6 +145,7 @@ class VideoWriter:
         crf: int | None = None,
         pix_fmt: str = "yuv420p",
         threads: int | None = None,
+        alpha: bool = False,
         provenance: Provenance | None = None,
         warn: Warn = to_stderr,
     ) -> None:
@@ -151,6 +156,12 @@ class VideoWriter:
         self.width, self.height = width, height
         self._rate = Fraction(rate).limit_denominator(100_000)
         self._warn = warn
+        self._channels = 4 if alpha else 3
+        if alpha:
+            if self._suffix not in ALPHA_SUFFIXES or codec is not None:
+                kept = "" if codec is None else ", and leave the choice of an encoder out"
+                raise InputError(f"{path}: a transparent video is written to {' or '.join(ALPHA_SUFFIXES)}{kept}")
+            codec, pix_fmt = _ALPHA.get(self._suffix, (None, pix_fmt))
         self._hardware: HardwareEncoder | None = None
         if codec == HARDWARE and self._suffix in SUFFIXES:
             self._hardware = find_hardware_encoder(width + width % 2, height + height % 2)
@@ -172,7 +183,7 @@ class VideoWriter:
         self._pace: Pace | None = None
         if self._animation is not None:
             self._pace = Pace(ceil(self._animation.shortest / self._time_base), self._animation.longest)
-            pix_fmt = self._animation.pixel_format
+            pix_fmt = "rgba" if alpha and self._animation.pixel_format == "rgb24" else self._animation.pixel_format
         self._frame_format = pix_fmt
         self._pix_fmt = "pal8" if self._palette else pix_fmt
         self._padding = _padding(width, height, self._pix_fmt)
@@ -209,8 +220,8 @@ class VideoWriter:
 
         Times must increase. Two that fall on one tick of a video's clock are put one tick apart.
         """
-        if image.shape != (self.height, self.width, 3) or image.dtype != np.uint8:
-            raise ValueError(f"a frame of this video is uint8 {(self.height, self.width, 3)}, got {image.dtype} {image.shape}")
+        if image.shape != (self.height, self.width, self._channels) or image.dtype != np.uint8:
+            raise ValueError(f"a frame of this video is uint8 {(self.height, self.width, self._channels)}, got {image.dtype} {image.shape}")
         pts = round(time / self._time_base)
         if self._pace is None:
             pts = max(pts, self._last_pts + 1)

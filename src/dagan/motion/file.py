@@ -73,7 +73,7 @@ class DrivingMotion:
     def __len__(self) -> int:
         return len(self.value)
 
-    def keypoints(self, frames: slice) -> Keypoints:
+    def keypoints(self, frames: slice | list[int]) -> Keypoints:
         """Returns the keypoints of some frames, as tensors on the CPU."""
         return Keypoints(torch.from_numpy(self.value[frames]), torch.from_numpy(self.jacobian[frames]))
 
