@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dagan.prepare.video import Outcome, Task
 
 _PATIENCE = 10  # Seconds to wait for an answer.
+_PARTS = 4096  # Videos are shared out in at most so many parts, because Ray keeps account of each.
 LOCAL = "local"  # This address stands for a cluster of this machine alone, which lives as long as the run.
 
 
@@ -43,7 +44,7 @@ def on_cluster(function: Callable[[Task], Outcome], tasks: Sequence[Task], addre
         context.enable_progress_bars = False
         context.print_on_execution_start = False
         # A worker that dies takes its video with it, which is begun anew elsewhere however often that happens.
-        data = ray.data.from_items([{"task": task} for task in tasks], override_num_blocks=len(tasks))
+        data = ray.data.from_items([{"task": task} for task in tasks], override_num_blocks=min(len(tasks), _PARTS))
         results = data.map(lambda row: {"outcome": _caught(function, row["task"])}, num_cpus=1, max_retries=-1)
         for row in results.iter_rows():
             outcome = row["outcome"]

@@ -37,8 +37,8 @@ _PATCH, _ODD = 15, 25.0  # A patch of so many pixels a side is odd where it is l
 
 # Each measure: the reason that it gives, whether it is too high or too low, and the limit.
 LIMITS = {
-    "light": ("dark", "low", 24.0), "life": ("still", "low", 1.3), "blur": ("blurred", "high", 0.70), "overlay": ("overlay", "high", 0.02),
-    "occlusion": ("occluded", "high", 0.04),
+    "light": ("dark", "low", 24.0), "life": ("still", "low", 1.05), "blur": ("blurred", "high", 0.70), "overlay": ("overlay", "high", 0.03),
+    "occlusion": ("occluded", "high", 0.03),
 }  # fmt: skip
 
 
@@ -77,7 +77,7 @@ class Watch:
         from PIL import Image
 
         picture = Image.fromarray(crop).convert("L")
-        self._greys.append(np.asarray(picture.resize((_SIDE, _SIDE), Image.Resampling.BOX)).astype(np.float32))
+        self._greys.append(np.asarray(picture.resize((_SIDE, _SIDE), Image.Resampling.BOX)))
         self._points.append(self._piece.place(sample.outline, _SIDE))
         if len(self._samples) % _BLUR_EVERY == 0:
             left, top, right, bottom = _bounds(self._piece.place(sample.outline, len(crop)), len(crop))
@@ -85,8 +85,9 @@ class Watch:
         self._samples.append(sample)
 
     def measures(self) -> dict[str, float]:
-        """Returns the measures by the names of LIMITS."""
-        greys, points = np.array(self._greys), np.array(self._points)
+        """Returns the measures by the names of LIMITS, and forgets the crops, of which a long video has many."""
+        greys, points = np.array(self._greys, np.float32), np.array(self._points)
+        self._greys.clear()
         light = []
         for grey, place in zip(greys, points, strict=True):
             left, top, right, bottom = _bounds(place, _SIDE)

@@ -223,6 +223,7 @@ class _Work:
         stack.close()
         strip = self._folder / f"{self._name}.jpg"
         _write_strip(strip, [picture for picture in self._shown.values() if picture.size])
+        self._shown.clear()
         if self._writer is None:
             assert self.rejection is not None
             self.rejection = replace(self.rejection, picture=strip.name)
