@@ -34,9 +34,8 @@ def _chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
-def huge_picture(path: Path) -> None:
-    """A PNG of 210 million pixels in some kilobytes."""
-    side = 14_500
+def huge_picture(path: Path, side: int = 2500) -> None:
+    """A PNG of millions of pixels in some kilobytes."""
     header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
     pixels = zlib.compress(bytes(side * (side // 8 + 1)), 9)
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", pixels) + _chunk(b"IEND", b""))
@@ -87,7 +86,7 @@ BAD = (
     Bad("heavy.png", PHOTO, "MB", lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(3 * 2**20))),
     Bad("text.mp4", VIDEO, "cannot be read as a video", lambda path: path.write_text("I am no video. " * 50)),
     Bad("cut.mp4", VIDEO, "cannot be read as a video", _cut),
-    Bad("sound.wav", VIDEO, "no moving pictures", _sound),
-    Bad("bomb.gif", VIDEO, "frames", many_frames),
+    Bad("sound.mp4", VIDEO, "no moving pictures", _sound),
+    Bad("bomb.webm", VIDEO, "frames", many_frames),
     Bad("still.webm", VIDEO, "a photo", lambda path: Image.new("RGB", (64, 64)).save(path, "PNG")),
 )  # fmt: skip

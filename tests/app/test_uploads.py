@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from bad_uploads import BAD, LIMITS, PHOTO
+from bad_uploads import BAD, LIMITS, PHOTO, huge_picture
 from dagan.app import studio
-from dagan.app.uploads import check_driving, check_photo
+from dagan.app.uploads import UploadLimits, check_driving, check_photo
 from dagan.errors import InputError
 from dagan.motion.file import MOTION_SUFFIXES
 from running_samples import moving_pictures, write_clip
@@ -22,6 +22,14 @@ def test_bad_uploads_get_one_sentence(bad, tmp_path):
     assert sentence.startswith(bad.name)
     assert str(tmp_path) not in sentence
     assert "\n" not in sentence
+
+
+def test_a_picture_that_would_fill_the_memory_is_refused_by_its_header(tmp_path):
+    huge_picture(tmp_path / "bomb.png", 14_500)
+    assert (tmp_path / "bomb.png").stat().st_size < 100_000
+    for limits in (LIMITS, UploadLimits()):
+        with pytest.raises(InputError, match=r"^bomb.png has far too many pixels"):
+            check_photo(tmp_path / "bomb.png", limits)
 
 
 def test_good_uploads_pass(tmp_path):

@@ -102,7 +102,7 @@ def animate_tab(studio: Studio) -> None:
     go.click(run, choices, [result, line, go, stop], trigger_mode="once", **_PRIVATE)
     stop.click(halt, None, None, **_PRIVATE)
     for arrives in (video.upload, video.stop_recording):
-        arrives(check, video, [video, motion, line], **_PRIVATE)
+        arrives(check, video, [video, motion, line], trigger_mode="always_last", **_PRIVATE)
     _checked(studio, photo, line, "The photo is here: press Animate.")
 
 
@@ -148,4 +148,4 @@ def _checked(studio: Studio, photo: gr.Image, line: gr.HTML, good: str) -> None:
             return None, status(sentence_of(error), problem=True)
         return gr.skip(), status(good)
 
-    photo.upload(check, photo, [photo, line], **_PRIVATE)
+    photo.upload(check, photo, [photo, line], trigger_mode="always_last", **_PRIVATE)
