@@ -80,7 +80,7 @@ BAD = (
     Bad("empty.png", PHOTO, "empty", lambda path: path.write_bytes(b"")),
     Bad("text.jpg", PHOTO, "not an image", lambda path: path.write_text("I am no picture. " * 50)),
     Bad("half.jpg", PHOTO, "cut off", _half_jpeg),
-    Bad("huge.png", PHOTO, "pixels", huge_picture),
+    Bad("huge.png", PHOTO, "million", huge_picture),
     Bad("dot.png", PHOTO, "at least 16", _picture(8)),
     Bad("film.png", PHOTO, "no photo", _film),
     Bad("heavy.png", PHOTO, "MB", lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(3 * 2**20))),

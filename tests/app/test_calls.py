@@ -45,6 +45,14 @@ def test_depth_gives_a_picture_and_a_mesh(client):
     assert Path(mesh).read_bytes()[:4] == b"glTF"
 
 
+def test_a_pose_gives_a_picture(client):
+    pictures = [Path(client.predict(photo=handle_file(studio.PORTRAIT), yaw=yaw, api_name="/pose")).read_bytes() for yaw in (20, -20)]
+    assert pictures[0][:4] == b"\x89PNG"
+    assert pictures[0] != pictures[1]
+    with pytest.raises(AppError, match="Yaw is 90: must be from -60 to 60"):
+        client.predict(photo=handle_file(studio.PORTRAIT), yaw=90, api_name="/pose")
+
+
 def test_bad_uploads_are_one_sentence_here_too(client, samples, tmp_path):
     bad = tmp_path / "bad.png"
     bad.write_text("no picture")
@@ -60,7 +68,7 @@ def test_only_the_calls_that_are_documented_can_be_made(client):
     named = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
     page = (Path(__file__).parents[2] / "docs" / "app.md").read_text(encoding="utf-8")
     assert all(f"`{name}`" in page for name in named)
-    assert {"/animate", "/depth"} <= set(named)
+    assert {"/animate", "/depth", "/pose"} == set(named)
 
 
 def test_five_at_once_are_all_served_and_nothing_stays(serve, samples):

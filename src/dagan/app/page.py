@@ -8,9 +8,10 @@ import gradio as gr
 
 from dagan.app.components import mesh_field, photo_field, video_field
 from dagan.app.studio import MOTIONS, Studio
-from dagan.app.tabs import SHOWN, animate_tab, depth_tab, session_of, wish_of
+from dagan.app.tabs import MOVES, SHOWN, animate_tab, depth_tab, pose_tab, session_of, wish_of
 from dagan.app.words import sentence_of
 from dagan.errors import InputError
+from dagan.motion.pose import RANGES, Pose
 
 TITLE = "dagan: a portrait that moves"
 _STATIC = Path(__file__).parent / "static"
@@ -29,6 +30,8 @@ def build_page(studio: Studio) -> gr.Blocks:
                 animate_tab(studio)
             with gr.Tab("Live", id="live"):
                 gr.HTML('<iframe id="live-frame" src="live" title="Live camera" allow="camera" loading="lazy"></iframe>', container=False)
+            with gr.Tab("Pose", id="pose"):
+                pose_tab(studio)
             with gr.Tab("Depth", id="depth"):
                 depth_tab(studio)
             with gr.Tab("About", id="about"):
@@ -49,17 +52,22 @@ def _calls(studio: Studio) -> None:
         motion = gr.Dropdown([*MOTIONS], value=next(iter(MOTIONS)), label="motion")
         shown = gr.Dropdown(list(SHOWN.values()), value=next(iter(SHOWN.values())), label="show")
         crop = gr.Checkbox(True, label="crop")
+        move = gr.Dropdown(list(MOVES.values()), value=next(iter(MOVES.values())), label="move")
+        strength = gr.Number(1.0, label="strength")
+        numbers = {name: gr.Number(getattr(Pose(), name), label=name) for name in RANGES}
+        posed = photo_field(studio.folder, label="posed")
         result, colours = video_field(studio.folder, label="result"), photo_field(studio.folder, label="colours")
         mesh = mesh_field(studio.folder, label="mesh")
         button = gr.Button()
 
         async def animate(
             request: gr.Request, photo: str, video: str | None = None, motion: str = motion.value, show: str = shown.value,
-            crop: bool = True,
+            crop: bool = True, move: str = move.value, strength: float = 1.0,
         ) -> str:  # fmt: skip
             """Animates a photo with a video, or with a bundled motion where no video is given, and returns a video."""
             try:
-                steps = [step async for step in studio.animate(session_of(request), wish_of(photo, video, motion, show, crop=crop))]
+                wish = wish_of(photo, video, motion, show, crop=crop, move=move, strength=strength)
+                steps = [step async for step in studio.animate(session_of(request), wish)]
             except InputError as error:
                 raise gr.Error(sentence_of(error), print_exception=False) from None
             if steps[-1].result is None:
@@ -74,5 +82,20 @@ def _calls(studio: Studio) -> None:
                 raise gr.Error(sentence_of(error), print_exception=False) from None
             return str(picture), str(solid)
 
-        button.click(animate, [photo, video, motion, shown, crop], result, api_name="animate", concurrency_limit=None)
+        def pose(
+            request: gr.Request, photo: str, yaw: float = 0, pitch: float = 0, roll: float = 0, zoom: float = 1, shift_x: float = 0,
+            shift_y: float = 0, mouth: float = 0, smile: float = 0, lids: float = 0, gaze_x: float = 0, gaze_y: float = 0,
+        ) -> str:  # fmt: skip
+            """Draws a photo in a pose that is set by hand, and returns a picture."""
+            try:
+                wanted = Pose(
+                    yaw=yaw, pitch=pitch, roll=roll, zoom=zoom, shift_x=shift_x, shift_y=shift_y, mouth=mouth, smile=smile, lids=lids,
+                    gaze_x=gaze_x, gaze_y=gaze_y,
+                )  # fmt: skip
+                return str(studio.pose_file(session_of(request), Path(photo), wanted))
+            except InputError as error:
+                raise gr.Error(sentence_of(error), print_exception=False) from None
+
+        button.click(pose, [photo, *numbers.values()], posed, api_name="pose", concurrency_limit=2)
+        button.click(animate, [photo, video, motion, shown, crop, move, strength], result, api_name="animate", concurrency_limit=None)
         button.click(depth, [photo], [colours, mesh], api_name="depth", concurrency_limit=2)

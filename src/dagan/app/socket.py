@@ -15,7 +15,7 @@ import struct
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,10 @@ class LiveOptions:
     """See `Animator`."""
     limit_motion: bool = True
     """See `Animator`."""
+    move: str = "all"
+    """See `Animator`."""
+    strength: float = 1.0
+    """See `Animator`."""
 
 
 class LatestPicture:
@@ -126,7 +130,7 @@ class LiveRooms:
 
     def animator(self, portrait: np.ndarray, options: LiveOptions) -> Animator:
         """Returns what draws a portrait. Raises InputError where it shows no face."""
-        animator = Animator(self.engine, relative=options.relative, limit_motion=options.limit_motion)
+        animator = Animator(self.engine, **asdict(options))
         animator.set_source(portrait, crop=True)
         return animator
 

@@ -29,6 +29,7 @@ from dagan.media.faces import FaceFinder
 from dagan.media.framing import crop
 from dagan.media.images import shrunk, write_image
 from dagan.media.view import view_still
+from dagan.motion.pose import Pose
 from dagan.progress import Progress
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -146,17 +147,30 @@ class Studio:
         write_image(colours, colourise(disparity, *robust_range(disparity), colour_table()))
         return colours, mesh
 
-    def posed(self, session: str, photo: Path) -> Animator:
+    def pose(self, session: str, photo: Path, pose: Pose) -> tuple[np.ndarray, list[str]]:
+        """Draws a photo in a pose, S x S x 3 uint8. Returns it with a sentence for each turn that was held back.
+
+        Raises InputError for a bad photo, and for what the model cannot move.
+        """
+        animator = self._posing(session, photo)
+        return animator.pose_batch([pose])[0], animator.posed.damped(pose)
+
+    def pose_file(self, session: str, photo: Path, pose: Pose) -> Path:
+        """Does as `pose` and returns the file of the picture (.png)."""
+        picture = self.folder.new_file(session, "pose.png")
+        write_image(picture, self.pose(session, photo, pose)[0])
+        return picture
+
+    def _posing(self, session: str, photo: Path) -> Animator:
         """Returns an animator with the photo as its source. It is kept, so that moving a slider draws at once."""
         place = self.upload(session, photo)
-        key = hashlib.sha256(place.read_bytes()).hexdigest()
+        key = hashlib.sha256(place.read_bytes()).hexdigest() if place.is_file() else ""
         with self._lock:
-            if key in self._posed:
-                self._posed.move_to_end(key)
-                return self._posed[key]
-        animator = Animator(self.engine)
-        animator.set_source(self.square(session, photo))
-        with self._lock:
+            animator = self._posed.pop(key, None)
+            if animator is None:
+                animator = Animator(self.engine)
+                animator.set_source(self.square(session, place))
+                animator.posed  # noqa: B018 (it finds the face and its relief, which is done once)
             self._posed[key] = animator
             while len(self._posed) > _MOST_POSED:
                 self._posed.popitem(last=False)

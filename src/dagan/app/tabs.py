@@ -11,11 +11,17 @@ import gradio as gr
 from dagan.animate.pipeline import AnimateOptions
 from dagan.app.components import mesh_field, photo_field, video_field
 from dagan.app.studio import MOTIONS, PORTRAIT, Studio, Wish
-from dagan.app.words import progress, sentence_of, status, summary
+from dagan.app.words import picture_of, progress, sentence_of, status, summary
 from dagan.errors import InputError
+from dagan.motion.parts import MOST_STRENGTH
+from dagan.motion.pose import RANGES, Pose
 
 OWN_VIDEO = "My own video"
 SHOWN = {"The portrait alone": "portrait", "Photo, video, depth and result side by side": "side by side", "The whole photo": "whole photo"}
+MOVES = {
+    "Head and face": "all", "The face alone, the head stays": "expression", "The head alone, the face stays": "pose",
+    "The mouth alone": "mouth", "The eyes alone": "eyes",
+}  # fmt: skip
 MISSING = {"Hold the last movement": "hold", "Let the portrait rest": "rest", "Refuse the video": "error"}
 FAULT = "This went wrong inside the program: its terminal says more."
 _PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
@@ -52,6 +58,8 @@ def animate_tab(studio: Studio) -> None:
                 stop = gr.Button("Stop", interactive=False, elem_id="stop")
     with gr.Accordion("More choices", open=False, elem_id="choices"):
         shown = gr.Radio(list(SHOWN), value=next(iter(SHOWN)), label="What the result shows")
+        move = gr.Radio(list(MOVES), value=next(iter(MOVES)), label="What moves in the photo", elem_id="move")
+        strength = gr.Slider(0, MOST_STRENGTH, value=1, step=0.05, label="Strength of the movement: 1 is as driven", elem_id="strength")
         missing = gr.Radio(list(MISSING), value=next(iter(MISSING)), label="Where the video shows no face")
         crop = gr.Checkbox(True, label="Find the face in photo and video, and cut it out")
         relative = gr.Checkbox(True, label="Take over changes of pose and expression, not the pose itself")
@@ -61,16 +69,16 @@ def animate_tab(studio: Studio) -> None:
     idle = gr.update(interactive=True), gr.update(interactive=False)
 
     async def run(
-        photo: str | None, motion: str, video: str | None, shown: str, missing: str, crop: bool, relative: bool, adapt: bool, limit: bool,
-        request: gr.Request,
+        photo: str | None, motion: str, video: str | None, shown: str, move: str, strength: float, missing: str, crop: bool,
+        relative: bool, adapt: bool, limit: bool, request: gr.Request,
     ) -> AsyncIterator[tuple[Any, ...]]:  # fmt: skip
         yield gr.skip(), status("The job is being prepared."), *busy
         try:
             if motion == OWN_VIDEO and video is None:
                 raise InputError("there is no video: choose one, record one with the webcam, or choose a movement above")
             wish = wish_of(
-                photo, video if motion == OWN_VIDEO else None, motion, SHOWN[shown], on_missing=MISSING[missing], crop=crop,
-                relative=relative, adapt_scale=adapt, limit_motion=limit,
+                photo, video if motion == OWN_VIDEO else None, motion, SHOWN[shown], move=MOVES[move], strength=strength,
+                on_missing=MISSING[missing], crop=crop, relative=relative, adapt_scale=adapt, limit_motion=limit,
             )  # fmt: skip
             async for step in studio.animate(session_of(request), wish):
                 if step.stopped:
@@ -98,12 +106,59 @@ def animate_tab(studio: Studio) -> None:
             return None, gr.skip(), status(sentence_of(error), problem=True)
         return gr.skip(), OWN_VIDEO, status("The video is here: press Animate.")
 
-    choices = [photo, motion, video, shown, missing, crop, relative, adapt, limit]
+    choices = [photo, motion, video, shown, move, strength, missing, crop, relative, adapt, limit]
     go.click(run, choices, [result, line, go, stop], trigger_mode="once", **_PRIVATE)
     stop.click(halt, None, None, **_PRIVATE)
     for arrives in (video.upload, video.stop_recording):
         arrives(check, video, [video, motion, line], trigger_mode="always_last", **_PRIVATE)
     _checked(studio, photo, line, "The photo is here: press Animate.")
+
+
+# What each slider is called, and the number that stands for how finely it can be set.
+_TURNS = {"yaw": ("Turn to the right", 1), "pitch": ("Look up", 1), "roll": ("Lean clockwise", 1)}
+_FACE = {
+    "mouth": ("Open the mouth", 0.05), "smile": ("Smile", 0.05), "lids": ("Open the eyes", 0.05), "gaze_x": ("Eyes to the right", 0.05),
+    "gaze_y": ("Eyes up", 0.05),
+}  # fmt: skip
+_PLACE = {"zoom": ("Size", 0.02), "shift_x": ("Move to the right", 0.01), "shift_y": ("Move up", 0.01)}
+
+
+def pose_tab(studio: Studio) -> None:
+    """Makes the tab that poses a photo by hand."""
+    at_rest = Pose()
+    sliders: dict[str, gr.Slider] = {}
+
+    def add(names: dict[str, tuple[str, float]]) -> None:
+        for name, (label, step) in names.items():
+            low, high = RANGES[name]
+            sliders[name] = gr.Slider(low, high, value=getattr(at_rest, name), step=step, label=label, elem_id=f"pose-{name}")
+
+    with gr.Row(equal_height=False):
+        with gr.Column(min_width=260):
+            photo = photo_field(studio.folder, value=str(PORTRAIT), label="Photo", elem_id="pose-photo")
+            drawn = gr.HTML(picture_of(None), elem_id="pose-result", container=False)
+            line = gr.HTML(status("Move a slider: the photo follows."), elem_id="pose-line")
+        with gr.Column(min_width=260):
+            add(_TURNS | _FACE)
+        with gr.Column(min_width=260):
+            add(_PLACE)
+            back = gr.Button("Back to the photo", elem_id="pose-back")
+
+    def run(request: gr.Request, photo: str | None, *values: float) -> tuple[Any, str]:
+        try:
+            if photo is None:
+                raise InputError("there is no photo: choose one, or take one with the webcam")
+            pose = Pose(**dict(zip(sliders, values, strict=True)))
+            picture, held = studio.pose(session_of(request), Path(photo), pose)
+        except InputError as error:
+            return gr.skip(), status(sentence_of(error), problem=True)
+        return picture_of(picture), status(" ".join(sentence_of(InputError(sentence)) for sentence in held))
+
+    order = list(sliders.values())
+    for slider in order:
+        slider.change(run, [photo, *order], [drawn, line], trigger_mode="always_last", **_PRIVATE)
+    back.click(lambda: [getattr(at_rest, name) for name in sliders], None, order, **_PRIVATE)
+    _checked(studio, photo, line, "The photo is here: move a slider.")
 
 
 def depth_tab(studio: Studio) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import html
+
+import numpy as np
 
 from dagan.animate.report import AnimateReport
 from dagan.app.runs import Step
+from dagan.app.socket import encode_picture
 
 
 def sentence_of(error: Exception) -> str:
@@ -51,3 +55,13 @@ def summary(report: AnimateReport) -> str:
     if report.truncated:
         words.append("The video is cut off.")
     return " ".join(words)
+
+
+def picture_of(picture: np.ndarray | None) -> str:
+    """Returns a picture, H x W x 3 uint8, as part of the page itself, so that no file is left behind; None is an empty frame."""
+    if picture is None:
+        return '<div class="dagan-picture"></div>'
+    data = base64.b64encode(encode_picture(picture)).decode("ascii")
+    address = f"data:image/jpeg;base64,{data}"
+    image = f'<img class="dagan-picture" alt="The posed photo" src="{address}">'
+    return f'<a href="{address}" download="pose.jpg" title="Save this picture">{image}</a>'

@@ -16,6 +16,13 @@ function followTheme() {
   document.documentElement.classList.toggle("dark", dark);
   document.documentElement.classList.toggle("light", !dark);
 }
+function fitFrame() {  // The frame in the page is as high as what is in it.
+  try {
+    const frame = window.frameElement, height = document.querySelector("main").scrollHeight + 8;
+    if (frame && frame.clientHeight !== height && height > 100) frame.style.height = height + "px";
+  } catch { /* Another site's page shows this one. */ }
+}
+new ResizeObserver(fitFrame).observe(document.querySelector("main"));
 followTheme();
 setInterval(followTheme, 1000);
 
@@ -145,7 +152,10 @@ async function answered(data) {
 }
 
 function tell(wish) { if (state.socket && state.socket.readyState === 1) state.socket.send(JSON.stringify(wish)); }
-function sendOptions() { tell({ options: { relative: el("relative").checked, limit_motion: el("limit_motion").checked } }); }
+function sendOptions() {
+  el("strength-now").textContent = Number(el("strength").value).toFixed(2);
+  tell({ options: { relative: el("relative").checked, limit_motion: el("limit_motion").checked, move: el("move").value, strength: Number(el("strength").value) } });
+}
 
 // Each portrait has the number under which this connection's server knows it; null means that the server has yet to read it.
 const portraits = [];
@@ -208,7 +218,8 @@ el("start").onclick = start;
 el("recentre").onclick = () => { tell({ recentre: true }); say("Re-centred."); };
 function mirror() { for (const id of ["camera", "result"]) el(id).classList.toggle("mirrored", el("mirror").checked); }
 el("mirror").onchange = mirror;
-el("relative").onchange = el("limit_motion").onchange = sendOptions;
+for (const id of ["relative", "limit_motion", "move", "strength"]) el(id).onchange = sendOptions;
+el("strength").oninput = () => { el("strength-now").textContent = Number(el("strength").value).toFixed(2); };
 mirror();
 const still = new Image();  // Until the camera runs, the portrait that will move is shown.
 still.onload = () => { if (!state.shown) { const side = Math.min(still.width, still.height); el("result").getContext("2d").drawImage(still, (still.width - side) / 2, 0, side, side, 0, 0, el("result").width, el("result").height); } };
