@@ -20,7 +20,7 @@ JOBS = ("animate", "depth", "train", "evaluate", "export", "bench", "synthetic",
 # Rooms that jobs share, each of which may import those after it.
 SHARED = ("engine", "motion", "data", "weights", "losses", "models", "media")
 # What anything may import. Among themselves they import only those after them.
-GROUND = ("stream", "device", "memory", "config", "geometry", "checks", "progress", "processes", "names", "errors")
+GROUND = ("stream", "device", "memory", "config", "geometry", "checks", "progress", "processes", "names", "examples", "errors")
 ORDER = (*INTERFACES, *JOBS, *SHARED, *GROUND)
 # The benchmark times what users call, and `Animator` is that: the Python interface, which opens an engine for a model.
 PYTHON_INTERFACE = "dagan.animate.animator"

@@ -14,12 +14,12 @@ from PIL import Image
 
 from bad_uploads import LIMITS
 from dagan.animate.pipeline import AnimateOptions, animate
-from dagan.app import studio
 from dagan.app.folder import PrivateFolder
 from dagan.app.guard import GuardSettings
 from dagan.app.server import PageServer, PageSettings, make_page
 from dagan.engine.base import Engine
 from dagan.engine.open import open_engine
+from dagan.examples import PORTRAIT
 from dagan.motion.file import DrivingMotion, read_motion, save_motion
 from running_samples import tiny_model, write_clip
 
@@ -28,7 +28,7 @@ LONG = "Long"
 
 def speaking(count: int, size: int = 160) -> list[np.ndarray]:
     """The bundled portrait's face, which nods."""
-    face = Image.open(studio.PORTRAIT).convert("RGB").crop((130, 0, 330, 200)).resize((size, size))
+    face = Image.open(PORTRAIT).convert("RGB").crop((130, 0, 330, 200)).resize((size, size))
     return [np.asarray(face.rotate(3 * np.sin(i / 3), translate=(i % 4, 0))) for i in range(count)]
 
 
@@ -44,7 +44,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory, engine: Engine) -> Path:
     folder = tmp_path_factory.mktemp("samples")
     write_clip(folder / "driving.mp4", speaking(12), sound=True)
     options = AnimateOptions(save_motion=folder / "short.motion")
-    animate(engine, studio.PORTRAIT, folder / "driving.mp4", folder / "out.mp4", options)
+    animate(engine, PORTRAIT, folder / "driving.mp4", folder / "out.mp4", options)
     short = read_motion(folder / "short.motion")
     many = 400
     long: DrivingMotion = replace(

@@ -17,7 +17,8 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from app_conditions import until
 from bad_uploads import BAD, PHOTO
-from dagan.app import studio
+from dagan.examples import PORTRAIT
+from dagan.media.images import read_image
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
@@ -34,9 +35,7 @@ def camera(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A film for Chromium's pretended camera: the bundled portrait's face, which nods and now and then goes away."""
     import av
 
-    from dagan.media.images import read_image
-
-    face = Image.fromarray(read_image(studio.PORTRAIT)).crop((130, 0, 330, 200)).resize((400, 400))
+    face = Image.fromarray(read_image(PORTRAIT)).crop((130, 0, 330, 200)).resize((400, 400))
     path = tmp_path_factory.mktemp("camera") / "camera.mjpeg"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mjpeg", rate=20)
@@ -132,7 +131,7 @@ def test_twelve_bad_uploads_are_each_said_in_one_sentence_and_a_good_one_works(v
         assert str(tmp_path) not in sentence
         assert "dagan-page" not in sentence
         expect(field.locator("img, video")).to_have_count(0)
-    tab.locator("#animate-photo input[type=file]").first.set_input_files(studio.PORTRAIT)
+    tab.locator("#animate-photo input[type=file]").first.set_input_files(PORTRAIT)
     expect(tab.locator("#status")).to_contain_text("The photo is here", timeout=PATIENCE)
     tab.locator("#video input[type=file]").first.set_input_files(samples / "driving.mp4")
     expect(tab.get_by_label("My own video").first).to_be_checked(timeout=PATIENCE)
@@ -196,7 +195,7 @@ def test_the_camera_drives_and_the_face_is_lost_and_found(visit, page):
     at = tab.evaluate("window.daganLive.frames")
     tab.wait_for_function(f"() => window.daganLive.frames > {at + 3}")
     assert tab.locator("#camera").evaluate("element => getComputedStyle(element).transform").startswith("matrix(-1")
-    tab.get_by_label("Another portrait").set_input_files(studio.PORTRAIT)
+    tab.get_by_label("Another portrait").set_input_files(PORTRAIT)
     expect(tab.get_by_role("radio", name="astronaut.png")).to_be_checked()
     tab.get_by_role("button", name="Re-centre").click()
     clean = visit(path="live/view")

@@ -11,7 +11,7 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
 from app_conditions import until
-from dagan.app import studio
+from dagan.examples import PORTRAIT
 from dagan.media.video import open_video
 
 
@@ -23,7 +23,7 @@ def client(page, tmp_path):
 
 
 def animate(client: Client, **more: object) -> Path:
-    result = client.predict(photo=handle_file(studio.PORTRAIT), api_name="/animate", **{"video": None, "motion": "Short", **more})
+    result = client.predict(photo=handle_file(PORTRAIT), api_name="/animate", **{"video": None, "motion": "Short", **more})
     return Path(result["path"] if isinstance(result, dict) else result)
 
 
@@ -40,17 +40,17 @@ def test_a_bundled_motion_needs_no_video_and_layouts_can_be_chosen(client):
 
 
 def test_depth_gives_a_picture_and_a_mesh(client):
-    picture, mesh = client.predict(handle_file(studio.PORTRAIT), api_name="/depth")
+    picture, mesh = client.predict(handle_file(PORTRAIT), api_name="/depth")
     assert Path(picture).read_bytes()[:4] == b"\x89PNG"
     assert Path(mesh).read_bytes()[:4] == b"glTF"
 
 
 def test_a_pose_gives_a_picture(client):
-    pictures = [Path(client.predict(photo=handle_file(studio.PORTRAIT), yaw=yaw, api_name="/pose")).read_bytes() for yaw in (20, -20)]
+    pictures = [Path(client.predict(photo=handle_file(PORTRAIT), yaw=yaw, api_name="/pose")).read_bytes() for yaw in (20, -20)]
     assert pictures[0][:4] == b"\x89PNG"
     assert pictures[0] != pictures[1]
     with pytest.raises(AppError, match="Yaw is 90: must be from -60 to 60"):
-        client.predict(photo=handle_file(studio.PORTRAIT), yaw=90, api_name="/pose")
+        client.predict(photo=handle_file(PORTRAIT), yaw=90, api_name="/pose")
 
 
 def test_bad_uploads_are_one_sentence_here_too(client, samples, tmp_path):
@@ -91,7 +91,7 @@ def test_five_at_once_are_all_served_and_nothing_stays(serve, samples):
 def test_a_visitor_who_vanishes_frees_the_place(serve):
     served = serve()
     gone = Client(served.address, verbose=False)
-    long = gone.submit(photo=handle_file(studio.PORTRAIT), motion="Long", api_name="/animate")
+    long = gone.submit(photo=handle_file(PORTRAIT), motion="Long", api_name="/animate")
     until(lambda: any("dagan.mp4" in path.name or ".part" in path.name for path in served.folder.files()), 20)
     gone.close()
     long.cancel()
@@ -107,6 +107,6 @@ def test_the_password_lets_programs_in(serve):
     served = serve(password="secret")
     visitor = Client(served.address, auth=("dagan", "secret"), verbose=False, download_files=False)
     try:
-        visitor.predict(handle_file(studio.PORTRAIT), api_name="/depth")
+        visitor.predict(handle_file(PORTRAIT), api_name="/depth")
     finally:
         visitor.close()

@@ -18,8 +18,8 @@ from PIL import Image
 from websockets.sync.client import ClientConnection, connect
 
 from app_conditions import until
+from dagan import examples
 from dagan.animate.animator import Animator
-from dagan.app import studio
 from dagan.app.live import Driver, Look, Newest, SteadySquare
 from dagan.app.screening import run_live
 from dagan.media.camera import camera_pictures
@@ -27,7 +27,7 @@ from dagan.media.images import read_image
 from dagan.media.landmarks import FaceLandmarker
 from running_samples import moving_pictures, save_tiny_model, write_clip
 
-PORTRAIT = read_image(studio.PORTRAIT)
+PORTRAIT = read_image(examples.PORTRAIT)
 FACE = FaceLandmarker().detect(PORTRAIT)[0]
 
 
@@ -170,7 +170,7 @@ def test_a_portrait_is_read_as_every_upload_is(page):
     url = "data:image/png;base64,"
     with connect(f"ws://127.0.0.1:{page.port}/live/socket") as socket:
         socket.recv(10)
-        good = base64.b64encode(studio.PORTRAIT.read_bytes()).decode()
+        good = base64.b64encode(examples.PORTRAIT.read_bytes()).decode()
         assert told(socket, {"photo": url + good, "name": "../me.png"}) == {"portrait": 1}
         bad = told(socket, {"photo": url + base64.b64encode(b"no picture").decode(), "name": "../../bad.png"})
         assert bad["problem"].startswith("bad.png is not an image")

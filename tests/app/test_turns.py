@@ -14,17 +14,19 @@ def run(steps):
 
 def test_a_visitor_with_many_jobs_does_not_keep_another_waiting():
     async def steps():
-        turns, served = Turns(), []
+        turns, served, everybody_waits = Turns(), [], asyncio.Event()
 
         async def job(name):
             async with turns.place(name) as place:
                 await place.called.wait()
                 served.append(name)
-                await asyncio.sleep(0.01)
+                await everybody_waits.wait()
 
-        jobs = [asyncio.create_task(job("a")) for _ in range(4)]
-        await asyncio.sleep(0.005)
-        await asyncio.gather(*jobs, *(asyncio.create_task(job(name)) for name in "bc"))
+        jobs = [asyncio.create_task(job(name)) for name in "aaaabc"]
+        while turns.waiting < 5:
+            await asyncio.sleep(0)
+        everybody_waits.set()
+        await asyncio.gather(*jobs)
         return served
 
     assert run(steps) == ["a", "b", "c", "a", "a", "a"]

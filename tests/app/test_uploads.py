@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from bad_uploads import BAD, LIMITS, PHOTO, huge_picture
-from dagan.app import studio
 from dagan.app.uploads import UploadLimits, check_driving, check_photo
 from dagan.errors import InputError
+from dagan.examples import PORTRAIT
 from dagan.motion.file import MOTION_SUFFIXES
 from running_samples import moving_pictures, write_clip
 
@@ -33,7 +33,7 @@ def test_a_picture_that_would_fill_the_memory_is_refused_by_its_header(tmp_path)
 
 
 def test_good_uploads_pass(tmp_path):
-    assert check_photo(studio.PORTRAIT, LIMITS).shape == (512, 512, 3)
+    assert check_photo(PORTRAIT, LIMITS).shape == (512, 512, 3)
     check_driving(write_clip(tmp_path / "clip.mp4", moving_pictures(5)), LIMITS)
 
 

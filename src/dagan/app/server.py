@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 from dagan.app.folder import PrivateFolder
 from dagan.app.guard import LOCAL_NAMES, Guard, GuardSettings
-from dagan.app.studio import PORTRAIT, Studio
+from dagan.app.studio import Studio
 from dagan.app.uploads import LIMITS, UploadLimits
 from dagan.engine.base import Engine
 from dagan.errors import InputError, require_extra
+from dagan.examples import PORTRAIT
 from dagan.media.images import read_image
 
 if TYPE_CHECKING:

@@ -24,17 +24,18 @@ from dagan.app.uploads import LIMITS, UploadLimits, check_driving, check_photo, 
 from dagan.depth.outputs import depth_mesh, write_glb
 from dagan.engine.base import Engine
 from dagan.errors import InputError
+from dagan.examples import MOTION
 from dagan.media.colour_maps import colour_table, colourise, robust_range
 from dagan.media.faces import FaceFinder
 from dagan.media.framing import crop
 from dagan.media.images import shrunk, write_image
+from dagan.media.provenance import Provenance
 from dagan.media.view import view_still
+from dagan.motion import moves
 from dagan.motion.pose import Pose
 from dagan.progress import Progress
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
-PORTRAIT = EXAMPLES / "astronaut.png"
-MOTIONS = {"Speech": EXAMPLES / "speech.motion"}
+MOTIONS = {"Speech": MOTION, **{name.capitalize(): Path(name) for name in moves.MOTIONS}}
 _SHARES = {LOOK: 0.1, READ: 0.3, DRAW: 0.6}
 _PHOTO_SIDE = 1920  # Pixels. Larger photos are shrunk before their face is found, which then is found as well and faster.
 _MOST_POSED = 8  # So many posed portraits are kept ready.
@@ -158,7 +159,7 @@ class Studio:
     def pose_file(self, session: str, photo: Path, pose: Pose) -> Path:
         """Does as `pose` and returns the file of the picture (.png)."""
         picture = self.folder.new_file(session, "pose.png")
-        write_image(picture, self.pose(session, photo, pose)[0])
+        write_image(picture, self.pose(session, photo, pose)[0], provenance=Provenance(self.engine.name))
         return picture
 
     def _posing(self, session: str, photo: Path) -> Animator:

@@ -10,9 +10,10 @@ import gradio as gr
 
 from dagan.animate.pipeline import AnimateOptions
 from dagan.app.components import mesh_field, photo_field, video_field
-from dagan.app.studio import MOTIONS, PORTRAIT, Studio, Wish
+from dagan.app.studio import MOTIONS, Studio, Wish
 from dagan.app.words import picture_of, progress, sentence_of, status, summary
 from dagan.errors import InputError
+from dagan.examples import PORTRAIT
 from dagan.motion.parts import MOST_STRENGTH
 from dagan.motion.pose import RANGES, Pose
 
@@ -65,12 +66,13 @@ def animate_tab(studio: Studio) -> None:
         relative = gr.Checkbox(True, label="Take over changes of pose and expression, not the pose itself")
         adapt = gr.Checkbox(True, label="Fit the size of movements to the face in the photo")
         limit = gr.Checkbox(True, label="Damp movements that go farther than can be drawn well")
+        mark = gr.Checkbox(False, label="Draw a small mark into a corner, which says that the video is synthetic")
     busy = gr.update(interactive=False), gr.update(interactive=True)
     idle = gr.update(interactive=True), gr.update(interactive=False)
 
     async def run(
         photo: str | None, motion: str, video: str | None, shown: str, move: str, strength: float, missing: str, crop: bool,
-        relative: bool, adapt: bool, limit: bool, request: gr.Request,
+        relative: bool, adapt: bool, limit: bool, mark: bool, request: gr.Request,
     ) -> AsyncIterator[tuple[Any, ...]]:  # fmt: skip
         yield gr.skip(), status("The job is being prepared."), *busy
         try:
@@ -78,7 +80,7 @@ def animate_tab(studio: Studio) -> None:
                 raise InputError("there is no video: choose one, record one with the webcam, or choose a movement above")
             wish = wish_of(
                 photo, video if motion == OWN_VIDEO else None, motion, SHOWN[shown], move=MOVES[move], strength=strength,
-                on_missing=MISSING[missing], crop=crop, relative=relative, adapt_scale=adapt, limit_motion=limit,
+                on_missing=MISSING[missing], crop=crop, relative=relative, adapt_scale=adapt, limit_motion=limit, mark=mark,
             )  # fmt: skip
             async for step in studio.animate(session_of(request), wish):
                 if step.stopped:
@@ -106,7 +108,7 @@ def animate_tab(studio: Studio) -> None:
             return None, gr.skip(), status(sentence_of(error), problem=True)
         return gr.skip(), OWN_VIDEO, status("The video is here: press Animate.")
 
-    choices = [photo, motion, video, shown, move, strength, missing, crop, relative, adapt, limit]
+    choices = [photo, motion, video, shown, move, strength, missing, crop, relative, adapt, limit, mark]
     go.click(run, choices, [result, line, go, stop], trigger_mode="once", **_PRIVATE)
     stop.click(halt, None, None, **_PRIVATE)
     for arrives in (video.upload, video.stop_recording):

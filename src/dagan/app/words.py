@@ -61,7 +61,5 @@ def picture_of(picture: np.ndarray | None) -> str:
     """Returns a picture, H x W x 3 uint8, as part of the page itself, so that no file is left behind; None is an empty frame."""
     if picture is None:
         return '<div class="dagan-picture"></div>'
-    data = base64.b64encode(encode_picture(picture)).decode("ascii")
-    address = f"data:image/jpeg;base64,{data}"
-    image = f'<img class="dagan-picture" alt="The posed photo" src="{address}">'
-    return f'<a href="{address}" download="pose.jpg" title="Save this picture">{image}</a>'
+    address = f"data:image/jpeg;base64,{base64.b64encode(encode_picture(picture)).decode('ascii')}"
+    return f'<img class="dagan-picture" alt="The posed photo" src="{address}">'

@@ -23,14 +23,12 @@ from dagan.cli.options import (
     open_chosen,
     parse_rate,
 )  # fmt: skip
+from dagan.examples import MOTION, PORTRAIT
 
 if TYPE_CHECKING:
     from dagan.animate.pipeline import AnimateOptions
     from dagan.animate.report import AnimateReport
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
-PORTRAIT = EXAMPLES / "astronaut.png"
-MOTION = EXAMPLES / "speech.motion"
 SourceArgument = Annotated[Path, typer.Argument(help="The photo shows the face to animate.", show_default=False)]
 DrivingArgument = Annotated[
     Path,

@@ -9,6 +9,7 @@ import typer
 
 from dagan.cli.app import BrowserOption, PortOption, opens_browser
 from dagan.cli.options import ModelOption, PrecisionOption, RunDeviceOption, RuntimeOption, open_chosen
+from dagan.examples import PORTRAIT
 
 
 def live(
@@ -37,7 +38,6 @@ def live(
 
     from dagan.animate.animator import Animator
     from dagan.app.screening import check_shown, run_live, shown_to
-    from dagan.app.studio import PORTRAIT
     from dagan.cli.console import warn
     from dagan.media.camera import camera_pictures
     from dagan.media.images import read_image
