@@ -2,9 +2,9 @@
 
     python benchmarks/live_transport.py [VIDEO]
 
-For each frame the server decodes a picture of 640 x 480 and encodes one of 256 x 256. Printed are milliseconds of processor time on one
-thread, and bytes. VP8 and H.264 are the codecs that WebRTC has in every browser, with settings for live use. Network, jitter buffers and encryption
-are not part of it.
+For each frame the server decodes a picture of 640 x 480 and encodes one of 256 x 256. Milliseconds of processor time on one thread are
+printed, and bytes. VP8 and H.264 are the codecs that WebRTC has in every browser, with settings for live use. Network, jitter buffers and
+encryption are not part of it.
 """
 
 from __future__ import annotations
