@@ -26,7 +26,7 @@ from dagan.train.depth.stage import save_depth
 
 RECIPES = ("depth-lite", "gan-lite-128", "gan-lite-256", "depth-paper", "gan-paper-256", "gan-paper-spade-256")
 FOLDER = Path(__file__).parents[1] / "recipes"
-BATCH, FEW, MORE = 2, 1, 4
+BATCH, FEW, MORE = 2, 1, 3
 CHILD = """
 import sys, time
 from dagan.cli import app
@@ -61,6 +61,8 @@ def main(clips: str, names: list[str]) -> None:
                 f"output={temporary}/run", "devices=1", "threads=1", "log_every=1", "validate_every=1000", "picture_every=1000",
                 "strategy=auto", "sync_batch_norm=false",
             ]  # fmt: skip
+            if "encoder_weights" in known:
+                settings.append("encoder_weights=null")
             if stage == "gan":
                 depth = Path(temporary) / f"{name}.safetensors"
                 save_depth(depth, DepthNetwork(preset(known["model"]["preset"]).depth), {})

@@ -23,7 +23,7 @@ from dagan.cli.animate import PORTRAIT
 from dagan.config import preset
 from dagan.models.depth import DepthNetwork
 from dagan.train.depth.stage import save_depth
-from onnx_networks import onnx_flattening
+from onnx_networks import onnx_flattening, onnx_heatmaps
 from parity.released_files import write_small
 from running_samples import save_tiny_model
 
@@ -124,6 +124,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, write_clip: Callable[[Pa
     save_tiny_model(folder / "tiny.safetensors")
     for name in ("arcface.onnx", "ARCFACE"):
         onnx_flattening(folder / name)
+    onnx_heatmaps(folder / "FAN.onnx")
     save_depth(folder / "depth.safetensors", DepthNetwork(preset("lite-256").depth), {})
     released = write_small(folder / "DEPTH_FOLDER")
     shutil.move(released.checkpoint, folder / "CHECKPOINT.pth.tar")
