@@ -7,7 +7,7 @@ from PIL import Image
 
 import dagan.animate.animator
 from dagan.media.animations import AnimationReader
-from running_samples import FRAMES, decoded
+from running_samples import FRAMES, decoded, moving_pictures
 
 
 @pytest.fixture
@@ -103,3 +103,49 @@ def test_cut_out_pictures_keep_alpha(run, square, tmp_path):
     assert run("--alpha", "--mark", output="f%d.png")[0] == 0
     assert np.asarray(Image.open("f3.png")).shape == (64, 64, 4)
     assert decoded(tmp_path / "f3.png").shape == (1, 64, 64, 3)
+
+
+def test_a_grid_shows_what_each_photo_gives(files, run, written, tmp_path):
+    """Three photos and the driving frame are four tiles; each photo moves as it does alone."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    others = [tmp_path / "b.png", tmp_path / "c.png"]
+    for i, path in enumerate([folder / "a.png", *others]):
+        Image.fromarray(moving_pictures(1, 80, 70, seed=5 + i)[0]).save(path)
+    alone = []
+    for path in (folder / "a.png", *others):
+        written.clear()
+        assert run("--reference", "first", "--overwrite", source=path)[0] == 0
+        alone.append(np.stack(written))
+    written.clear()
+    also = [word for path in others for word in ("--also", path)]
+    assert run("--reference", "first", "--grid", *also, "--show-driving", "--overwrite", source=folder)[0] == 0
+    frames = np.stack(written).astype(int)
+    assert frames.shape == (FRAMES, 128, 128, 3)
+    tiles = [frames[:, :64, 64:], frames[:, 64:, :64], frames[:, 64:, 64:]]
+    assert all(np.abs(tile - single).max() <= 1 for tile, single in zip(tiles, alone, strict=True))
+    assert np.abs(frames[0, :64, :64] - moving_pictures(1, 96, 64)[0][:, 16:80]).mean() < 12
+    written.clear()
+    assert run("--grid", "--size", "128", "--overwrite", source=folder)[0] == 0
+    assert written[0].shape == (128, 128, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--also", "PHOTO"], "--also is for --grid"),
+        (["--show-driving"], "--show-driving is for --grid"),
+        (["--grid", "--paste-back"], "leave out --paste-back"),
+        (["--grid", "--also", "none.png"], "none.png does not exist"),
+        (["--grid", "--also", "CLIP"], "is a video"),
+    ],
+)
+def test_grids_that_cannot_be_are_refused(files, run, arguments, words):
+    places = {"PHOTO": files / "portrait.png", "CLIP": files / "clip.mp4"}
+    status, _, complaint = run(*(places.get(word, word) for word in arguments))
+    assert status == 2
+    assert words in complaint
+    empty = files / "empty"
+    empty.mkdir(exist_ok=True)
+    status, _, complaint = run("--grid", source=empty)
+    assert (status, "holds no images" in complaint) == (2, True)

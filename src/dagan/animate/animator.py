@@ -36,6 +36,7 @@ from dagan.models.dagan import DaGAN
 from dagan.models.keypoints import Keypoints
 from dagan.motion.parts import Parts, changes, check_parts, parts_of
 from dagan.motion.pose import Pose
+from dagan.motion.reference import nearest_layout
 from dagan.motion.smooth import Steadier
 from dagan.motion.transfer import limit, transfer
 from dagan.progress import silent, to_stderr
@@ -218,6 +219,10 @@ class Animator:
         """
         judged = self.engine.face.rigid(keypoints.value.shape[1])
         return limit(self._encoded().keypoints, self._moved(keypoints, limit_motion=False), judged)[1].numpy()
+
+    def nearest(self, value: np.ndarray) -> int:
+        """Returns which of N sets of driving keypoints, N x K x 2, lies most like the source's. Raises InputError before `set_source`."""
+        return nearest_layout(self._encoded().keypoints.value[0].numpy(), value)
 
     def keypoints_of(self, picture: np.ndarray, face: Face | None) -> Keypoints:
         """Finds the keypoints with which a view drives, S x S x 3 uint8. `face` is the face in it, where somebody has found it already."""

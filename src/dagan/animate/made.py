@@ -13,6 +13,7 @@ from dagan.errors import InputError
 from dagan.media.faces import FaceFinder
 from dagan.media.images import read_image, write_image
 from dagan.media.output import check_destination
+from dagan.media.provenance import Provenance
 from dagan.motion.file import DrivingMotion
 from dagan.motion.moves import MOTIONS, RATE, MadeMotion
 from dagan.progress import Progress, silent
@@ -78,7 +79,7 @@ def draw_strips(engine: Engine, photo: Path, folder: Path, overwrite: bool, prog
         poses = made.poses()
         # The frames that differ most from those shown so far tell most.
         pictures = animator.pose_batch([poses[at] for at in _telling(keypoints_of(made, animator).value)])
-        write_image(file, np.concatenate(list(pictures), axis=1), overwrite)
+        write_image(file, np.concatenate(list(pictures), axis=1), overwrite, Provenance(engine.name))
         progress(DRAW, i + 1, len(files))
     return files
 

@@ -10,7 +10,7 @@ A motion file takes the place of the first two.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -21,15 +21,16 @@ import numpy as np
 from dagan.animate.animator import Animator
 from dagan.animate.driving import MotionReader, check_fit, check_on_missing, frame_spans, is_motion_file, refuse_photo
 from dagan.animate.finish import Finish, parse_size
+from dagan.animate.grid import Cast, Tiles, photos_of
 from dagan.animate.layout import Layout, Marked, PasteBack, Plain, SideBySide
 from dagan.animate.made import made_for, named_motion
 from dagan.animate.outputs import Wanted, check_output, open_writer
-from dagan.animate.report import AnimateReport, write_report
+from dagan.animate.report import AnimateReport, Notices, make_report, write_report
 from dagan.engine.base import Engine
 from dagan.errors import InputError
 from dagan.media.credentials import check_credentials
 from dagan.media.faces import FaceFinder
-from dagan.media.framing import crop
+from dagan.media.framing import Framing, crop
 from dagan.media.images import SMALLEST_SIDE, read_image, shrunk
 from dagan.media.kinds import is_video
 from dagan.media.landmarks import FaceLandmarker
@@ -38,7 +39,7 @@ from dagan.media.provenance import Provenance
 from dagan.media.shots import FramingReport
 from dagan.media.video import VideoReader, open_video
 from dagan.media.view import View, read_ahead, view_still, view_video
-from dagan.memory import peak_device_memory_mb, peak_memory_mb
+from dagan.models.keypoints import Keypoints
 from dagan.motion.file import MOTION_SUFFIXES, DrivingMotion, read_motion, save_motion
 from dagan.motion.moves import MadeMotion
 from dagan.motion.parts import changes, check_parts
@@ -47,6 +48,7 @@ from dagan.motion.smooth import check_smooth, looped, smoothed
 from dagan.progress import Progress, Warn, counted, silent, to_stderr
 from dagan.stream import batched, on_workers
 
+Drive = Callable[[Keypoints], np.ndarray]  # Draws results for N sets of driving keypoints.
 LOOK, READ, DRAW = "finding the face", "reading the motion", "drawing"
 
 
@@ -85,6 +87,12 @@ class AnimateOptions:
     """See the codec of `VideoWriter`."""
     on_missing: str = "hold"
     """What replaces driving frames without a face: hold (the nearest real motion), rest (the source's own pose) or error."""
+    grid: bool = False
+    """Whether many photos are animated as tiles of one picture: those of `also`, and the source or, where it is a folder, its photos."""
+    also: tuple[Path, ...] = ()
+    """Further photos of a grid."""
+    show_driving: bool = False
+    """Whether the first tile of a grid is the driving frame."""
     cutout: bool = False
     """See `Finish`."""
     still: int | None = None
@@ -120,19 +128,6 @@ class _Driving:
     missing: int = 0
 
 
-class _Notices:
-    """Passes each warning on once, and keeps all of them for the report."""
-
-    def __init__(self, warn: Warn) -> None:
-        self.messages: list[str] = []
-        self._warn = warn
-
-    def __call__(self, message: str) -> None:
-        if message not in self.messages:
-            self.messages.append(message)
-            self._warn(message)
-
-
 def animate(
     engine: Engine,
     source: Path,
@@ -149,8 +144,9 @@ def animate(
     """
     options = options or AnimateOptions()
     began = time.monotonic()
-    notices = _Notices(warn)
+    notices = Notices(warn)
     check_animate(source, driving, output, options)
+    source, *others = photos_of(source, options.also, options.grid)
     image = _source_image(source, options, notices)
     with ExitStack() as stack:
         made = named_motion(driving)
@@ -173,21 +169,39 @@ def animate(
             layout = PasteBack(image, framing)
         elif side > framing.side and side > engine.size:
             notices(f"the face's square in {source} has {round(framing.side)} pixels a side: {side} show no more detail")
+        if options.grid:
+            layout = Tiles(1 + len(others), side, options.show_driving)
         if options.mark:
             layout = Marked(layout)
-        animator = Animator(
-            engine, options.relative, options.adapt_scale, face_finder=FaceFinder(landmarker) if landmarker is not None else None,
-            limit_motion=options.limit_motion and made is None, keypoints="landmarks" if driven.motion.explicit else "learnt",
-            move=options.move, strength=options.strength,
-            finish=finish,
-        )  # fmt: skip
-        animator.set_source(image, framing=framing)
-        animator.set_reference(driven.motion.keypoints(slice(driven.motion.reference, driven.motion.reference + 1)))
+
+        def animator_of(image: np.ndarray, framing: Framing, reference: int | None) -> Animator:
+            animator = Animator(
+                engine, options.relative, options.adapt_scale, face_finder=FaceFinder(landmarker) if landmarker is not None else None,
+                limit_motion=options.limit_motion and made is None, keypoints="landmarks" if driven.motion.explicit else "learnt",
+                move=options.move, strength=options.strength, finish=replace(finish, size=side),
+            )  # fmt: skip
+            animator.set_source(image, framing=framing)
+            reference = animator.nearest(driven.motion.value) if reference is None else reference
+            animator.set_reference(driven.motion.keypoints([reference]))
+            return animator
+
+        animator = animator_of(image, framing, driven.motion.reference)
+        # The reference frame was looked for with the first photo. Each other one has its own, unless one was named.
+        named = None if made is None and options.reference in (None, "auto") else driven.motion.reference
+        cast = [animator]
+        for other in others:
+            picture = read_image(other)
+            cast.append(animator_of(picture, view_still(picture, finder, str(other), notices), named))
         damped = _damped(animator, driven.motion)
-        sound = _draw(output, animator, driven, layout, options, progress, notices)
+        drive = Cast(cast).drive if options.grid else animator.drive
+        sound = _draw(output, engine, drive, driven, layout, options, progress, notices)
     if options.save_motion is not None:
         save_motion(options.save_motion, driven.motion, options.overwrite)
-    report = _report(source, driving, output, driven, animator, damped, time.monotonic() - began, sound, notices.messages)
+    report = make_report(
+        source, driving, output, engine, driven.motion, driven.faces, wall=time.monotonic() - began, warnings=notices.messages, sound=sound,
+        relative=animator.relative, damped_frames=damped, frames_without_face=driven.missing, truncated=driven.truncated,
+        damaged_parts=driven.damaged,
+    )  # fmt: skip
     if options.report is not None:
         write_report(options.report, report, options.overwrite)
     return report
@@ -211,7 +225,7 @@ def _wanted(options: AnimateOptions) -> Wanted:
 
 def _provenance(engine: Engine, options: AnimateOptions) -> Provenance:
     """Returns what the output's marks say. Nothing leaves them out: whoever gets the file may know what it is."""
-    composite = options.paste_back or options.side_by_side or options.still_background
+    composite = options.paste_back or options.side_by_side or options.still_background or options.show_driving
     return Provenance(engine.name, composite, options.credentials)
 
 
@@ -227,44 +241,15 @@ def _source_image(source: Path, options: AnimateOptions, warn: Warn) -> np.ndarr
     return small
 
 
-def _report(
-    source: Path, driving: Path, output: Path, driven: _Driving, animator: Animator, damped: int, wall: float, sound: bool,
-    warnings: list[str],
-) -> AnimateReport:  # fmt: skip
-    motion, faces, engine = driven.motion, driven.faces, animator.engine
-    device_memory = peak_device_memory_mb(engine.device)
-    return AnimateReport(
-        source=str(source),
-        driving=str(driving),
-        output=str(output),
-        model=engine.name,
-        device=engine.device,
-        precision=engine.precision,
-        frames=len(motion),
-        frame_rate=str(motion.rate),
-        seconds=float(motion.times[-1]),
-        wall_seconds=round(wall, 3),
-        frames_per_second=round(len(motion) / wall, 3),
-        peak_memory_mb=round(peak_memory_mb(), 1),
-        device_memory_mb=None if device_memory is None else round(device_memory, 1),
-        reference_frame=motion.reference if animator.relative else None,
-        damped_frames=damped,
-        keypoints="landmarks" if motion.explicit else "learnt",
-        pictures_searched=faces.frames if faces else 0,
-        frames_without_face=driven.missing,
-        shots=faces.shots if faces else 1,
-        several_faces=bool(faces and faces.several),
-        truncated=driven.truncated,
-        damaged_parts=driven.damaged,
-        sound=sound,
-        warnings=warnings,
-    )
-
-
 def check_animate(source: Path, driving: Path, output: Path, options: AnimateOptions) -> None:
     """Raises InputError for everything that can be refused early, without a model and without reading inputs to their end."""
-    check_distinct((output, options.save_motion, options.report), (source, driving))
+    photos = photos_of(source, options.also, options.grid)
+    check_distinct((output, options.save_motion, options.report), (*photos, driving))
     check_output(output, _wanted(options))
+    if options.grid and (options.paste_back or options.side_by_side):
+        raise InputError("--grid shows results as tiles: leave out --paste-back and --side-by-side")
+    if options.show_driving and (not options.grid or options.cutout):
+        raise InputError("--show-driving is for --grid without --alpha: ask for it, or leave --show-driving out")
     if options.cutout and (options.paste_back or options.side_by_side or options.still_background):
         raise InputError("--alpha leaves nothing but the person: leave out --paste-back, --side-by-side and --still-background")
     if options.save_motion is not None:
@@ -283,14 +268,16 @@ def check_animate(source: Path, driving: Path, output: Path, options: AnimateOpt
         raise InputError(f"--max-side is {options.max_side} pixels: must be at least {SMALLEST_SIDE}")
     if options.side_by_side and options.paste_back:
         raise InputError("--side-by-side and --paste-back give different pictures: choose one")
-    if is_video(source):
-        raise InputError(f"{source} is a video: SOURCE is the photo to animate, DRIVING the video")
+    for photo in photos:
+        if is_video(photo):
+            raise InputError(f"{photo} is a video: SOURCE is the photo to animate, DRIVING the video")
     refuse_photo(driving)
     if options.frame_rate is not None and driving.exists() and not driving.is_dir():
         raise InputError(f"--frame-rate is for a folder of images: {driving} has times of its own")
     if is_motion_file(driving) or named_motion(driving) is not None:
-        if options.side_by_side:
-            raise InputError(f"--side-by-side shows the driving frames, and {driving} holds none: give the video")
+        if options.side_by_side or options.show_driving:
+            option = "--side-by-side" if options.side_by_side else "--show-driving"
+            raise InputError(f"{option} shows the driving frames, and {driving} holds none: give the video")
         if options.save_motion is not None and driving.exists():
             raise InputError(f"--save-motion has nothing to add: {driving} is a motion file already")
 
@@ -353,15 +340,15 @@ def _damped(animator: Animator, motion: DrivingMotion) -> int:
 
 
 def _draw(
-    output: Path, animator: Animator, driven: _Driving, layout: Layout, options: AnimateOptions, progress: Progress, warn: Warn
+    output: Path, engine: Engine, drive: Drive, driven: _Driving, layout: Layout, options: AnimateOptions, progress: Progress, warn: Warn
 ) -> bool:  # fmt: skip
     """Computes and writes every frame. Returns whether sound went along."""
     motion, reader, wanted = driven.motion, driven.reader, _wanted(options)
     chosen = wanted.frames(len(motion))
     sound = reader.path if reader is not None and reader.has_audio else None
     with (
-        closing(counted(_frames(animator, driven, layout, chosen), progress, DRAW, len(chosen))) as frames,
-        open_writer(output, wanted, layout.width, layout.height, motion, sound, _provenance(animator.engine, options), warn) as writer,
+        closing(counted(_frames(engine, drive, driven, layout, chosen), progress, DRAW, len(chosen))) as frames,
+        open_writer(output, wanted, layout.width, layout.height, motion, sound, _provenance(engine, options), warn) as writer,
     ):
         spans = list(frame_spans(motion))
         for frame, index in zip(frames, chosen, strict=True):
@@ -369,15 +356,14 @@ def _draw(
     return writer.has_sound
 
 
-def _frames(animator: Animator, driven: _Driving, layout: Layout, chosen: Sequence[int]) -> Generator[np.ndarray]:
+def _frames(engine: Engine, drive: Drive, driven: _Driving, layout: Layout, chosen: Sequence[int]) -> Generator[np.ndarray]:
     """Yields the output's frames, a batch at a time: those of the chosen numbers. They are computed while earlier ones are written."""
-    engine, motion = animator.engine, driven.motion
-    size = engine.batch_size
+    motion, size = driven.motion, engine.batch_size
     pictures: Iterator[list[np.ndarray]] | None = None
     if layout.wants_driving and driven.reader is not None and driven.view is not None:
         shown, seen = frozenset(chosen), read_ahead(driven.reader, driven.view, engine.size)
         pictures = batched((picture for i, (_, picture) in enumerate(seen) if i in shown), size)
     batches = (motion.keypoints(part) for part in batched(chosen, size))
-    with closing(on_workers(engine.workers, animator.drive, batches)) as drawn:
+    with closing(on_workers(engine.workers, drive, batches)) as drawn:
         for results in drawn:
             yield from layout.compose(results, next(pictures) if pictures is not None else ())

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+from dagan.engine.base import Engine
 from dagan.media.output import atomic_output
+from dagan.media.shots import FramingReport
+from dagan.memory import peak_device_memory_mb, peak_memory_mb
+from dagan.motion.file import DrivingMotion
 from dagan.names import json_text
+from dagan.progress import Warn
 
 
 @dataclass(frozen=True)
@@ -61,3 +67,48 @@ def write_report(path: Path, report: AnimateReport, overwrite: bool) -> None:
     """Writes the report as JSON. Raises InputError as `atomic_output` does."""
     with atomic_output(path, overwrite) as temporary:
         temporary.write_text(json_text(asdict(report)), encoding="utf-8")
+
+
+def make_report(
+    source: Path, driving: Path, output: Path, engine: Engine, motion: DrivingMotion, faces: FramingReport | None, *, wall: float,
+    relative: bool, **rest: Any,
+) -> AnimateReport:  # fmt: skip
+    """Makes the report of a run that took `wall` seconds. `rest` are further fields of the report, as they are.
+
+    `faces` is what the search for the face saw, None where none was made.
+    """
+    device_memory = peak_device_memory_mb(engine.device)
+    return AnimateReport(
+        source=str(source),
+        driving=str(driving),
+        output=str(output),
+        model=engine.name,
+        device=engine.device,
+        precision=engine.precision,
+        frames=len(motion),
+        frame_rate=str(motion.rate),
+        seconds=float(motion.times[-1]),
+        wall_seconds=round(wall, 3),
+        frames_per_second=round(len(motion) / wall, 3),
+        peak_memory_mb=round(peak_memory_mb(), 1),
+        device_memory_mb=None if device_memory is None else round(device_memory, 1),
+        reference_frame=motion.reference if relative else None,
+        keypoints="landmarks" if motion.explicit else "learnt",
+        pictures_searched=faces.frames if faces else 0,
+        shots=faces.shots if faces else 1,
+        several_faces=bool(faces and faces.several),
+        **rest,
+    )
+
+
+class Notices:
+    """Passes each warning on once, and keeps all of them for the report."""
+
+    def __init__(self, warn: Warn) -> None:
+        self.messages: list[str] = []
+        self._warn = warn
+
+    def __call__(self, message: str) -> None:
+        if message not in self.messages:
+            self.messages.append(message)
+            self._warn(message)

@@ -80,6 +80,13 @@ def animate(
     still_background: Annotated[
         bool, typer.Option("--still-background", help="Keep what is behind the head as it is in the photo, so that nothing swims or bends.")
     ] = False,
+    grid: Annotated[
+        bool, typer.Option("--grid", help="Animate many photos as tiles: those of the folder SOURCE, or SOURCE and those of --also.")
+    ] = False,
+    also: Annotated[
+        list[Path] | None, typer.Option("--also", help="Add this photo to the grid. It may be given several times.", show_default=False)
+    ] = None,
+    show_driving: Annotated[bool, typer.Option("--show-driving", help="Show the driving frame in the first tile of a grid.")] = False,
     alpha: Annotated[
         bool, typer.Option("--alpha", help="Cut the person out: all else is transparent (.webm, .mov, .gif, .webp, .png).")
     ] = False,
@@ -136,6 +143,9 @@ def animate(
         max_side=max_side,
         size=size,
         still_background=still_background,
+        grid=grid,
+        also=tuple(also or ()),
+        show_driving=show_driving,
         cutout=alpha,
         still=still,
         strip=strip,
