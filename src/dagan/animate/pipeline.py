@@ -167,7 +167,7 @@ def animate(
             layout = SideBySide(crop(image, framing, side), engine)
         elif options.paste_back:
             layout = PasteBack(image, framing)
-        elif side > framing.side and side > engine.size:
+        elif isinstance(finish.size, int) and side > framing.side and side > engine.size:
             notices(f"the face's square in {source} has {round(framing.side)} pixels a side: {side} show no more detail")
         if options.grid:
             layout = Tiles(1 + len(others), side, options.show_driving)
@@ -178,7 +178,7 @@ def animate(
             animator = Animator(
                 engine, options.relative, options.adapt_scale, face_finder=FaceFinder(landmarker) if landmarker is not None else None,
                 limit_motion=options.limit_motion and made is None, keypoints="landmarks" if driven.motion.explicit else "learnt",
-                move=options.move, strength=options.strength, finish=replace(finish, size=side),
+                move=options.move, strength=options.strength, finish=finish if finish.size is None else replace(finish, size=side),
             )  # fmt: skip
             animator.set_source(image, framing=framing)
             reference = animator.nearest(driven.motion.value) if reference is None else reference
@@ -198,9 +198,9 @@ def animate(
     if options.save_motion is not None:
         save_motion(options.save_motion, driven.motion, options.overwrite)
     report = make_report(
-        source, driving, output, engine, driven.motion, driven.faces, wall=time.monotonic() - began, warnings=notices.messages, sound=sound,
-        relative=animator.relative, damped_frames=damped, frames_without_face=driven.missing, truncated=driven.truncated,
-        damaged_parts=driven.damaged,
+        source, driving, output, engine, driven.motion, driven.faces, frames=len(_wanted(options).frames(len(driven.motion))),
+        wall=time.monotonic() - began, warnings=notices.messages, sound=sound, relative=animator.relative, damped_frames=damped,
+        frames_without_face=driven.missing, truncated=driven.truncated, damaged_parts=driven.damaged,
     )  # fmt: skip
     if options.report is not None:
         write_report(options.report, report, options.overwrite)

@@ -70,10 +70,10 @@ def write_report(path: Path, report: AnimateReport, overwrite: bool) -> None:
 
 
 def make_report(
-    source: Path, driving: Path, output: Path, engine: Engine, motion: DrivingMotion, faces: FramingReport | None, *, wall: float,
-    relative: bool, **rest: Any,
+    source: Path, driving: Path, output: Path, engine: Engine, motion: DrivingMotion, faces: FramingReport | None, *, frames: int,
+    wall: float, relative: bool, **rest: Any,
 ) -> AnimateReport:  # fmt: skip
-    """Makes the report of a run that took `wall` seconds. `rest` are further fields of the report, as they are.
+    """Makes the report of a run that wrote so many frames and took `wall` seconds. `rest` are further fields of the report, as they are.
 
     `faces` is what the search for the face saw, None where none was made.
     """
@@ -85,11 +85,11 @@ def make_report(
         model=engine.name,
         device=engine.device,
         precision=engine.precision,
-        frames=len(motion),
+        frames=frames,
         frame_rate=str(motion.rate),
         seconds=float(motion.times[-1]),
         wall_seconds=round(wall, 3),
-        frames_per_second=round(len(motion) / wall, 3),
+        frames_per_second=round(frames / wall, 3),
         peak_memory_mb=round(peak_memory_mb(), 1),
         device_memory_mb=None if device_memory is None else round(device_memory, 1),
         reference_frame=motion.reference if relative else None,
