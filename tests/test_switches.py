@@ -119,4 +119,4 @@ def test_combinations_are_exported_and_run_as_graphs(switches: tuple[bool, bool,
         found = session.run({key: tensor.numpy() for key, tensor in checks[name].items()})
         for key, wanted in graph.run(checks[name]).items():
             np.testing.assert_allclose(found[key], wanted.numpy(), atol=1e-4, rtol=0)
-            assert wanted.std() > 1e-3
+            assert key != "result" or wanted.std() > 1e-3
