@@ -20,6 +20,7 @@ import numpy as np
 
 from dagan.animate.animator import Animator
 from dagan.animate.driving import MotionReader, check_fit, check_on_missing, frame_spans, is_motion_file, refuse_photo
+from dagan.animate.dubbing import SourceVideo, part_of_video
 from dagan.animate.finish import Finish, parse_size
 from dagan.animate.grid import Cast, Tiles, photos_of
 from dagan.animate.layout import Layout, Marked, PasteBack, Plain, SideBySide
@@ -44,7 +45,7 @@ from dagan.motion.file import MOTION_SUFFIXES, DrivingMotion, read_motion, save_
 from dagan.motion.moves import MadeMotion
 from dagan.motion.parts import changes, check_parts
 from dagan.motion.reference import check_reference, nearest_layout, parse_reference
-from dagan.motion.smooth import check_smooth, looped, smoothed
+from dagan.motion.smooth import check_smooth, shaped
 from dagan.progress import Progress, Warn, counted, silent, to_stderr
 from dagan.stream import batched, on_workers
 
@@ -147,7 +148,6 @@ def animate(
     notices = Notices(warn)
     check_animate(source, driving, output, options)
     source, *others = photos_of(source, options.also, options.grid)
-    image = _source_image(source, options, notices)
     with ExitStack() as stack:
         made = named_motion(driving)
         opened = made or _open_driving(driving, options, stack)
@@ -155,13 +155,20 @@ def animate(
         engine.face.explicit(options.keypoints, engine.name)
         check_parts(options.move, engine.face, engine.name)
         landmarker = FaceLandmarker() if options.crop or not isinstance(opened, DrivingMotion) or opened.explicit else None
-        finder = FaceFinder(landmarker) if options.crop else None
+        dubbed = None
+        if is_video(source):
+            video = stack.enter_context(open_video(source, 25))
+            dubbed = SourceVideo(
+                engine, video, FaceLandmarker(), options.crop, options.keypoints, options.move, options.strength, progress, notices
+            )  # fmt: skip
+        image = _source_image(source, options, notices) if dubbed is None else dubbed.rest
+        finder = FaceFinder(landmarker) if options.crop and dubbed is None else None
         framing = view_still(image, finder, str(source), notices)
         face = crop(image, framing, engine.size)
         finish = _finish(options)
         side = finish.side(framing, engine.size)
         driven = _motion(opened, driving, engine, face, landmarker, options, progress, notices)
-        driven = replace(driven, motion=_shaped(driven.motion, options))
+        driven = replace(driven, motion=shaped(driven.motion, options.smooth, options.loop))
         layout: Layout = Plain(side)
         if options.side_by_side:
             layout = SideBySide(crop(image, framing, side), engine)
@@ -177,8 +184,10 @@ def animate(
         def animator_of(image: np.ndarray, framing: Framing, reference: int | None) -> Animator:
             animator = Animator(
                 engine, options.relative, options.adapt_scale, face_finder=FaceFinder(landmarker) if landmarker is not None else None,
-                limit_motion=options.limit_motion and made is None, keypoints="landmarks" if driven.motion.explicit else "learnt",
-                move=options.move, strength=options.strength, finish=finish if finish.size is None else replace(finish, size=side),
+                limit_motion=options.limit_motion and made is None and dubbed is None, strength=options.strength,
+                keypoints="landmarks" if driven.motion.explicit else "learnt",
+                move=options.move if dubbed is None else part_of_video(options.move),
+                finish=finish if finish.size is None else replace(finish, size=side),
             )  # fmt: skip
             animator.set_source(image, framing=framing)
             reference = animator.nearest(driven.motion.value) if reference is None else reference
@@ -194,7 +203,7 @@ def animate(
             cast.append(animator_of(picture, view_still(picture, finder, str(other), notices), named))
         damped = _damped(animator, driven.motion)
         drive = Cast(cast).drive if options.grid else animator.drive
-        sound = _draw(output, engine, drive, driven, layout, options, progress, notices)
+        sound = _draw(output, engine, drive, driven, layout, dubbed, options, progress, notices)
     if options.save_motion is not None:
         save_motion(options.save_motion, driven.motion, options.overwrite)
     report = make_report(
@@ -270,7 +279,11 @@ def check_animate(source: Path, driving: Path, output: Path, options: AnimateOpt
         raise InputError("--side-by-side and --paste-back give different pictures: choose one")
     for photo in photos:
         if is_video(photo):
-            raise InputError(f"{photo} is a video: SOURCE is the photo to animate, DRIVING the video")
+            part_of_video(options.move)
+            whole = options.side_by_side or options.paste_back or options.still_background or options.cutout or options.grid
+            if whole or not options.relative or options.size:
+                refused = "--side-by-side, --paste-back, --still-background, --alpha, --grid, --size and --absolute"
+                raise InputError(f"{photo} is a video: {refused} need a photo as SOURCE")
     refuse_photo(driving)
     if options.frame_rate is not None and driving.exists() and not driving.is_dir():
         raise InputError(f"--frame-rate is for a folder of images: {driving} has times of its own")
@@ -327,12 +340,6 @@ def _motion(
     return _Driving(motion, opened, view, faces, truncated, damaged, reader.missing)
 
 
-def _shaped(motion: DrivingMotion, options: AnimateOptions) -> DrivingMotion:
-    """Returns the motion smoothed, and with an end that passes into its start, as the options ask."""
-    motion = smoothed(motion, options.smooth)
-    return looped(motion) if options.loop else motion
-
-
 def _damped(animator: Animator, motion: DrivingMotion) -> int:
     """Counts the frames in which the limit takes a tenth or more of some motion. Less is hardly seen."""
     parts = (motion.keypoints(slice(start, start + 1024)) for start in range(0, len(motion), 1024))
@@ -340,14 +347,18 @@ def _damped(animator: Animator, motion: DrivingMotion) -> int:
 
 
 def _draw(
-    output: Path, engine: Engine, drive: Drive, driven: _Driving, layout: Layout, options: AnimateOptions, progress: Progress, warn: Warn
+    output: Path, engine: Engine, drive: Drive, driven: _Driving, layout: Layout, dubbed: SourceVideo | None, options: AnimateOptions,
+    progress: Progress, warn: Warn,
 ) -> bool:  # fmt: skip
     """Computes and writes every frame. Returns whether sound went along."""
     motion, reader, wanted = driven.motion, driven.reader, _wanted(options)
     chosen = wanted.frames(len(motion))
     sound = reader.path if reader is not None and reader.has_audio else None
+    drawn = _frames(engine, drive, driven, layout, chosen)
+    if dubbed is not None:
+        drawn = dubbed.frames(motion, options.adapt_scale, layout, chosen)
     with (
-        closing(counted(_frames(engine, drive, driven, layout, chosen), progress, DRAW, len(chosen))) as frames,
+        closing(counted(drawn, progress, DRAW, len(chosen))) as frames,
         open_writer(output, wanted, layout.width, layout.height, motion, sound, _provenance(engine, options), warn) as writer,
     ):
         spans = list(frame_spans(motion))

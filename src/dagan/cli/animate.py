@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from dagan.animate.pipeline import AnimateOptions
     from dagan.animate.report import AnimateReport
 
-SourceArgument = Annotated[Path, typer.Argument(help="The photo shows the face to animate.", show_default=False)]
+SourceArgument = Annotated[
+    Path, typer.Argument(help="The photo shows the face to animate; of a video, its own motion goes on.", show_default=False)
+]
 DrivingArgument = Annotated[
     Path,
     typer.Argument(

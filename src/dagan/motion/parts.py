@@ -96,6 +96,22 @@ class Parts:
         jacobian = self._jacobians(source, moved, full, wanted, shares)
         return Keypoints(value.to(moved.value.dtype), jacobian.to(moved.jacobian.dtype))
 
+    def exchanged(self, home: Keypoints, own: Keypoints, driven: Keypoints) -> Keypoints:
+        """Returns `own` with its expression exchanged for that of `driven`, where a share of it is kept (B, or 1 for each).
+
+        `home` (batch 1) is the same face at rest, from which both count. Head and Jacobians stay as they are in `own`.
+        """
+        head, other = (fitted_motion(home, self.relief, moved, self.weights) for moved in (own, driven))
+        was = own.value.double() - moved_head(home, self.relief, head).value.double()
+        turned = plane(head) @ inverse_2x2(plane(other))
+        comes = (driven.value.double() - moved_head(home, self.relief, other).value.double()) @ turned.transpose(1, 2)
+        shares = torch.tensor(self.shares, dtype=torch.float64)[:, None]
+        on_face = torch.tensor([float(anchor is not None) for anchor in self.anchors], dtype=torch.float64)[:, None]
+        if not on_face.any():
+            on_face = torch.ones_like(on_face)
+        change = shares * (comes - self._anchored(comes)) - (shares > 0) * (was - self._anchored(was))
+        return Keypoints((own.value.double() + on_face * change).to(own.value.dtype), own.jacobian)
+
     def _anchored(self, rest: Tensor) -> Tensor:
         """Returns for each keypoint what is left at its anchor, B x K x 2; 0 for keypoints without one."""
         held = torch.zeros_like(rest)

@@ -111,6 +111,12 @@ class Steadier:
         return self._last
 
 
+def shaped(motion: DrivingMotion, amount: float, loop: bool) -> DrivingMotion:
+    """Returns the motion smoothed by that amount, and with `loop` also with an end that passes into its start."""
+    motion = smoothed(motion, amount)
+    return looped(motion) if loop else motion
+
+
 def looped(motion: DrivingMotion) -> DrivingMotion:
     """Returns the motion with an end that passes into its start, so that it can be repeated without a jump.
 
