@@ -35,7 +35,7 @@ def test_all_runtimes_are_there():
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_an_engine_gives_what_torch_gives(onnx_folder, runtime):
     exact, engine = TorchEngine(tiny_model()), open_engine(onnx_folder, runtime, precision="float32")
-    for member in ("name", "size", "keypoint_count", "has_depth", "depth_range", "precision", "detector_digest", "face"):
+    for member in ("name", "size", "keypoint_count", "has_depth", "depth_range", "precision", "detector_digest", "face", "align_corners"):
         assert getattr(engine, member) == getattr(exact, member), member
     assert engine.device == f"cpu ({runtime})"
     found, wanted = engine.keypoints(PICTURES), exact.keypoints(PICTURES)
@@ -49,6 +49,9 @@ def test_an_engine_gives_what_torch_gives(onnx_folder, runtime):
         assert result.dtype == np.uint8
         assert np.abs(result.astype(int) - wanted_result).max() <= 1
     assert wanted_result.std() > 5
+    drawing, wanted_drawing = engine.draw(source, found), exact.draw(wanted_source, wanted)
+    np.testing.assert_allclose(drawing.images, wanted_drawing.images, atol=2e-3)
+    np.testing.assert_allclose(drawing.deformation, wanted_drawing.deformation, atol=2e-3)
 
 
 def test_results_outlive_the_next_call(onnx_folder):

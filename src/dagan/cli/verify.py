@@ -24,7 +24,7 @@ def verify(file: Annotated[Path, typer.Argument(help="The picture or video to lo
     synthetic = any(packet.synthetic for packet in packets)
     if kind == "BMP":
         print("XMP metadata: none, and BMP files cannot hold any")
-    for packet in packets:
+    for packet in dict.fromkeys(packets):
         print(f"XMP metadata: {packet}")
     if not packets and kind != "BMP":
         print("XMP metadata: none")
