@@ -15,10 +15,10 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "dagan"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 # Import names that are not the distribution's own name.
-DISTRIBUTIONS = {"PIL": "pillow", "skimage": "scikit-image", "yaml": "pyyaml"}
+DISTRIBUTIONS = {"PIL": "pillow", "skimage": "scikit-image", "yaml": "pyyaml", "c2pa": "c2pa-python"}
 # Folders whose modules are imported only by somebody who has the extra of that name; export's import it within functions.
 ROOMS = ("train", "evaluate", "app")
-SHIPPED = ("train", "evaluate", "hub", "export", "shards", "app", "live", "prepare", "cluster")
+SHIPPED = ("train", "evaluate", "hub", "export", "shards", "app", "live", "prepare", "cluster", "credentials")
 
 
 def _names(requirements: list[str]) -> set[str]:
