@@ -8,17 +8,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dagan.cli.options import (
+    AbsoluteOption,
     BatchOption,
     CredentialsOption,
     CropOption,
     KeypointsOption,
+    LimitOption,
     ModelOption,
+    MoveOption,
     OverwriteOption,
     PrecisionOption,
     RateOption,
     ReportOption,
     RunDeviceOption,
     RuntimeOption,
+    StrengthOption,
     VideoOption,
     open_chosen,
     parse_rate,
@@ -51,13 +55,11 @@ def animate(
     precision: PrecisionOption = "auto",
     batch_size: BatchOption = None,
     crop: CropOption = True,
-    absolute: Annotated[bool, typer.Option("--absolute", help="Take the driving pose as it is, not its changes.")] = False,
+    absolute: AbsoluteOption = False,
     adapt_scale: Annotated[
         bool, typer.Option("--adapt-scale/--no-adapt-scale", help="Fit the size of movements to the size of the source's face.")
     ] = True,
-    limit_motion: Annotated[
-        bool, typer.Option("--limit-motion/--no-limit-motion", help="Damp motion that goes farther than the model can draw.")
-    ] = True,
+    limit_motion: LimitOption = True,
     reference: Annotated[
         str | None,
         typer.Option(help="This driving frame stands for the source's pose: auto, first or a number. Default: auto.", show_default=False),
@@ -115,10 +117,8 @@ def animate(
         ),
     ] = "hold",
     keypoints: KeypointsOption = "auto",
-    move: Annotated[
-        str, typer.Option(help="This moves: all, expression (the head stays), pose (the face stays), mouth or eyes (all else stays).")
-    ] = "all",
-    strength: Annotated[float, typer.Option(help="So much of what moves reaches the photo: 1 is as driven, 0 nothing, at most 2.")] = 1.0,
+    move: MoveOption = "all",
+    strength: StrengthOption = 1.0,
     smooth: Annotated[float, typer.Option(help="Take so much noise out of the motion: 0 takes none, 1 the most.")] = 0.0,
     loop: Annotated[bool, typer.Option("--loop", help="Let the end of the motion pass into its start, for repeating.")] = False,
     encoder: Annotated[

@@ -8,7 +8,17 @@ from typing import Annotated
 import typer
 
 from dagan.cli.app import BrowserOption, PortOption, opens_browser
-from dagan.cli.options import ModelOption, PrecisionOption, RunDeviceOption, RuntimeOption, open_chosen
+from dagan.cli.options import (
+    AbsoluteOption,
+    LimitOption,
+    ModelOption,
+    MoveOption,
+    PrecisionOption,
+    RunDeviceOption,
+    RuntimeOption,
+    StrengthOption,
+    open_chosen,
+)
 from dagan.examples import PORTRAIT
 
 
@@ -23,6 +33,10 @@ def live(
     virtual_device: Annotated[
         str | None, typer.Option(help="Use the virtual camera of this name. Default: the first that is free.", show_default=False)
     ] = None,
+    move: MoveOption = "all",
+    strength: StrengthOption = 1.0,
+    absolute: AbsoluteOption = False,
+    limit_motion: LimitOption = True,
     mirror: Annotated[
         bool | None, typer.Option("--mirror/--no-mirror", help="Mirror the portrait. Default: on screen alone.", show_default=False)
     ] = None,
@@ -50,7 +64,7 @@ def live(
     engine = open_chosen(model, runtime, None, device, precision)
 
     def animate(source: object) -> Animator:
-        animator = Animator(engine)
+        animator = Animator(engine, relative=not absolute, limit_motion=limit_motion, move=move, strength=strength)
         animator.set_source(picture, crop=True)
         return animator
 

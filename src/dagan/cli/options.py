@@ -35,6 +35,14 @@ BatchOption = Annotated[
     typer.Option("--batch-size", help="So many frames are computed at once. Default: what suits the device.", show_default=False),
 ]
 CropOption = Annotated[bool, typer.Option("--crop/--no-crop", help="Find and cut out the face; otherwise the middle square is taken.")]
+AbsoluteOption = Annotated[bool, typer.Option("--absolute", help="Take the driving pose as it is, not its changes.")]
+LimitOption = Annotated[
+    bool, typer.Option("--limit-motion/--no-limit-motion", help="Damp motion that goes farther than the model can draw.")
+]
+MoveOption = Annotated[
+    str, typer.Option(help="This moves: all, expression (the head stays), pose (the face stays), mouth or eyes (all else stays).")
+]
+StrengthOption = Annotated[float, typer.Option(help="So much of what moves reaches the photo: 1 is as driven, 0 nothing, at most 2.")]
 RateOption = Annotated[
     str | None, typer.Option("--frame-rate", help="A folder of images is taken at this frame rate. Default: 25.", show_default=False)
 ]
