@@ -121,6 +121,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, write_clip: Callable[[Pa
     for name in ("path/to/portraits", "PORTRAITS"):
         (folder / name).mkdir(parents=True)
         photo.save(folder / name / "a.png")
+    (folder / "pairs.csv").write_text("source,driving\nme.jpg,driving.mp4\n", encoding="utf-8")
     save_tiny_model(folder / "tiny.safetensors")
     for name in ("arcface.onnx", "ARCFACE"):
         onnx_flattening(folder / name)

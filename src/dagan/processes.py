@@ -1,22 +1,35 @@
-"""Work that is shared out to processes of this machine. They end when their parent does, in whichever way that ends.
+"""Work that is shared out to processes of this machine, or of a cluster, through Ray.
+
+Processes of this machine end when their parent does, in whichever way that ends. On a cluster every machine must see inputs and outputs
+under the same paths; a worker that dies is replaced, and its piece of work is done again.
 
 Nothing here imports torch, so that processes which do not need it start quickly.
 """
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import multiprocessing.connection
 import os
 import signal
+import socket
 import threading
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, contextmanager
+from functools import partial
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from dagan.errors import InputError, require_extra
 
 T = TypeVar("T")
 R = TypeVar("R")
+LOCAL = "local"  # This address stands for a cluster of this machine alone, which lives as long as the run.
+_PATIENCE = 10  # Seconds to wait for a cluster's answer.
+_TRIES = 4  # So often a piece of work is begun whose worker dies, before it counts as what kills workers.
 
 
 def start_worker() -> None:
@@ -51,3 +64,137 @@ def in_processes(function: Callable[[T], R], items: Iterable[T], count: int) -> 
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def share_out(
+    prepare: Callable[[], Callable[[T], R]], pieces: Sequence[T], workers: int = 1, cluster: str | None = None
+) -> Iterator[tuple[T, R]]:
+    """Yields each piece with what a worker made of it, as they get ready.
+
+    `prepare` is called once in each worker, for example to open an engine, and gives the function of a piece. It must be picklable. With
+    one worker and no cluster everything is done in this process, in order. `cluster` is the address of a Ray cluster, or LOCAL.
+
+    Raises what `prepare` or the function raises, and InputError where a worker was ended from outside or no cluster answers.
+    """
+    if workers < 1:
+        raise InputError(f"--workers is {workers}: must be at least 1")
+    if not pieces:
+        return
+    if cluster is not None:
+        yield from _on_cluster(prepare, pieces, workers, cluster)
+    elif workers == 1 or len(pieces) == 1:
+        function = prepare()
+        for piece in pieces:
+            yield piece, function(piece)
+    else:
+        try:
+            with closing(in_processes(partial(_numbered, prepare), list(enumerate(pieces)), min(workers, len(pieces)))) as results:
+                for number, result in results:
+                    yield pieces[number], result
+        except BrokenProcessPool:
+            reason = "a worker was ended from outside, perhaps for want of memory"
+            raise InputError(f"{reason}: try fewer --workers (what is finished is kept)") from None
+
+
+_function: Callable[[Any], Any] | None = None  # Each worker process has its own.
+
+
+def _numbered(prepare: Callable[[], Callable[[Any], Any]], piece: tuple[int, Any]) -> tuple[int, Any]:
+    global _function
+    if _function is None:
+        _function = prepare()
+    return piece[0], _function(piece[1])
+
+
+@contextmanager
+def connected(address: str, workers: int) -> Iterator[Any]:
+    """Connects to the Ray cluster at an address, or starts LOCAL's for so many workers, and yields Ray.
+
+    Raises InputError where the extra is missing or no cluster answers.
+    """
+    require_extra("cluster", "--cluster")
+    _require_answer(address)
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # Ray must not tell anybody that it is used.
+    import ray
+
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    try:
+        if address == LOCAL:
+            ray.init(num_cpus=workers, include_dashboard=False, **quiet)
+        else:
+            ray.init(address=address, **quiet)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise _no_answer(address, error) from None
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _require_answer(address: str) -> None:
+    """Raises InputError where nobody listens at an address with a port. Ray itself would try for five minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE).close()
+    except (OSError, OverflowError) as error:
+        raise _no_answer(address, error) from None
+
+
+def _no_answer(address: str, error: Exception) -> InputError:
+    reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+    return InputError(f"--cluster {address}: no Ray cluster answers ({reason}): start one with `ray start --head`, or say {LOCAL}")
+
+
+def as_value(function: Callable[[T], R], piece: T) -> R | InputError:
+    """Returns bad input as a value, because Ray would wrap it in an exception of its own."""
+    try:
+        return function(piece)
+    except InputError as error:
+        return error
+
+
+def _on_cluster(prepare: Callable[[], Callable[[T], R]], pieces: Sequence[T], workers: int, cluster: str) -> Iterator[tuple[T, R]]:
+    with connected(cluster, workers) as ray:
+        # Where the cluster has accelerators, each worker gets one of its own.
+        graphics = 1 if ray.cluster_resources().get("GPU", 0) >= 1 else 0
+        kind = ray.remote(num_cpus=1, num_gpus=graphics, max_restarts=-1)(_RemoteWorker)
+        idle = [kind.remote(prepare) for _ in range(min(workers, len(pieces)))]
+        waiting, tries = list(range(len(pieces)))[::-1], [0] * len(pieces)
+        running: dict[Any, tuple[int, Any]] = {}
+        while waiting or running:
+            while waiting and idle:
+                number, worker = waiting.pop(), idle.pop()
+                tries[number] += 1
+                running[worker.work.remote(pieces[number])] = number, worker
+            ready = ray.wait(list(running))[0][0]
+            number, worker = running.pop(ready)
+            idle.append(worker)
+            try:
+                result = ray.get(ready)
+            except ray.exceptions.RayActorError:  # Ray starts the worker again.
+                if tries[number] == _TRIES:
+                    raise InputError(f"{_TRIES} workers ended over the same piece of work: try fewer --workers") from None
+                waiting.append(number)
+                continue
+            if isinstance(result, InputError):
+                raise result
+            yield pieces[number], result
+
+
+class _RemoteWorker:
+    """A worker of a cluster."""
+
+    def __init__(self, prepare: Callable[[], Callable[[Any], Any]]) -> None:
+        self._prepare = prepare
+        self._function: Callable[[Any], Any] | None = None
+
+    def work(self, piece: Any) -> Any:
+        """Returns what the function makes of a piece, or bad input as a value."""
+        return as_value(self._made, piece)
+
+    def _made(self, piece: Any) -> Any:
+        if self._function is None:
+            self._function = self._prepare()
+        return self._function(piece)

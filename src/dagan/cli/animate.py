@@ -10,6 +10,7 @@ import typer
 from dagan.cli.options import (
     AbsoluteOption,
     BatchOption,
+    ClusterOption,
     CredentialsOption,
     CropOption,
     KeypointsOption,
@@ -27,6 +28,7 @@ from dagan.cli.options import (
     open_chosen,
     parse_rate,
 )  # fmt: skip
+from dagan.errors import InputError
 from dagan.examples import MOTION, PORTRAIT
 
 if TYPE_CHECKING:
@@ -34,10 +36,14 @@ if TYPE_CHECKING:
     from dagan.animate.report import AnimateReport
 
 SourceArgument = Annotated[
-    Path, typer.Argument(help="The photo shows the face to animate; of a video, its own motion goes on.", show_default=False)
+    Path | None,
+    typer.Argument(
+        help="The photo shows the face to animate; of a video, its own motion goes on, and a folder of photos gives a video of each.",
+        show_default=False,
+    ),
 ]
 DrivingArgument = Annotated[
-    Path,
+    Path | None,
     typer.Argument(
         help="A video, a folder of images, a motion file or a motion's name (dagan motions lists them) drives the photo.",
         show_default=False,
@@ -46,9 +52,9 @@ DrivingArgument = Annotated[
 
 
 def animate(
-    source: SourceArgument,
-    driving: DrivingArgument,
     output: VideoOption,
+    source: SourceArgument = None,
+    driving: DrivingArgument = None,
     model: ModelOption = "lite-256",
     runtime: RuntimeOption = None,
     device: RunDeviceOption = "auto",
@@ -129,9 +135,19 @@ def animate(
             show_default=False,
         ),
     ] = None,
+    batch: Annotated[
+        Path | None,
+        typer.Option(
+            help="Animate the pairs of this table, a CSV file with the columns source and driving, perhaps output and options; "
+            "-o names a folder then.",
+            show_default=False,
+        ),
+    ] = None,
+    workers: Annotated[int, typer.Option(help="So many processes animate the pairs of --batch or of a folder.")] = 1,
+    cluster: ClusterOption = None,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Animate a photo with the motion of a video."""
+    """Animate a photo with the motion of a video, or many."""
     from dagan.animate.pipeline import AnimateOptions
 
     options = AnimateOptions(
@@ -165,7 +181,16 @@ def animate(
         loop=loop,
         overwrite=overwrite,
     )
-    _animate(source, driving, output, options, (model, runtime, batch_size, device, precision))
+    computing = (model, runtime, batch_size, device, precision)
+    many = source is not None and source.is_dir() and not output.suffix and driving is not None
+    if batch is not None or many:
+        from dagan.cli.batch import animate_batch
+
+        animate_batch(batch, source, driving, output, options, computing, workers, cluster)
+    elif source is None or driving is None:
+        raise InputError("a photo and what drives it are missing: give SOURCE and DRIVING, or a table of pairs with --batch")
+    else:
+        _animate(source, driving, output, options, computing)
 
 
 def demo(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dagan.cli.options import (
+    ClusterOption,
     EveryOption,
     HoldOutOption,
     KeypointsOption,
@@ -134,6 +135,7 @@ def reconstruction(
     fid: FidOption = False,
     fid_network: FidNetworkOption = None,
     workers: WorkersOption = 1,
+    cluster: ClusterOption = None,
     output: FolderOption = None,
     summary: SummaryOption = None,
     overwrite: ReplaceReportsOption = False,
@@ -145,7 +147,8 @@ def reconstruction(
     options = EvaluateOptions(
         results=results or (), pairs=pairs, hold_out=hold_out, layout=layout, every=every, size=size, lpips=lpips,
         lpips_vgg=lpips_vgg, lpips_alex=lpips_alex, identity=identity, landmarks68=landmarks68, action_units=action_units,
-        legacy_range=legacy_range, fid=fid, fid_network=fid_network, workers=workers, folder=output, summary=summary, overwrite=overwrite,
+        legacy_range=legacy_range, fid=fid, fid_network=fid_network,
+        workers=workers, cluster=cluster, folder=output, summary=summary, overwrite=overwrite,
     )  # fmt: skip
     specs = specs_of(model, no_model, runtime, device, precision, keypoints)
     _evaluate(evaluate_reconstruction, clips, specs, options)
@@ -180,6 +183,7 @@ def cross_identity(
     fid: FidOption = False,
     fid_network: FidNetworkOption = None,
     workers: WorkersOption = 1,
+    cluster: ClusterOption = None,
     output: FolderOption = None,
     summary: SummaryOption = None,
     overwrite: ReplaceReportsOption = False,
@@ -191,7 +195,8 @@ def cross_identity(
     options = EvaluateOptions(
         results=results or (), portraits=portraits, pairs=pairs, count=count, seed=seed, absolute=absolute,
         adapt_scale=adapt_scale, reference=reference, hold_out=hold_out, layout=layout, every=every, size=size,
-        lpips=lpips, identity=identity, action_units=action_units, fid=fid, fid_network=fid_network, workers=workers, folder=output,
+        lpips=lpips, identity=identity, action_units=action_units, fid=fid, fid_network=fid_network,
+        workers=workers, cluster=cluster, folder=output,
         summary=summary, overwrite=overwrite,
     )  # fmt: skip
     specs = specs_of(model, no_model, runtime, device, precision, keypoints)

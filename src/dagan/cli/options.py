@@ -78,6 +78,10 @@ LayoutOption = Annotated[
 EveryOption = Annotated[int, typer.Option(help="Measure every n-th frame.")]
 WorkersOption = Annotated[int, typer.Option(help="So many processes measure, each on one core with models of its own.")]
 ReportOption = Annotated[Path | None, typer.Option("--json", help="Write a report too, to this file (.json).", show_default=False)]
+ClusterOption = Annotated[
+    str | None,
+    typer.Option(help="Workers are those of the Ray cluster at this address, or of one made here (local).", show_default=False),
+]
 
 
 def parse_rate(text: str | None) -> Fraction | None:

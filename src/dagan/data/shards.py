@@ -37,8 +37,9 @@ FORMAT = 1
 # In epochs clips of so many shards are mixed. Twice as many are kept, so that the next ones are fetched meanwhile.
 WINDOW = 8
 Numbers = NDArray[np.int64]
-# These arrays of a shard's index have a row for each clip; `offset` and `length` have one for each frame, and `sums` is one table.
-CLIP_COLUMNS = ("name", "identity", "caption", "still", "rate", "count", "landmarks", "thumbnails", "spread")
+# These arrays of a shard's index have a row for each clip; `offset` and `length` have one for each frame, and `sums` is one table. There
+# is a column `caption` too, which training does not read.
+CLIP_COLUMNS = ("name", "identity", "still", "rate", "count", "landmarks", "thumbnails", "spread")
 INDEX_COLUMNS = (*CLIP_COLUMNS, "offset", "length", "sums")
 
 

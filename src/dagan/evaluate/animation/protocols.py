@@ -74,6 +74,8 @@ class EvaluateOptions:
     legacy_range: bool = False
     workers: int = 1
     """The number of processes that measure."""
+    cluster: str | None = None
+    """The address of a Ray cluster whose workers measure (see `dagan.processes`)."""
     folder: Path | None = None
     """The folder of the report, of pictures, and of what is kept for a next run."""
     summary: Path | None = None
@@ -148,8 +150,8 @@ def _run(
         adapt_scale=options.adapt_scale, reference=_reference(options), legacy_range=options.legacy_range, fid=options.fid,
     )  # fmt: skip
     evaluation = evaluate(
-        pairs, _methods(models, options.results), files, settings, folder=options.folder, workers=options.workers, warn=warn,
-        progress=progress, opening=opening,
+        pairs, _methods(models, options.results), files, settings, folder=options.folder, workers=options.workers,
+        cluster=options.cluster, warn=warn, progress=progress, opening=opening,
     )  # fmt: skip
     written: tuple[Path, ...] = ()
     if options.folder is not None:

@@ -12,12 +12,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -33,7 +31,7 @@ from dagan.evaluate.animation.rulers import RulerFiles, Rulers, Settings, catalo
 from dagan.evaluate.face_metrics import expression_totals
 from dagan.evaluate.records import Evaluation, PairScores, finite, scores_from
 from dagan.media.output import atomic_output
-from dagan.processes import start_worker
+from dagan.processes import share_out
 from dagan.progress import Progress, Warn, silent
 
 FORMAT = 3  # It must be raised whenever a metric is measured in another way.
@@ -110,14 +108,15 @@ def versions() -> dict[str, str]:
 
 def evaluate(
     pairs: Sequence[Pair], methods: Sequence[Spec], files: RulerFiles, settings: Settings, *, folder: Path | None = None,
-    workers: int = 1, progress: Progress = silent, warn: Warn = lambda message: None, opening: str | None = None,
+    workers: int = 1, cluster: str | None = None, progress: Progress = silent, warn: Warn = lambda message: None,
+    opening: str | None = None,
 ) -> Evaluation:  # fmt: skip
     """Measures `methods` on `pairs`.
 
     `folder` keeps what was measured (in `cache`) and strips (in `pictures`); with None nothing is kept and no pictures are taken. There
-    are `workers` processes, each with its own copy of models and tools. `progress` is told of pairs, and `warn` of results that had to be
-    adapted, and of `opening` once everything fits. Raises InputError for settings that do not fit, for files that are missing, and when
-    not a single pair could be measured.
+    are `workers` processes, of this machine or of the Ray cluster at the address `cluster`, each with its own copy of models and tools.
+    `progress` is told of pairs, and `warn` of results that had to be adapted, and of `opening` once everything fits. Raises InputError for
+    settings that do not fit, for files that are missing, and when not a single pair could be measured.
     """
     _check(pairs, methods, settings, workers)
     if opening is not None:
@@ -126,7 +125,9 @@ def evaluate(
     waiting = [(pair, missing) for pair in pairs if (missing := run.take_up(pair))]
     done = len(pairs) - len(waiting)
     progress(STAGE, done, len(pairs))
-    for pair, measured in _measure(waiting, methods, files, settings, workers):
+    # Methods are opened when the first pair is measured, so that a run that is complete loads no model.
+    bench = partial(_Bench, tuple(methods), files, settings)
+    for (pair, _), measured in share_out(bench, waiting, workers, cluster):
         run.keep(pair, measured)
         done += 1
         progress(STAGE, done, len(pairs))
@@ -274,33 +275,6 @@ def _check(pairs: Sequence[Pair], methods: Sequence[Spec], settings: Settings, w
         raise InputError("there is nothing to measure: give clips and a method")
 
 
-def _measure(
-    waiting: Sequence[tuple[Pair, list[str]]], methods: Sequence[Spec], files: RulerFiles, settings: Settings, workers: int
-) -> Iterator[tuple[Pair, MeasuredPair]]:
-    """Yields pairs as they get ready."""
-    if not waiting:
-        return
-    if workers == 1 or len(waiting) == 1:
-        # Methods are opened when the first pair is measured, so that a run that is complete loads no model.
-        bench = _Bench(methods, files, settings)
-        for pair, names in waiting:
-            yield pair, bench.measure(pair, names)
-        return
-    # Processes are spawned and not forked, because the parent may hold threads of numeric libraries.
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(waiting)), spawn, _start_worker, (tuple(methods), files, settings)) as pool:
-        try:
-            futures = {pool.submit(_work, pair, names): pair for pair, names in waiting}
-            for future in as_completed(futures):
-                yield futures.pop(future), future.result()
-        except BrokenProcessPool:
-            reason = "a worker was ended from outside, perhaps for want of memory"
-            raise InputError(f"{reason}: try fewer --workers (what was measured is kept)") from None
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
 class _Bench:
     """The opened methods and tools of one process."""
 
@@ -308,29 +282,11 @@ class _Bench:
         self.rulers, self.settings = Rulers(files, settings), settings
         self.methods: Mapping[str, Method] = {spec.name: spec.open() for spec in specs}
 
-    def measure(self, pair: Pair, names: Iterable[str]) -> MeasuredPair:
+    def __call__(self, piece: tuple[Pair, list[str]]) -> MeasuredPair:
         """Measures the named methods on a pair."""
+        pair, names = piece
         with _one_thread():
             return measure_pair(pair, {name: self.methods[name] for name in names}, self.rulers, self.settings)
-
-
-_bench: _Bench | InputError | None = None  # Each worker process has its own.
-
-
-def _start_worker(specs: tuple[Spec, ...], files: RulerFiles, settings: Settings) -> None:
-    global _bench
-    start_worker()  # Only the parent writes files, so workers may end at any moment.
-    try:
-        _bench = _Bench(specs, files, settings)
-    except InputError as error:  # Raised here, it would reach the user as a broken pool.
-        _bench = error
-
-
-def _work(pair: Pair, names: list[str]) -> MeasuredPair:
-    if isinstance(_bench, InputError):
-        raise _bench
-    assert _bench is not None
-    return _bench.measure(pair, names)
 
 
 @contextmanager
