@@ -159,25 +159,22 @@ def _on_cluster(prepare: Callable[[], Callable[[T], R]], pieces: Sequence[T], wo
     with connected(cluster, workers) as ray:
         # Where the cluster has accelerators, each worker gets one of its own.
         graphics = 1 if ray.cluster_resources().get("GPU", 0) >= 1 else 0
-        kind = ray.remote(num_cpus=1, num_gpus=graphics, max_restarts=-1)(_RemoteWorker)
+        # Ray starts a worker that dies again, and gives it the same piece.
+        kind = ray.remote(num_cpus=1, num_gpus=graphics, max_restarts=-1, max_task_retries=_TRIES - 1)(_RemoteWorker)
         idle = [kind.remote(prepare) for _ in range(min(workers, len(pieces)))]
-        waiting, tries = list(range(len(pieces)))[::-1], [0] * len(pieces)
+        waiting = list(range(len(pieces)))[::-1]
         running: dict[Any, tuple[int, Any]] = {}
         while waiting or running:
             while waiting and idle:
                 number, worker = waiting.pop(), idle.pop()
-                tries[number] += 1
                 running[worker.work.remote(pieces[number])] = number, worker
             ready = ray.wait(list(running))[0][0]
             number, worker = running.pop(ready)
             idle.append(worker)
             try:
                 result = ray.get(ready)
-            except ray.exceptions.RayActorError:  # Ray starts the worker again.
-                if tries[number] == _TRIES:
-                    raise InputError(f"{_TRIES} workers ended over the same piece of work: try fewer --workers") from None
-                waiting.append(number)
-                continue
+            except ray.exceptions.RayActorError:
+                raise InputError(f"{_TRIES} workers ended over the same piece of work: try fewer --workers") from None
             if isinstance(result, InputError):
                 raise result
             yield pieces[number], result

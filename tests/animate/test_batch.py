@@ -18,6 +18,7 @@ from dagan.cli.animate import PORTRAIT
 from dagan.errors import InputError
 from dagan.media.video import open_video
 from dagan.processes import share_out
+from fragile_worker import Fragile
 from running_samples import save_tiny_model
 
 Command = Callable[..., tuple[int, str, str]]
@@ -142,31 +143,18 @@ def test_wrong_calls_get_one_sentence(command: Command, workspace: Path, tmp_pat
     assert complaint.count("\n") == 1
 
 
-class _Fragile:
-    """A worker that ends itself over a piece of work, the first time that it is tried."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __call__(self) -> Callable[[int], int]:
-        return self.work
-
-    def work(self, piece: int) -> int:
-        import os
-
-        tried = self.folder / str(piece)
-        if piece == 2 and not tried.exists():
-            tried.touch()
-            os._exit(1)
-        return piece * piece
+def test_processes_share_work_out(tmp_path: Path) -> None:
+    (tmp_path / "2").touch()
+    assert dict(share_out(Fragile(tmp_path), range(4), 1)) == {0: 0, 1: 1, 2: 4, 3: 9}
+    assert dict(share_out(Fragile(tmp_path), range(4), 2)) == {0: 0, 1: 1, 2: 4, 3: 9}
+    (tmp_path / "2").unlink()
+    with pytest.raises(InputError, match="a worker was ended from outside"):
+        list(share_out(Fragile(tmp_path), range(4), 2))
+    with pytest.raises(InputError, match=r"--cluster 127\.0\.0\.1:1: no Ray cluster answers"):
+        list(share_out(Fragile(tmp_path), range(4), 2, "127.0.0.1:1"))
 
 
 @pytest.mark.slow
 def test_a_worker_of_a_cluster_that_dies_is_replaced(tmp_path: Path) -> None:
-    found = dict(share_out(_Fragile(tmp_path), range(4), 2, "local"))
+    found = dict(share_out(Fragile(tmp_path), range(4), 2, "local"))
     assert found == {0: 0, 1: 1, 2: 4, 3: 9}
-    (tmp_path / "2").unlink()
-    with pytest.raises(InputError, match="a worker was ended from outside"):
-        list(share_out(_Fragile(tmp_path), range(4), 2))
-    with pytest.raises(InputError, match="no Ray cluster answers"):
-        list(share_out(_Fragile(tmp_path), range(4), 2, "127.0.0.1:1"))
