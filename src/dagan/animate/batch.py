@@ -31,7 +31,7 @@ SUMMARY = "summary.json"
 STAGE = "pairs"  # `Progress` is told of this stage.
 _COLUMNS = ("source", "driving", "output")
 # These options concern the whole run, or name a file of their own.
-_COMMON = ("overwrite", "report", "save_motion")
+_COMMON = ("overwrite", "report", "save_motion", "credentials")
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,8 @@ def read_pairs(table: Path, folder: Path, options: AnimateOptions) -> list[Batch
         if not cells["source"] or not cells["driving"]:
             raise InputError(f"{where}: source or driving is empty: name both")
         source, driving = table.parent / cells["source"], table.parent / cells["driving"]
+        if not driving.exists() and not driving.suffix:  # It is the name of a motion that comes with the program.
+            driving = Path(cells["driving"])
         output = folder / (cells.get("output") or f"{source.stem}-{driving.stem}.mp4")
         chosen = {name: _value(name, cells[name], where) for name in names if name in known and cells[name]}
         pairs.append(BatchPair(source, driving, output, replace(options, **chosen)))
