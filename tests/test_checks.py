@@ -13,10 +13,12 @@ import pytest
 from dagan.checks import Checked, parse
 from dagan.config import DepthConfig, Gains, GeneratorConfig, HourglassConfig, KeypointConfig, ModelConfig, MotionConfig
 from dagan.data.config import AugmentConfig, DataConfig, PairConfig, TripletConfig
+from dagan.data.pack import PackConfig
 from dagan.engine.note import ExportNote, GraphNote
 from dagan.errors import InputError
 from dagan.evaluate.ablation.run import AblationTable, Variant
 from dagan.models.egomotion import EgomotionConfig
+from dagan.prepare.options import PrepareOptions
 from dagan.train.recipe import DepthLossConfig, DepthRecipe, GanLossConfig, GanRecipe, OptimiserConfig, ViewsConfig
 from dagan.weights.released import ReleasedNote
 
@@ -32,6 +34,7 @@ NEEDED: dict[type[Any], dict[str, Any]] = {
 CONFIGS = (
     HourglassConfig, DepthConfig, Gains, KeypointConfig, MotionConfig, GeneratorConfig, ModelConfig, DataConfig, TripletConfig, PairConfig,
     AugmentConfig, EgomotionConfig, DepthLossConfig, GanLossConfig, ViewsConfig, OptimiserConfig, DepthRecipe, GanRecipe, Variant,
+    PackConfig, PrepareOptions,
 )  # fmt: skip
 # Fields in which nothing is a value like others: where 0 leaves a term out or asks for none, and where a first number is 0.
 ZERO_IS_FINE = {
@@ -41,10 +44,12 @@ ZERO_IS_FINE = {
     "adversarial",
     "adversarial_start", "feature_matching", "equivariance_value", "equivariance_jacobian", "keypoint_distance", "keypoint_alpha", "rounds",
     "explicit_noise", "expressive", "lively", "landmarks",
-    "start", "betas", "weight_decay", "warm_up", "drop_at", "seed", "seeds", "ema", "checkpoint_minutes",
+    "leak", "start", "betas", "weight_decay", "warm_up", "drop_at", "seed", "seeds", "ema", "checkpoint_minutes",
 }  # fmt: skip
-# A number of steps so large that it stands for "never"; any seed.
-BILLION_IS_FINE = {"adversarial_start", "warm_up", "max_steps", "log_every", "picture_every", "validate_every", "seed", "seeds"}
+# A number of steps so large that it stands for "never"; any seed; a number of bytes.
+BILLION_IS_FINE = {
+    "shard_bytes", "budget", "adversarial_start", "warm_up", "max_steps", "log_every", "picture_every", "validate_every", "seed", "seeds",
+}  # fmt: skip
 
 
 def numbers(config: type[Any]) -> Iterator[tuple[str, Any]]:

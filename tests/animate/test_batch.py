@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -155,6 +156,9 @@ def test_processes_share_work_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_worker_of_a_cluster_that_dies_is_replaced(tmp_path: Path) -> None:
+def test_a_worker_of_a_cluster_that_dies_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Workers import the function's module on their own, so they must know of the folder of tests.
+    here = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(here))
     found = dict(share_out(Fragile(tmp_path), range(4), 2, "local"))
     assert found == {0: 0, 1: 1, 2: 4, 3: 9}

@@ -26,7 +26,7 @@ def bad_inputs(files, folder):
     return [
         ([], {"source": "missing.png"}, "missing.png does not exist"),
         ([], {"source": folder / "fake.png"}, "fake.png is not an image"),
-        ([], {"source": clip}, "SOURCE is the photo"),
+        (["--side-by-side"], {"source": clip}, "is a video: --side-by-side"),
         ([], {"source": folder / "no_frames"}, "is a folder"),
         ([], {"driving": "missing.mp4"}, "missing.mp4 does not exist"),
         ([], {"driving": folder / "empty.mp4"}, "empty.mp4 is empty"),

@@ -1,5 +1,7 @@
 """Heads that are turned, motion taken apart into head and face, and poses set by hand: geometry alone, without pictures."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -180,3 +182,14 @@ def test_choices_that_there_are_not_are_refused():
 
 def test_poses_between_two():
     assert between(Pose(yaw=-20), Pose(yaw=20, mouth=1), 0.25) == Pose(yaw=-10, mouth=0.25)
+
+
+@pytest.mark.parametrize("spread", [0.0, 1e-6, 1e-3])
+@pytest.mark.parametrize("height", [1.1, 1e-3, 1e-6])
+def test_keypoints_that_say_nothing_of_the_head_give_a_motion_all_the_same(spread, height):
+    rng = np.random.default_rng(3)
+    spot = Keypoints(torch.from_numpy(spread * rng.normal(size=(1, 22, 2))).float() + 0.3, source().jacobian)
+    anywhere = Keypoints(torch.from_numpy(rng.uniform(-1, 1, (6, 22, 2))).float(), source().jacobian.expand(6, -1, -1, -1))
+    for home, moved in ((spot, anywhere), (spot, spot), (source(), spot)):
+        motion = fitted_motion(home, replace(relief(), height=height), moved, [1.0] * 22)
+        assert all(part.isfinite().all() for part in (motion.turn, motion.growth, motion.shift))

@@ -24,6 +24,7 @@ from dagan.geometry.camera import axis_angle_to_rotation, cross_matrix
 from dagan.models.keypoints import Keypoints
 
 _STEPS = 8  # The fit has settled after so many steps for turns of up to 45 degrees.
+_LONGEST_STEP = 1.0  # No step turns, grows or shifts by more: radians, the logarithm of size, heights of faces. Real heads need less.
 _OUTLIER = 0.03  # A keypoint that is off by more than this, in faces' heights, moves by itself, and counts less in the fit.
 # This much of a face's height is what a turn of one radian is thought to cost. It holds turns back that keypoints hardly tell.
 _HOLD = 0.02
@@ -130,7 +131,8 @@ def fitted_motion(source: Keypoints, relief: Relief, moved: Keypoints, weights: 
         normal = torch.einsum("bkij,bki,bkil->bjl", slope, weight.expand_as(off), slope) + hold + 1e-9 * torch.eye(6, dtype=torch.float64)
         pull = torch.einsum("bkij,bki->bj", slope, weight * off)
         pull[:, :2] -= hold[0, 0] * turn[:, :2]
-        step = torch.linalg.solve(normal, pull)
+        # Keypoints that lie on one spot or far outside tell of no turn, and an unbounded step would leave the numbers that a computer has.
+        step = torch.linalg.solve(normal, pull).clamp(-_LONGEST_STEP, _LONGEST_STEP)
         turn = _joined(step[:, :3], turn)
         growth, shift = growth + step[:, 3], shift + step[:, 4:]
     return HeadMotion(turn, growth, shift * scale)

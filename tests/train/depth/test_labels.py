@@ -90,7 +90,7 @@ def test_run_resumed_is_the_uninterrupted_one(turning: Path, tmp_path: Path, sav
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     train(recipe(turning, whole, "checkpoint_minutes=0"), DepthStage, console=quiet)
     save = state.save_checkpoint
-    monkeypatch.setattr(state, "save_checkpoint", lambda folder, kept: save(folder, kept) if kept["step"] <= saved else None)
+    monkeypatch.setattr(state, "save_checkpoint", lambda folder, kept, keep: save(folder, kept, keep) if kept["step"] <= saved else None)
     with pytest.raises(RuntimeError, match="power cut"):
         train(recipe(turning, parts, "checkpoint_minutes=0"), Interrupted, console=quiet)
     monkeypatch.undo()
