@@ -59,6 +59,13 @@ def test_what_exists_wins_over_a_name(drive, tmp_path, write_clip, folder):
     assert len(decoded(tmp_path / "out.mp4")) == 3
 
 
+def test_a_word_that_is_no_file_and_no_motion_is_told_the_nearest(drive, tmp_path):
+    status, complaints = drive("nodd")
+    assert status == 2
+    assert "nodd does not exist as a file, and no motion is called so: nearest: nod" in complaints
+    assert not (tmp_path / "out.mp4").exists()
+
+
 def test_what_a_model_cannot_move_is_refused(drive, tmp_path):
     status, complaints = drive("smile")
     assert status == 2

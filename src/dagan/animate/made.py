@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from dagan.animate.animator import Animator
+from dagan.checks import nearest
 from dagan.engine.base import Engine
 from dagan.errors import InputError
 from dagan.media.faces import FaceFinder
@@ -16,6 +17,7 @@ from dagan.media.output import check_destination
 from dagan.media.provenance import Provenance
 from dagan.motion.file import DrivingMotion
 from dagan.motion.moves import MOTIONS, RATE, MadeMotion
+from dagan.names import printable
 from dagan.progress import Progress, silent
 
 DRAW = "drawing motions"
@@ -23,8 +25,16 @@ _SHOWN = 6  # A strip has so many pictures.
 
 
 def named_motion(driving: Path) -> MadeMotion | None:
-    """Returns the motion of that name, or None where there is none, or where a file or folder has that name."""
-    return None if driving.exists() else MOTIONS.get(str(driving))
+    """Returns the motion of that name, or None for a path. A file or folder of a motion's name goes before it.
+
+    Raises InputError, naming the nearest motions, for a single word that is neither.
+    """
+    if driving.exists():
+        return None
+    name = str(driving)
+    if name not in MOTIONS and driving.suffix == "" and len(driving.parts) == 1:
+        raise InputError(f"{printable(name)} does not exist as a file, and no motion is called so: {nearest(name, MOTIONS)}")
+    return MOTIONS.get(name)
 
 
 def keypoints_of(made: MadeMotion, animator: Animator) -> DrivingMotion:

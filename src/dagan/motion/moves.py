@@ -12,8 +12,6 @@ from fractions import Fraction
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
-from dagan.checks import nearest
-from dagan.errors import InputError
 from dagan.motion.pose import NEEDS, Pose
 
 RATE = Fraction(25)
@@ -103,10 +101,3 @@ MOTIONS: dict[str, MadeMotion] = {
         },
     ),
 }  # fmt: skip
-
-
-def made_motion(name: str) -> MadeMotion:
-    """Returns the motion of that name. Raises InputError, naming the nearest, where there is none."""
-    if name not in MOTIONS:
-        raise InputError(f"no motion is called {name!r}: {nearest(name, MOTIONS)}")
-    return MOTIONS[name]
