@@ -85,6 +85,13 @@ def serve(engine: Engine, samples: Path) -> Iterator[Callable[..., Served]]:
 
 
 @pytest.fixture(scope="session")
-def page(serve: Callable[..., Served]) -> Served:
-    """The page as it is by default."""
+def first_page(serve: Callable[..., Served]) -> Served:
+    """The page as it is by default, which all tests of it share."""
     return serve()
+
+
+@pytest.fixture
+def page(first_page: Served, monkeypatch: pytest.MonkeyPatch) -> Served:
+    """The page as it is by default. Gradio knows one folder of uploads at a time, so it is told of this page's, whatever was served since."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(first_page.folder.path))
+    return first_page

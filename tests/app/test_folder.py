@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -96,3 +97,24 @@ def test_a_number_that_another_process_has_by_now_does_not_protect_a_folder(temp
     (folder / "owner.json").write_text(json.dumps({"pid": os.getpid(), "began": 1.0}))
     sweep_stale()
     assert not folder.exists()
+
+
+def test_files_and_folders_may_vanish_while_they_are_listed():
+    with PrivateFolder() as folder:
+        ended = threading.Event()
+
+        def churn() -> None:
+            while not ended.is_set():
+                folder.new_file("a", "a.mp4").write_bytes(b"a")
+                folder.release("a")
+
+        thread = threading.Thread(target=churn)
+        thread.start()
+        try:
+            for _ in range(1000):
+                assert len(folder.files()) <= 1
+                assert folder.room_for(0)
+                folder.remove_old()
+        finally:
+            ended.set()
+            thread.join()

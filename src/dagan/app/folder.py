@@ -67,8 +67,8 @@ class PrivateFolder:
         self._permanent |= set(self.files())
 
     def files(self) -> list[Path]:
-        """Returns all files of visitors and of the page."""
-        return [path for path in self.path.rglob("*") if path.name != _OWNER and path.is_file()]
+        """Returns all files of visitors and of the page. Folders that are removed meanwhile are passed over."""
+        return [Path(place, name) for place, _, names in os.walk(self.path) for name in names if name != _OWNER]
 
     def visitors_files(self) -> list[Path]:
         """Returns the files that were uploaded or made for a visitor and are still there."""
@@ -127,10 +127,11 @@ class PrivateFolder:
                     with self._lock:
                         for own in self._held.values():
                             own.discard(path)
-        for path in sorted(self.path.rglob("*"), reverse=True):
-            with suppress(OSError):
-                if path.is_dir() and path.stat().st_mtime < limit:
-                    path.rmdir()  # This fails for a folder that holds anything.
+        for place, folders, _ in os.walk(self.path, topdown=False):
+            for folder in (Path(place, name) for name in folders):
+                with suppress(OSError):
+                    if folder.stat().st_mtime < limit:
+                        folder.rmdir()  # This fails for a folder that holds anything.
 
     def _remove(self, path: Path) -> None:
         with suppress(OSError):

@@ -84,7 +84,10 @@ def check_settings(settings: PageSettings) -> None:
 
 
 def make_page(engine: Engine, settings: PageSettings, folder: PrivateFolder) -> Guard:
-    """Returns the whole page as an ASGI application. Its files lie in `folder`."""
+    """Returns the whole page as an ASGI application. Its files lie in `folder`.
+
+    A process serves one such page at a time, because Gradio knows one folder of uploads.
+    """
     require_extra("app", "the page")
     os.environ.update(_QUIET)
     os.environ["GRADIO_TEMP_DIR"] = str(folder.path)
