@@ -69,7 +69,8 @@ def measure(port: int, seconds: float, page: psutil.Process) -> None:
             if now > turn + min(60, seconds - 0.5):
                 middle, late = (1000 * np.quantile(delays, share) for share in (0.5, 0.95))
                 memory = page.memory_info().rss / 1e6
-                print(f"{len(delays) / (now - turn):5.1f} a second, {middle:4.0f} ms, 95 % within {late:4.0f} ms, {memory:.0f} MB", flush=True)
+                rate = len(delays) / (now - turn)
+                print(f"{rate:5.1f} a second, {middle:4.0f} ms, 95 % within {late:4.0f} ms, {memory:.0f} MB", flush=True)
                 turn, delays = now, []
 
 

@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 
 @pytest.fixture(scope="session")
 def onnx_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model as ONNX graphs; beside it, as model.safetensors, the model."""
+    """The tiny model as ONNX graphs; beside it, as model.safetensors, the model. The processes of one test run share them."""
     from dagan.export.job import export_model
     from running_samples import save_tiny_model, tiny_model
 
-    parent = tmp_path_factory.mktemp("exported")
-    save_tiny_model(parent / "model.safetensors")
-    export_model(tiny_model(), parent / "tiny")
+    base = tmp_path_factory.getbasetemp()
+    parent = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "exported"
+    with FileLock(parent.with_suffix(".lock")):
+        if not (parent / "tiny").exists():  # A folder is there whole or not at all.
+            parent.mkdir(exist_ok=True)
+            save_tiny_model(parent / "model.safetensors")
+            export_model(tiny_model(), parent / "tiny")
     return parent / "tiny"
 
 
 @contextmanager
-def _known_graphs(folder: Path) -> Iterator[None]:
+def graphs_of_the_tiny_model(folder: Path) -> Iterator[None]:
+    """Exports of the tiny model take the ONNX files of `onnx_folder` instead of tracing the model again."""
     from dagan.export import job
 
     with pytest.MonkeyPatch.context() as patch:
@@ -33,8 +40,8 @@ def _known_graphs(folder: Path) -> Iterator[None]:
 
 @pytest.fixture
 def known_graphs(onnx_folder: Path) -> Iterator[None]:
-    """Exports of the tiny model take the ONNX files of `onnx_folder` instead of tracing the model again."""
-    with _known_graphs(onnx_folder):
+    """See `graphs_of_the_tiny_model`."""
+    with graphs_of_the_tiny_model(onnx_folder):
         yield
 
 
@@ -45,6 +52,6 @@ def openvino_folder(onnx_folder: Path, tmp_path_factory: pytest.TempPathFactory)
     from running_samples import tiny_model
 
     folder = tmp_path_factory.mktemp("exported") / "openvino"
-    with _known_graphs(onnx_folder):
+    with graphs_of_the_tiny_model(onnx_folder):
         export_model(tiny_model(), folder, ExportOptions(kind="openvino"))
     return folder

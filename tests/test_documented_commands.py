@@ -48,6 +48,8 @@ _TRAINING = [
     "batch_size=2", "max_steps=2", "data.size=64", "data.hold_out=0.3", "precision=32-true", "accelerator=cpu", "threads=1", "log_every=1",
     "validate_every=2", "picture_every=2", "validation_samples=2",
 ]  # fmt: skip
+# These get a small model where none is named. What is driven by landmarks needs the bundled one.
+_DRAWING = ("animate", "evaluate reconstruction", "evaluate cross-identity")
 SMALL["pack"] = ["--size", "64", "--no-landmarks", "--every", "1"]
 SMALL["train gan"] = [
     *_TRAINING, "model.image_size=64", "model.motion_size=32", "loss.perceptual_scales=2", "loss.perceptual_features=squeezenet",
@@ -136,8 +138,9 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, write_clip: Callable[[Pa
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("page", "line"), LINES, ids=[f"{page.stem}: {line}" for page, line in LINES])
 def test_commands_run_in_their_order(
-    page: Path, line: str, workspace: Path, command: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+    page: Path, line: str, workspace: Path, command: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch,
+    known_graphs: None,
+) -> None:  # fmt: skip
     """In one folder: a command finds what those above it on its page have written."""
     monkeypatch.chdir(workspace)
     monkeypatch.setenv("XDG_CACHE_HOME", str(workspace / "cache"))
@@ -145,9 +148,11 @@ def test_commands_run_in_their_order(
     monkeypatch.setattr("dagan.app.server.PageServer.run", lambda self: None)  # A page is served until somebody ends it.
     words = shlex.split(line, comments=True)[1:]
     name, found = found_command(words)
+    if words == ["demo"] and (workspace / "demo.mp4").exists():
+        return  # It is the same on every page that names it.
     known = options_of(found)
     more = [part for option, value in SMALL_OPTIONS.items() if option in known for part in (option, *value)] + SMALL.get(name, [])
-    if name == "animate" and "--model" not in words:
+    if name in _DRAWING and not {"--model", "--keypoints"} & set(words):
         more += ["--model", "tiny.safetensors"]
     code, _, err = command(*words, *more)
     assert code == 0, err[-2000:]

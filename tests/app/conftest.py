@@ -92,6 +92,6 @@ def first_page(serve: Callable[..., Served]) -> Served:
 
 @pytest.fixture
 def page(first_page: Served, monkeypatch: pytest.MonkeyPatch) -> Served:
-    """The page as it is by default. Gradio knows one folder of uploads at a time, so it is told of this page's, whatever was served since."""
+    """The page as it is by default. Gradio knows one folder of uploads at a time, so it is told of this page's again."""
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(first_page.folder.path))
     return first_page

@@ -20,7 +20,7 @@ from dagan.engine import open as door
 from dagan.engine.open import open_engine
 from dagan.engine.torch import TorchEngine
 from dagan.errors import InputError
-from dagan.export.job import export_graphs, export_model
+from dagan.export.job import export_graphs
 from running_samples import moving_pictures, save_tiny_model, tiny_model
 
 OPENER = partial(open_engine, export=export_graphs)
@@ -97,7 +97,7 @@ def test_presets_without_weights_come_fresh_and_the_same():
     assert open_model("lite-256", "cpu", "float32")[1]
 
 
-def test_every_runtime_is_measured(monkeypatch, model_file, tmp_path):
+def test_every_runtime_is_measured(monkeypatch, model_file, tmp_path, known_graphs):
     monkeypatch.setattr(door, "cache_folder", lambda: tmp_path)
     monkeypatch.setattr(job, "matrix_peak", lambda device, dtype: 100.0)  # float16 takes a CPU very long
     options = BenchOptions(model=str(model_file), frames=0, seconds=0, precision="float32")
@@ -123,9 +123,8 @@ def test_a_runtime_that_was_asked_for_and_cannot_compute_is_said(monkeypatch, mo
         measure(replace(options, runtimes=("onnxruntime",), precision="float16"), OPENER)
 
 
-def test_an_exported_folder_is_measured_in_what_runs_it(monkeypatch, tmp_path):
-    model, folder = tiny_model(), tmp_path / "exported"
-    export_model(model, folder)
+def test_an_exported_folder_is_measured_in_what_runs_it(monkeypatch, onnx_folder):
+    model, folder = tiny_model(), onnx_folder
     monkeypatch.setattr(job, "matrix_peak", lambda device, dtype: 100.0)
     options = BenchOptions(model=str(folder), frames=0, seconds=0, precision="float32")
     report = measure(options, OPENER)

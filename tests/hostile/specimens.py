@@ -5,6 +5,7 @@ Each specimen lies in the folder of samples under its name; a case copies that f
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,7 @@ from PIL import Image
 from released_files import write_small
 
 from conftest import moving_blob
-from dagan.export.job import export_model
-from running_samples import moving_pictures, save_tiny_model, tiny_model, write_clip
+from running_samples import moving_pictures, save_tiny_model, write_clip
 
 SMALL = "encoder_widths: [8, 8, 12, 16, 24], decoder_widths: [8, 8, 8, 12, 16], size: null"
 HOURGLASS = "hourglass: {width: 8, max_width: 16, levels: 3}"
@@ -106,8 +106,11 @@ SPECIMENS = (
 )  # fmt: skip
 
 
-def write_samples(folder: Path) -> Iterator[tuple[str, ...]]:
-    """Writes all specimens, and what the commands need beside them; gives the commands that are to be run there for the rest."""
+def write_samples(folder: Path, graphs: Path) -> Iterator[tuple[str, ...]]:
+    """Writes all specimens, and what the commands need beside them; gives the commands that are to be run there for the rest.
+
+    `graphs` is a folder of the tiny model's exported graphs.
+    """
     pictures = moving_pictures(8)
     for name in VIDEOS[:2]:
         write_clip(folder / name, pictures, sound=True)
@@ -119,7 +122,7 @@ def write_samples(folder: Path) -> Iterator[tuple[str, ...]]:
     for name in (*PHOTOS, "photo.png"):
         images[0].save(folder / name)
     save_tiny_model(folder / "tiny.safetensors")
-    export_model(tiny_model(), folder / "graphs")
+    shutil.copytree(graphs, folder / "graphs")
     for part in ("clips", "results"):
         (folder / part).mkdir()
         for i in range(3):

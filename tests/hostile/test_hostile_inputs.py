@@ -80,9 +80,9 @@ def worker() -> Iterator[Worker]:
 
 
 @pytest.fixture(scope="module")
-def samples(tmp_path_factory: pytest.TempPathFactory, worker: Worker) -> Path:
+def samples(tmp_path_factory: pytest.TempPathFactory, worker: Worker, onnx_folder: Path) -> Path:
     folder = tmp_path_factory.mktemp("samples")
-    for command in write_samples(folder):
+    for command in write_samples(folder, onnx_folder):
         answer = worker.run(command, folder, 120)
         assert answer["status"] == 0, answer
     return folder

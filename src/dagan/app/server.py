@@ -169,8 +169,9 @@ class PageServer:
         scheme = "http" if settings.certificate is None else "https"
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         self.address = f"{scheme}://{'127.0.0.1' if host == '0.0.0.0' else host}:{self.port}/"
+        # Logging is the process's own matter: uvicorn's configuration would close handlers of other libraries, with their streams.
         config = uvicorn.Config(
-            app, log_level="error", access_log=False, ws_max_size=_LARGEST_MESSAGE, ws_max_queue=4, timeout_keep_alive=20,
+            app, log_config=None, log_level="error", access_log=False, ws_max_size=_LARGEST_MESSAGE, ws_max_queue=4, timeout_keep_alive=20,
             timeout_graceful_shutdown=3, limit_concurrency=400, server_header=False, ssl_certfile=settings.certificate,
             ssl_keyfile=settings.key, ws_per_message_deflate=False,
         )  # fmt: skip
