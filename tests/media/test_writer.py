@@ -269,3 +269,22 @@ def test_times_do_not_drift_where_the_format_rounds_them(tmp_path):
     for suffix in ("mkv", "webm"):
         frames = list(write(tmp_path / f"a.{suffix}", times, rate=Fraction(30000, 1001)))
         assert max(abs(f.time - t) for f, t in zip(frames, times, strict=True)) <= Fraction(1, 2000)
+
+
+@pytest.mark.parametrize("size", [64, 96])
+def test_one_thread_writes_the_same_bytes_every_time(tmp_path, size):
+    rng = np.random.default_rng(0)
+    waves = rng.uniform(2, 9, (40, 3))
+    ramp = np.linspace(0, 6, size)
+    frames = [(127 + 100 * np.sin(ramp[:, None, None] * w + ramp[None, :, None] * w[::-1] + 0.3 * i)) for i, w in enumerate(waves)]
+
+    def written(i):
+        other = [rng.bytes(int(rng.integers(1000, 200_000))) for _ in range(20)]  # What memory holds differs each time.
+        path = tmp_path / f"{i}.mp4"
+        with VideoWriter(path, size, size, threads=1) as writer:
+            for time, frame in zip(even(40), frames, strict=True):
+                writer.write(frame.astype(np.uint8), time)
+        return path.read_bytes() if other else b""
+
+    first = written(0)
+    assert all(written(i) == first for i in range(1, 20))

@@ -308,6 +308,8 @@ class VideoWriter:
         options = dict(_OPTIONS.get(self._codec, {}) if self._hardware is None else self._hardware.options)
         if self._crf is not None:
             options["crf"] = str(self._crf)
+        if self._threads == 1 and self._codec == "libx264":
+            options["mbtree"] = "0"  # Where a processor has AVX-512, this part of x264 gives other bytes now and then.
         try:
             stream = self._output.add_stream(self._codec, rate=self._rate, options=options)
         except ValueError as error:
