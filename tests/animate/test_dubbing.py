@@ -69,11 +69,42 @@ def test_the_result_lasts_as_long_as_what_drives(dub, tmp_path):
     assert np.abs(pictures[6] - pictures[0]).mean() < np.abs(pictures[5] - pictures[0]).mean()  # It begins again.
 
 
+def test_a_face_is_pasted_back_into_every_frame(dub, tmp_path, write_clip):
+    photo = np.asarray(Image.open(PORTRAIT).convert("RGB").resize((96, 96)))
+    wholes = [np.full((96, 160, 3), 90 + 10 * i, np.uint8) for i in range(6)]
+    for i, whole in enumerate(wholes):
+        whole[:, 32 + i : 128 + i] = photo
+    write_clip(tmp_path / "source.mp4", wholes)
+    assert dub("driving.mp4", "--paste-back", "--mark")[0] == 0
+    pictures = decoded(tmp_path / "out.mp4").astype(int)
+    assert pictures.shape == (9, 96, 160, 3)
+    for i, picture in enumerate(pictures):
+        # Beside the square, which is the middle, there is the frame that the source shows then.
+        assert np.abs(picture[:, :20] - wholes[i % 6][:, :20].astype(int)).max() <= 4
+    assert np.abs(pictures[0, 30:60, 60:100] - wholes[0][30:60, 60:100].astype(int)).mean() > 2
+
+
+def test_a_larger_video_is_pasted_into_a_smaller_one(dub, tmp_path, write_clip):
+    write_clip(tmp_path / "source.mp4", [np.full((120, 200, 3), 90 + 10 * i, np.uint8) for i in range(6)])
+    status, complaints = dub("driving.mp4", "--paste-back", "--max-side", "100")
+    assert status == 0
+    assert "has pictures of 200 x 120 pixels: the video is made at 100 x 60 (--max-side 100)" in complaints
+    assert decoded(tmp_path / "out.mp4").shape == (9, 60, 100, 3)
+
+
+@pytest.mark.parametrize(("size", "side"), [("96", 96), ("photo", 128)])
+def test_results_have_the_size_that_was_asked_for(dub, tmp_path, size, side):
+    assert dub("driving.mp4", "--size", size)[0] == 0
+    pictures = decoded(tmp_path / "out.mp4")
+    assert pictures.shape == (9, side, side, 3)
+    assert len(np.unique(pictures)) > 50
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["--move", "pose"], "--move pose: the head of a source that is a video moves as it does there"),
-        (["--paste-back"], "source.mp4 is a video: --side-by-side, --paste-back"),
+        (["--still-background"], "source.mp4 is a video: --side-by-side, --still-background"),
     ],
 )
 def test_what_needs_a_photo_is_refused(dub, tmp_path, arguments, words):

@@ -72,13 +72,17 @@ class SideBySide:
 
 
 class PasteBack:
-    """The whole source picture, with the result where the source's face was cut out."""
+    """The whole source picture, H x W x 3 uint8, with the result where the source's face was cut out."""
 
     wants_driving = False
 
     def __init__(self, image: np.ndarray, framing: Framing) -> None:
         self._image, self._framing = image, framing
         self.height, self.width = image.shape[:2]
+
+    def follow(self, image: np.ndarray, framing: Framing) -> None:
+        """Pastes the next results into another picture of the same size."""
+        self._image, self._framing = image, framing
 
     def compose(self, results: np.ndarray, driving: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
         """See Layout."""

@@ -155,22 +155,24 @@ def animate(
         engine.face.explicit(options.keypoints, engine.name)
         check_parts(options.move, engine.face, engine.name)
         landmarker = FaceLandmarker() if options.crop or not isinstance(opened, DrivingMotion) or opened.explicit else None
-        dubbed = None
+        dubbed, finish = None, _finish(options)
         if is_video(source):
             video = stack.enter_context(open_video(source, 25))
             dubbed = SourceVideo(
-                engine, video, FaceLandmarker(), options.crop, options.keypoints, options.move, options.strength, progress, notices
+                engine, video, FaceLandmarker(), options.crop, options.keypoints, options.move, options.strength, finish, progress, notices
             )  # fmt: skip
+            finish = Finish()  # The video finishes its own pictures.
         image = _source_image(source, options, notices) if dubbed is None else dubbed.rest
         finder = FaceFinder(landmarker) if options.crop and dubbed is None else None
         framing = view_still(image, finder, str(source), notices)
         face = crop(image, framing, engine.size)
-        finish = _finish(options)
         side = finish.side(framing, engine.size)
         driven = _motion(opened, driving, engine, face, landmarker, options, progress, notices)
         driven = replace(driven, motion=shaped(driven.motion, options.smooth, options.loop))
         layout: Layout = Plain(side)
-        if options.side_by_side:
+        if dubbed is not None:
+            layout = dubbed.layout
+        elif options.side_by_side:
             layout = SideBySide(crop(image, framing, side), engine)
         elif options.paste_back:
             layout = PasteBack(image, framing)
@@ -280,9 +282,8 @@ def check_animate(source: Path, driving: Path, output: Path, options: AnimateOpt
     for photo in photos:
         if is_video(photo):
             part_of_video(options.move)
-            whole = options.side_by_side or options.paste_back or options.still_background or options.cutout or options.grid
-            if whole or not options.relative or options.size:
-                refused = "--side-by-side, --paste-back, --still-background, --alpha, --grid, --size and --absolute"
+            if options.side_by_side or options.still_background or options.cutout or options.grid or not options.relative:
+                refused = "--side-by-side, --still-background, --alpha, --grid and --absolute"
                 raise InputError(f"{photo} is a video: {refused} need a photo as SOURCE")
     refuse_photo(driving)
     if options.frame_rate is not None and driving.exists() and not driving.is_dir():

@@ -70,8 +70,12 @@ class VideoFraming:
 
     def at(self, time: Fraction | float) -> Framing:
         """Returns the square for the frame at `time` seconds."""
-        shot = self.shots[max(0, bisect_right(self.starts, float(time)) - 1)]
+        shot = self.shot(time)
         return self.middle if shot is None else shot.at(time)
+
+    def shot(self, time: Fraction | float) -> ShotFraming | None:
+        """Returns the framing of the shot at `time` seconds; None where it has no face."""
+        return self.shots[max(0, bisect_right(self.starts, float(time)) - 1)]
 
 
 def frame_video(reader: VideoReader, finder: FaceFinder, warn: Warn = to_stderr) -> VideoFraming:
@@ -192,6 +196,11 @@ def square_of(frame: Frame, view: View) -> Framing:
     left, top, width, height = frame.place
     inner = middle(width, height)
     return Framing(left + inner.center_x, top + inner.center_y, inner.side)
+
+
+def shows_face(view: View, time: Fraction | float) -> bool:
+    """Says whether the shot at `time` seconds has a face. A view that looks for none takes every picture for one."""
+    return not isinstance(view, VideoFraming) or view.shot(time) is not None
 
 
 def view_still(image: np.ndarray, finder: FaceFinder | None, where: str, warn: Warn) -> Framing:
