@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -241,3 +243,23 @@ def test_cache_folder_of_each_platform(monkeypatch, platform, variables, expecte
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert door.cache_folder() == expected
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_signals_come_through_when_another_thread_has_dropped_a_session(onnx_folder, runtime):
+    """On processors with AMX the process would end by a segmentation fault."""
+    script = f"""
+import gc, signal, threading
+from pathlib import Path
+from dagan.engine.sessions import open_session
+
+sessions, heard = [open_session(Path({str(onnx_folder / "generator.onnx")!r}), {runtime!r})], []
+signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
+thread = threading.Thread(target=lambda: (sessions.clear(), gc.collect()))
+thread.start()
+thread.join()
+signal.raise_signal(signal.SIGINT)
+print(len(heard))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout.strip()) == (0, "1"), done.stderr

@@ -9,16 +9,20 @@ two in the same way.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 
 from dagan.errors import InputError
 from dagan.names import text_path
+
+if TYPE_CHECKING:
+    import openvino
 
 TORCH = "torch"  # This runtime computes models as they are, without graphs.
 RUNTIMES = ("onnxruntime", "openvino")
@@ -62,11 +66,21 @@ def open_session(path: Path, runtime: str, precision: str = "float32") -> Sessio
         raise InputError(f"{path} cannot be read by {runtime} ({reason}): export the model again") from error
 
 
-def cpu_multiplies_bfloat16() -> bool:
-    """Says whether OpenVINO multiplies faster in bfloat16 than in float32 on this CPU."""
+@cache
+def openvino_core() -> openvino.Core:
+    """Returns OpenVINO's core, of which a process has one, for as long as it lives.
+
+    On processors with AMX the core gives the thread that makes it a stack for signals. Where another thread is the last to use the core, it
+    takes that stack away, and the next signal (Ctrl-C, say) ends the process by a segmentation fault.
+    """
     import openvino as ov
 
-    return "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return ov.Core()
+
+
+def cpu_multiplies_bfloat16() -> bool:
+    """Says whether OpenVINO multiplies faster in bfloat16 than in float32 on this CPU."""
+    return "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 class _OnnxRuntime:
@@ -91,9 +105,7 @@ class _OnnxRuntime:
 
 class _OpenVino:
     def __init__(self, path: Path, precision: str, threads: int) -> None:
-        import openvino as ov
-
-        core = ov.Core()
+        core = openvino_core()
         with text_path(path.parent) as folder:
             model = core.read_model(str(folder / path.name))
         if precision == "bfloat16":

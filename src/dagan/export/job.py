@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from dagan.engine.note import NOTE_FILE, SUFFIXES, ExportNote, Format, GraphNote, file_digest, is_exported, write_note
-from dagan.engine.sessions import open_session, require
+from dagan.engine.sessions import open_session, openvino_core, require
 from dagan.errors import InputError
 from dagan.export.graph_modules import Graph, check_inputs, example_inputs, graphs_of
 from dagan.export.int8 import BITS, LARGEST_MEAN, QUANTISED, SAFE_BITS, choose_clips, driving_sample, quantise, samples_of
@@ -154,7 +154,7 @@ def _to_openvino(onnx: Path) -> Path:
     path = onnx.with_suffix(SUFFIXES["openvino"][0])
     # The reader of ONNX files is used, and not `openvino.convert_model`, because that reports its use.
     with text_path(path.parent) as folder:
-        ov.save_model(ov.Core().read_model(str(folder / onnx.name)), str(folder / path.name), compress_to_fp16=False)
+        ov.save_model(openvino_core().read_model(str(folder / onnx.name)), str(folder / path.name), compress_to_fp16=False)
     onnx.unlink()
     return path
 
