@@ -109,7 +109,7 @@ def test_an_example_is_animated_by_one_click_and_a_long_job_is_stopped(visit, pa
 
     tab.get_by_label("Long").check()
     tab.get_by_role("button", name="Animate", exact=True).click()
-    expect(tab.get_by_role("progressbar")).to_be_visible(timeout=PATIENCE)
+    expect(tab.get_by_role("progressbar", name="Progress of the job")).to_be_visible(timeout=PATIENCE)
     expect(tab.locator("#status")).to_contain_text("left", timeout=PATIENCE)
     tab.get_by_role("button", name="Stop").click()
     expect(tab.locator("#status")).to_contain_text("Stopped", timeout=PATIENCE)
