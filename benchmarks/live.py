@@ -3,9 +3,9 @@
     python benchmarks/live.py [SECONDS] [OPTION OF dagan app]...
 
 The page runs in a process of its own, as `dagan app` starts it. This process is its camera: 30 pictures a second of 640 x 480, in which the
-bundled portrait's head nods, sent as the page's script does, the newest whenever few are unanswered. Each picture carries the clock's time
-and is told apart by it in the answer. A line is printed for each minute: pictures a second, the median and the 95th percentile of the time
-from the camera to the answer, and the page's memory.
+bundled portrait's head nods, sent as the page's script does, the newest whenever few are unanswered. Each picture carries the clock's time,
+which its answer gives back. A line is printed for each minute: pictures a second, the median and the 95th percentile of the time from the
+camera to the answer, and the page's memory.
 """
 
 from __future__ import annotations

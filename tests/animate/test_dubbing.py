@@ -84,6 +84,16 @@ def test_a_face_is_pasted_back_into_every_frame(dub, tmp_path, write_clip):
     assert np.abs(pictures[0, 30:60, 60:100] - wholes[0][30:60, 60:100].astype(int)).mean() > 2
 
 
+def test_a_shot_without_a_face_stays_as_it_is(dub, tmp_path, write_clip):
+    photo = np.asarray(Image.open(PORTRAIT).convert("RGB").resize((160, 160)))
+    stripes = np.repeat(np.where(np.arange(160) // 4 % 2, 60, 200)[None, :, None], 160, 0).repeat(3, 2).astype(np.uint8)
+    write_clip(tmp_path / "source.mp4", [photo] * 5 + [stripes] * 4)
+    assert dub("driving.mp4", "--paste-back", "--crop")[0] == 0
+    pictures, source = decoded(tmp_path / "out.mp4").astype(int), decoded(tmp_path / "source.mp4").astype(int)
+    assert np.abs(pictures[:5] - source[:5]).mean() > 1
+    assert np.abs(pictures[5:] - source[5:]).mean() < 1
+
+
 def test_a_larger_video_is_pasted_into_a_smaller_one(dub, tmp_path, write_clip):
     write_clip(tmp_path / "source.mp4", [np.full((120, 200, 3), 90 + 10 * i, np.uint8) for i in range(6)])
     status, complaints = dub("driving.mp4", "--paste-back", "--max-side", "100")
@@ -104,6 +114,7 @@ def test_results_have_the_size_that_was_asked_for(dub, tmp_path, size, side):
     ("arguments", "words"),
     [
         (["--move", "pose"], "--move pose: the head of a source that is a video moves as it does there"),
+        (["--size", "32"], "--size is 32 pixels: must be from 64"),
         (["--still-background"], "source.mp4 is a video: --side-by-side, --still-background"),
     ],
 )

@@ -278,13 +278,15 @@ def test_one_thread_writes_the_same_bytes_every_time(tmp_path, size):
     ramp = np.linspace(0, 6, size)
     frames = [(127 + 100 * np.sin(ramp[:, None, None] * w + ramp[None, :, None] * w[::-1] + 0.3 * i)) for i, w in enumerate(waves)]
 
+    others = []
+
     def written(i):
-        other = [rng.bytes(int(rng.integers(1000, 200_000))) for _ in range(20)]  # What memory holds differs each time.
+        others[:] = (rng.bytes(int(rng.integers(1000, 200_000))) for _ in range(20))  # What memory holds differs each time.
         path = tmp_path / f"{i}.mp4"
         with VideoWriter(path, size, size, threads=1) as writer:
             for time, frame in zip(even(40), frames, strict=True):
                 writer.write(frame.astype(np.uint8), time)
-        return path.read_bytes() if other else b""
+        return path.read_bytes()
 
     first = written(0)
     assert all(written(i) == first for i in range(1, 20))

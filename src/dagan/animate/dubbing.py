@@ -24,7 +24,7 @@ from dagan.animate.relief import measure_relief
 from dagan.engine.base import EncodedSource, Engine, finite_source
 from dagan.errors import InputError
 from dagan.media.faces import FaceFinder
-from dagan.media.framing import Framing, crop
+from dagan.media.framing import Framing, crop, middle
 from dagan.media.images import shrunk
 from dagan.media.landmarks import FaceLandmarker
 from dagan.media.reader import Frame
@@ -68,7 +68,9 @@ class _Shown:
 
 
 class SourceVideo:
-    """A source video, whose motion is read when this is made. Raises InputError where no face is found.
+    """A source video, whose motion is read when this is made.
+
+    Raises InputError where no face is found, and for a size of `finish` that cannot be.
 
     Args:
         crop: Whether the face is found and framed; otherwise the middle of the video is taken.
@@ -83,6 +85,7 @@ class SourceVideo:
         finish: Finish, progress: Progress, warn: Warn,
     ) -> None:  # fmt: skip
         self._engine, self._reader, self._finish = engine, reader, finish
+        finish.side(middle(reader.width, reader.height), engine.size)  # This refuses a size before the video is searched.
         self._view, _ = view_video(reader, FaceFinder(landmarker) if crop else None, warn, progress, LOOK)
         collected = MotionReader(engine, reader, landmarker, crop, engine.face.explicit(keypoints, engine.name))
         with closing(counted(read_ahead(reader, self._view, engine.size), progress, READ, reader.frame_count)) as frames:
@@ -133,10 +136,8 @@ class SourceVideo:
         side = self._side
         if self._pasted is not None:
             side = self._finish.side(frame.framing, self._engine.size)
-            self._pasted.follow(frame.whole, frame.framing)
+            self._pasted.follow(frame.whole, frame.framing if frame.face else None)
         square = crop(frame.whole, frame.framing, side)
-        if self._pasted is not None and not frame.face:
-            return square[None]  # Nobody is there whose face could be exchanged.
         height, width = frame.whole.shape[:2]
         finish = replace(self._finish, size=side)
         return Finisher(self._engine, encoded, square, finish, frame.framing, (width, height))(self._engine.draw(encoded, keypoints))

@@ -77,17 +77,17 @@ class PasteBack:
     wants_driving = False
 
     def __init__(self, image: np.ndarray, framing: Framing) -> None:
-        self._image, self._framing = image, framing
+        self.follow(image, framing)
         self.height, self.width = image.shape[:2]
 
-    def follow(self, image: np.ndarray, framing: Framing) -> None:
-        """Pastes the next results into another picture of the same size."""
+    def follow(self, image: np.ndarray, framing: Framing | None) -> None:
+        """Pastes the next results into another picture of the same size; with None it is shown as it is, because nobody is there."""
         self._image, self._framing = image, framing
 
     def compose(self, results: np.ndarray, driving: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
         """See Layout."""
         for result in results:
-            yield paste(self._image, result, self._framing)
+            yield self._image if self._framing is None else paste(self._image, result, self._framing)
 
 
 class Marked:
