@@ -1,4 +1,8 @@
-"""`dagan bench` measures speed, prints tables, and writes the report."""
+"""Commands that look at something and tell what they find.
+
+`dagan depth` measures the depth of a face in a photo or a video, `dagan bench` the speed of models, of which it prints tables and writes a
+report, and `dagan verify` says what marks a file carries about how it was made.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,71 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dagan.cli.options import BatchOption, ReportOption, RunDeviceOption
+from dagan.cli.options import (
+    BatchOption,
+    CropOption,
+    ModelOption,
+    OverwriteOption,
+    PrecisionOption,
+    RateOption,
+    ReportOption,
+    RunDeviceOption,
+    RuntimeOption,
+    open_chosen,
+    parse_rate,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from dagan.bench.job import BenchOptions
     from dagan.bench.timing import BenchReport
+
+PicturesArgument = Annotated[Path, typer.Argument(help="Depth is measured in this photo, video or folder of images.", show_default=False)]
+DepthOption = Annotated[
+    Path,
+    typer.Option(
+        "--output", "-o", show_default=False,
+        help="Write this file: colours as .png, .mp4 or .gif, numbers as .npz, points as .ply, a mesh as .glb.",
+    ),
+]
+
+
+def depth(
+    source: PicturesArgument,
+    output: DepthOption,
+    model: ModelOption = "lite-256",
+    runtime: RuntimeOption = None,
+    device: RunDeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+    batch_size: BatchOption = None,
+    crop: CropOption = True,
+    colours: Annotated[
+        str, typer.Option("--colours", help="Depth is drawn in this colour map, such as inferno, turbo or gray.")
+    ] = "inferno",
+    focal: Annotated[
+        float | None, typer.Option("--focal", help="Points assume this focal length, in picture widths. Default: 1.5.", show_default=False)
+    ] = None,
+    frame_rate: RateOption = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Measure the depth of a face in a photo or video."""
+    from dagan.cli.console import progress_bar, warn
+    from dagan.depth.job import DepthOptions, check_depth, measure_depth
+    from dagan.depth.outputs import ASSUMED_FOCAL
+    from dagan.memory import keep_freed_memory
+
+    options = DepthOptions(
+        crop=crop,
+        colours=colours,
+        focal=ASSUMED_FOCAL if focal is None else focal,
+        frame_rate=parse_rate(frame_rate),
+        overwrite=overwrite,
+    )
+    keep_freed_memory()
+    check_depth(source, output, options)  # This comes before the model, which may have to be fetched.
+    engine = open_chosen(model, runtime, batch_size, device, precision)
+    with progress_bar() as progress:
+        frames = measure_depth(engine, source, output, options, progress, warn)
+    print(f"{output}: depth of {frames} frame{'s' if frames != 1 else ''}")
 
 
 def bench(
@@ -62,7 +126,7 @@ def _bench(options: BenchOptions, output: Path | None, overwrite: bool) -> None:
     notices = Console(stderr=True)
     with notices.status("opening the model") as status:
         report = measure(options, partial(open_engine, export=export_graphs), lambda what: status.update(what))
-    _print(report)
+    _print_speed(report)
     if output is not None:
         with atomic_output(output, overwrite) as unfinished:
             unfinished.write_text(json_text(asdict(report)), encoding="utf-8")
@@ -70,7 +134,7 @@ def _bench(options: BenchOptions, output: Path | None, overwrite: bool) -> None:
         check_printed()
 
 
-def _print(report: BenchReport) -> None:
+def _print_speed(report: BenchReport) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -102,3 +166,45 @@ def _print(report: BenchReport) -> None:
     for runtime, problem in report.left_out.items():
         console.print(f"{runtime} is left out: {problem}")
     console.print(f"peak memory {report.peak_memory_mb:.0f} MB")
+
+
+UNMARKED, CHANGED = 1, 3  # Exit statuses besides 0, which means that the file says that it is synthetic, and 2, which means bad input.
+
+
+def verify(file: Annotated[Path, typer.Argument(help="The picture or video to look at.", show_default=False)]) -> None:
+    """Say what marks a picture or video carries about how it was made.
+
+    Ends with status 0 where marks say that it is synthetic, 1 where there are none, 2 where the file cannot be read, and 3 where Content
+    Credentials show that it was changed.
+    """
+    from dagan.errors import InputError
+    from dagan.media.credentials import TYPES, find_credentials
+    from dagan.media.provenance import SYNTHETIC, find_xmp
+
+    kind, packets = find_xmp(file)
+    synthetic = any(packet.synthetic for packet in packets)
+    if kind == "BMP":
+        print("XMP metadata: none, and BMP files cannot hold any")
+    for packet in dict.fromkeys(packets):
+        print(f"XMP metadata: {packet}")
+    if not packets and kind != "BMP":
+        print("XMP metadata: none")
+    changed = False
+    if kind in TYPES:
+        try:
+            credentials = find_credentials(file)
+            print(f"Content Credentials: {credentials or 'none'}")
+        except InputError as error:
+            credentials = None
+            print(f"Content Credentials: not looked for ({error})")
+        changed = credentials is not None and not credentials.intact
+        synthetic |= credentials is not None and any(word in SYNTHETIC for word in credentials.source_types)
+    else:
+        print(f"Content Credentials: none, and {kind} files cannot hold any")
+    if changed:
+        print(f"{file}: do not rely on these marks: the file is not the one that was signed")
+        raise typer.Exit(CHANGED)
+    if not synthetic:
+        print(f"{file}: no mark says that it is synthetic, which proves nothing: marks can be removed")
+        raise typer.Exit(UNMARKED)
+    print(f"{file}: marks say that it is synthetic")
