@@ -10,9 +10,8 @@ from PIL import Image
 from scipy.ndimage import binary_dilation
 
 from dagan.animate.animator import Animator
-from dagan.animate.finish import Finish, Finisher, parse_size
+from dagan.animate.finish import Finish, Finisher, find_matte, parse_size
 from dagan.animate.layout import PasteBack
-from dagan.animate.matte import find_matte
 from dagan.cli.animate import MOTION, PORTRAIT
 from dagan.engine.base import Drawing
 from dagan.engine.open import open_engine

@@ -20,8 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from dagan.animate.driving import FaceWatch, check_on_missing
-from dagan.animate.finish import Finish, Finisher
-from dagan.animate.matte import find_matte
+from dagan.animate.finish import Finish, Finisher, find_matte
 from dagan.animate.posing import PosedSource
 from dagan.engine.base import EncodedSource, Engine, finite_source
 from dagan.engine.open import open_engine

@@ -20,7 +20,7 @@ import numpy as np
 from dagan.animate.driving import MotionReader
 from dagan.animate.finish import Finish, Finisher
 from dagan.animate.layout import Layout, PasteBack, Plain
-from dagan.animate.relief import measure_relief
+from dagan.animate.posing import measure_relief
 from dagan.engine.base import EncodedSource, Engine, finite_source
 from dagan.errors import InputError
 from dagan.media.faces import FaceFinder

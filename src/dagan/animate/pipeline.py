@@ -22,11 +22,9 @@ from dagan.animate.animator import Animator
 from dagan.animate.driving import MotionReader, check_fit, check_on_missing, frame_spans, is_motion_file, refuse_photo
 from dagan.animate.dubbing import SourceVideo, part_of_video
 from dagan.animate.finish import Finish, parse_size
-from dagan.animate.grid import Cast, Tiles, photos_of
-from dagan.animate.layout import Layout, Marked, PasteBack, Plain, SideBySide
-from dagan.animate.made import made_for, named_motion
-from dagan.animate.outputs import Wanted, check_output, open_writer
-from dagan.animate.report import AnimateReport, Notices, make_report, write_report
+from dagan.animate.layout import Cast, Layout, Marked, PasteBack, Plain, SideBySide, Tiles, photos_of
+from dagan.animate.outputs import AnimateReport, Notices, Wanted, check_output, make_report, open_writer, write_report
+from dagan.animate.pose import made_for, named_motion
 from dagan.engine.base import Engine
 from dagan.errors import InputError
 from dagan.media.credentials import check_credentials

@@ -15,12 +15,10 @@ from threading import Lock
 import numpy as np
 
 from dagan.animate.animator import Animator
+from dagan.animate.outputs import AnimateReport
 from dagan.animate.pipeline import DRAW, LOOK, READ, AnimateOptions, animate
-from dagan.animate.report import AnimateReport
-from dagan.app.folder import PrivateFolder
-from dagan.app.runs import Run, Step, watched
-from dagan.app.turns import Turns
-from dagan.app.uploads import LIMITS, UploadLimits, check_driving, check_photo, own_names
+from dagan.app.runs import Run, Step, Turns, watched
+from dagan.app.uploads import LIMITS, PrivateFolder, UploadLimits, check_driving, check_photo, own_names
 from dagan.depth.outputs import depth_mesh, write_glb
 from dagan.engine.base import Engine
 from dagan.errors import InputError

@@ -35,8 +35,8 @@ from dagan.examples import MOTION, PORTRAIT
 
 if TYPE_CHECKING:
     from dagan.animate.batch import BatchEntry
+    from dagan.animate.outputs import AnimateReport
     from dagan.animate.pipeline import AnimateOptions
-    from dagan.animate.report import AnimateReport
 
 SourceArgument = Annotated[
     Path | None,

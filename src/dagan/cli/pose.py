@@ -89,7 +89,7 @@ def motions(
     overwrite: OverwriteOption = False,
 ) -> None:
     """List the motions that come with the package: dagan animate me.jpg NAME -o out.mp4 makes one of them."""
-    from dagan.animate.made import check_strips, draw_strips
+    from dagan.animate.pose import check_strips, draw_strips
     from dagan.cli.console import progress_bar
     from dagan.motion.moves import MOTIONS
 
