@@ -22,7 +22,7 @@ from rich.table import Table
 from dagan.config import preset
 from dagan.losses.features import _vgg19
 from dagan.models.depth import DepthNetwork
-from dagan.train.depth.stage import save_depth
+from dagan.train.depth import save_depth
 
 RECIPES = ("depth-lite", "gan-lite-128", "gan-lite-256", "depth-paper", "gan-paper-256", "gan-paper-spade-256")
 FOLDER = Path(__file__).parents[1] / "recipes"

@@ -19,9 +19,9 @@ from dagan.evaluate.ablation.tables import Figure, RunFigures, contrasts, markdo
 from dagan.evaluate.records import Evaluation, Metric, PairScores
 from dagan.models.depth import DepthNetwork
 from dagan.synthetic.clip import synthesise
-from dagan.train.depth.stage import save_depth
-from dagan.train.loop.training import Result
+from dagan.train.depth import save_depth
 from dagan.train.recipe import DepthRecipe, GanRecipe, read_recipe
+from dagan.train.training import Result
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 FIGURES = {

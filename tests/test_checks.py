@@ -18,7 +18,7 @@ from dagan.engine.note import ExportNote, GraphNote
 from dagan.errors import InputError
 from dagan.evaluate.ablation.run import AblationTable, Variant
 from dagan.models.egomotion import EgomotionConfig
-from dagan.prepare.options import PrepareOptions
+from dagan.prepare.raws import PrepareOptions
 from dagan.train.recipe import DepthLossConfig, DepthRecipe, GanLossConfig, GanRecipe, OptimiserConfig, ViewsConfig
 from dagan.weights.released import ReleasedNote
 

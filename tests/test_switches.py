@@ -19,7 +19,7 @@ from dagan.export.graph_modules import check_inputs, example_inputs, graphs_of
 from dagan.export.job import write_onnx
 from dagan.models.dagan import DaGAN
 from dagan.models.generator import CrossModalAttention, Discriminator
-from dagan.train.gan.objective import DiscriminatorObjective, GanObjective
+from dagan.train.gan import DiscriminatorObjective, GanObjective
 from dagan.train.recipe import GanLossConfig
 from dagan.weights import fold, read_model, save_model
 from running_samples import TINY, moving_pictures

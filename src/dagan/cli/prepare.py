@@ -52,7 +52,7 @@ def prepare(
     """Make training clips of raw videos: shots, faces, fixed squares, filters, identities, and a report."""
     from dagan.cli.console import progress_bar, warn
     from dagan.prepare.job import prepare as job
-    from dagan.prepare.options import PrepareOptions
+    from dagan.prepare.raws import PrepareOptions
 
     options = PrepareOptions(
         size=size, rate=parse_rate(fps), shortest=shortest, longest=longest, min_face=min_face, filters=filters, identity=identity,

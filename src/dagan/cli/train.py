@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from dagan.data.layouts import LayoutChoice
     from dagan.evaluate.ablation.stages import Measurement
     from dagan.evaluate.animation.methods import ModelSpec
-    from dagan.train.loop.training import Result
+    from dagan.train.training import Result
 
 app = typer.Typer(no_args_is_help=True, help="Train from a recipe: first the depth network, then the generator.")
 RecipeArgument = Annotated[Path, typer.Argument(help="The recipe is a YAML file, such as those in recipes/.")]
@@ -85,7 +85,7 @@ def train_gains(
     from dagan.data.config import DataConfig
     from dagan.data.store import open_dataset
     from dagan.engine.open import open_engine
-    from dagan.train.gan.calibrate import calibrate, with_gains
+    from dagan.train.calibrate import calibrate, with_gains
     from dagan.weights.files import find
 
     if output.exists() and not overwrite:
@@ -111,10 +111,10 @@ def train_stage(
     stage: Literal["depth", "gan"], recipe: Path, overrides: list[str], output: Path | None, device: str | None, start: str
 ) -> Result:
     """Trains one stage. `output` and `device` override the recipe's."""
-    from dagan.train.depth.stage import DepthStage
-    from dagan.train.gan.stage import GanStage
-    from dagan.train.loop.training import train
+    from dagan.train.depth import DepthStage
+    from dagan.train.gan import GanStage
     from dagan.train.recipe import DepthRecipe, GanRecipe, read_recipe
+    from dagan.train.training import train
 
     settings = [*overrides]
     if output is not None:
@@ -173,7 +173,7 @@ def ablate_depth(
     """Train variants of stage 1 from each of their seeds, and measure them as `dagan evaluate depth` does. Started again, it goes on."""
     require_extra("train", "training")
     from dagan.evaluate.ablation.stages import DepthMeasurement
-    from dagan.train.depth.stage import DepthStage
+    from dagan.train.depth import DepthStage
     from dagan.train.recipe import DepthRecipe
 
     measure = DepthMeasurement(synthetic=synthetic, real=real, hold_out=hold_out, every=every)
@@ -205,7 +205,7 @@ def ablate_gan(
     require_extra("evaluate", "measuring")
     from dagan.cli.console import warn
     from dagan.evaluate.ablation.stages import GanMeasurement
-    from dagan.train.gan.stage import GanStage
+    from dagan.train.gan import GanStage
     from dagan.train.recipe import GanRecipe
 
     measure = GanMeasurement(describe=_described, clips=clips, hold_out=hold_out, every=every, workers=workers, warn=warn)
@@ -228,8 +228,8 @@ def _options(output: Path, only: list[str] | None, seeds: list[int] | None, tabu
 
 def _ablate(table: Path, overrides: list[str] | None, options: Any, stage: tuple[Any, Any], measure: Measurement) -> None:
     from dagan.evaluate.ablation.run import Training, ablate
-    from dagan.train.loop.training import AUTO, FRESH, train
     from dagan.train.recipe import read_recipe
+    from dagan.train.training import AUTO, FRESH, train
 
     recipe_kind, build = stage
     training = Training(partial(read_recipe, recipe_kind), lambda recipe, fresh: train(recipe, build, FRESH if fresh else AUTO))

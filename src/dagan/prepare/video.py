@@ -27,10 +27,8 @@ from dagan.media.reader import Frame, VideoReader
 from dagan.media.video import open_video
 from dagan.media.writer import VideoWriter
 from dagan.names import json_text
-from dagan.prepare.measure import Watch, fault, figures
-from dagan.prepare.options import PrepareOptions, Rejection
-from dagan.prepare.pieces import Piece, pieces, refused
-from dagan.prepare.raws import Raw, Wanted
+from dagan.prepare.pieces import Piece, Watch, fault, figures, pieces, refused
+from dagan.prepare.raws import PrepareOptions, Raw, Rejection, Wanted
 from dagan.prepare.tracks import KEPT, Finder, Shot, Track
 
 RECORD = "record.json"

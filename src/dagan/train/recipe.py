@@ -138,7 +138,7 @@ class DepthLossConfig(Checked):
     start_relief: ShareBelowOne = 0.2
     """The relative height of that bulge."""
     aligned_share: Share = 1.0
-    """During this share of training the photometric error uses motions that are found by aligning frames (see `train.depth.alignment`).
+    """During this share of training the photometric error uses motions that are found by aligning frames (see `train.alignment`).
 
     Aligning on the depth needs no learning. After some 8 000 samples the egomotion network still knew too little (measured), and depth
     settled on one ridge for all faces. 0 is the paper's way, which uses that network's motions.

@@ -20,9 +20,9 @@ from dagan.models.dagan import DaGAN
 from dagan.models.depth import DepthNetwork
 from dagan.models.egomotion import EgomotionConfig, EgomotionNetwork
 from dagan.synthetic.clip import synthesise
-from dagan.train.depth.objective import DepthObjective
-from dagan.train.depth.stage import save_depth
-from dagan.train.loop.state import save_checkpoint
+from dagan.train.depth import save_depth
+from dagan.train.depth_objective import DepthObjective
+from dagan.train.log import save_checkpoint
 from dagan.weights import save_model
 from tiny import TINY
 

@@ -14,8 +14,8 @@ from dagan.losses.photometric import photometric_error
 from dagan.losses.relief import bulge_difference, match_shapes, start_bulge
 from dagan.models.depth import DepthNetwork
 from dagan.models.egomotion import Egomotion, EgomotionConfig, EgomotionNetwork
-from dagan.train.depth.alignment import head_level
-from dagan.train.depth.objective import DepthBatch, DepthObjective
+from dagan.train.alignment import head_level
+from dagan.train.depth_objective import DepthBatch, DepthObjective
 from dagan.train.recipe import DepthLossConfig
 from relief_scene import DISTANCE, WALL, Scene, render
 

@@ -22,16 +22,13 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-import dagan.train.loop.log as runlog
+import dagan.train.log as runlog
 from dagan.checks import dump
 from dagan.errors import InputError
-from dagan.train.loop import state
-from dagan.train.loop.fabric import Carrier, compile_objective, make_fabric, unwrapping
-from dagan.train.loop.log import RunLog
-from dagan.train.loop.stage import Stage, learning_rate
-from dagan.train.loop.state import MovingAverage
-from dagan.train.loop.watch import Watch, as_sentence
+from dagan.train.fabric import Carrier, Watch, as_sentence, compile_objective, make_fabric, unwrapping
+from dagan.train.log import MovingAverage, RunLog
 from dagan.train.recipe import Recipe
+from dagan.train.stage import Stage, learning_rate
 
 RESUME, FRESH, AUTO = "resume", "fresh", "auto"
 BEST = "best"  # This folder within a run's has the weights with the best figure of validation.
@@ -100,7 +97,7 @@ class _Run:
         self._start(start)
 
     def _start(self, start: str) -> None:
-        checkpoint = None if start == FRESH else state.find_checkpoint(self.folder)
+        checkpoint = None if start == FRESH else runlog.find_checkpoint(self.folder)
         if checkpoint is None and start == RESUME:
             raise InputError(f"{self.folder} holds no checkpoint to resume: leave out --resume, or name the right --output")
         payload = None if checkpoint is None else self._read(checkpoint)
@@ -112,10 +109,10 @@ class _Run:
         if payload is not None:
             self._load_rest(payload)
         if self.fabric.is_global_zero:
-            state.remove_leftovers(self.folder)
+            runlog.remove_leftovers(self.folder)
             if start == FRESH:
                 runlog.clear(self.folder)
-                for path in state.checkpoints(self.folder):
+                for path in runlog.checkpoints(self.folder):
                     path.unlink(missing_ok=True)
                 shutil.rmtree(self.folder / BEST, ignore_errors=True)
         self.fabric.barrier()
@@ -327,14 +324,14 @@ class _Run:
             "optimisers": {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
             "scaler": self.fabric.strategy.precision.state_dict(),
         }
-        state.save_checkpoint(self.folder, payload, self.recipe.keep_checkpoints)
+        runlog.save_checkpoint(self.folder, payload, self.recipe.keep_checkpoints)
         return self.stage.export(self.ema.module, self.folder, self._card())
 
     def _read(self, path: Path) -> dict[str, Any]:
-        payload = state.load_checkpoint(path)
+        payload = runlog.load_checkpoint(path)
         if payload["stage"] != self.stage.name:
             raise InputError(f"{path} is of stage {payload['stage']!r}, not {self.stage.name!r}: choose another --output")
-        for change in state.changed_keys(payload["recipe"], dump(self.recipe)):
+        for change in runlog.changed_keys(payload["recipe"], dump(self.recipe)):
             self.console.print(f"changed since the checkpoint: {change}", highlight=False, soft_wrap=True)
         return payload
 
@@ -357,7 +354,7 @@ class _Run:
 
     def _start_from(self, path: Path) -> None:
         if path.suffix == ".ckpt":
-            self._load_modules(state.load_checkpoint(path), str(path))
+            self._load_modules(runlog.load_checkpoint(path), str(path))
         else:
             self.stage.start_from(path)
 

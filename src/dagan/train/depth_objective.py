@@ -21,7 +21,7 @@ from dagan.losses.photometric import edge_aware_smoothness, masked_photometric, 
 from dagan.losses.relief import bulge_difference, label_difference, match_shapes, start_bulge
 from dagan.models.depth import DepthNetwork, disparity_to_depth
 from dagan.models.egomotion import Egomotion, EgomotionNetwork
-from dagan.train.depth.alignment import align, head_level
+from dagan.train.alignment import align, head_level
 from dagan.train.recipe import DepthLossConfig
 
 
@@ -45,12 +45,12 @@ class DepthBatch:
 
 @dataclass(frozen=True)
 class LabelledBatch:
-    """Frames whose depth was found from many frames of their clips (see `train.depth.labels`)."""
+    """Frames whose depth was found from many frames of their clips (see `train.labels`)."""
 
     frame: Tensor
     """What the network sees, B x 3 x H x W."""
     inverse: Tensor
-    """The relative inverse depth (see `train.depth.views`), B x 1 x H x W."""
+    """The relative inverse depth (see `depth_from_views` there), B x 1 x H x W."""
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,11 @@ from dagan.errors import InputError
 from dagan.losses.features import read_state
 from dagan.models.depth import DepthNetwork, ResNetEncoder
 from dagan.models.egomotion import EgomotionNetwork
-from dagan.train.depth.labels import LabelFiles, Labels, find_labels, labelled_batch, stamp_of
-from dagan.train.depth.objective import DepthBatch, DepthObjective, LabelledBatch
-from dagan.train.loop.log import colour_depth, grid
-from dagan.train.loop.stage import SHOWN, Feeds, Objectives, Update, epochs_of, validation_sampler
+from dagan.train.depth_objective import DepthBatch, DepthObjective, LabelledBatch
+from dagan.train.labels import LabelFiles, Labels, find_labels, labelled_batch, stamp_of
+from dagan.train.log import colour_depth, grid
 from dagan.train.recipe import DepthRecipe, OptimiserConfig
+from dagan.train.stage import SHOWN, Feeds, Objectives, Update, epochs_of, validation_sampler
 from dagan.weights.files import load_weights, read_tensors, write_tensors
 
 _PREFIX = "depth_network."
