@@ -16,7 +16,7 @@ from dagan.data.config import AugmentConfig, DataConfig, PairConfig, TripletConf
 from dagan.data.pack import PackConfig
 from dagan.engine.note import ExportNote, GraphNote
 from dagan.errors import InputError
-from dagan.evaluate.ablation.run import AblationTable, Variant
+from dagan.evaluate.ablation import AblationTable, Variant
 from dagan.models.egomotion import EgomotionConfig
 from dagan.prepare.raws import PrepareOptions
 from dagan.train.recipe import DepthLossConfig, DepthRecipe, GanLossConfig, GanRecipe, OptimiserConfig, ViewsConfig

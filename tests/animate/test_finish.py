@@ -16,7 +16,7 @@ from dagan.cli.animate import MOTION, PORTRAIT
 from dagan.engine.base import Drawing
 from dagan.engine.open import open_engine
 from dagan.errors import InputError
-from dagan.evaluate.animation.distances import LPIPS
+from dagan.evaluate.distances import LPIPS
 from dagan.geometry import coordinate_grid
 from dagan.media.faces import FaceFinder
 from dagan.media.framing import Framing, crop, frame_still, inner_sides

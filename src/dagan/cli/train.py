@@ -13,8 +13,8 @@ from dagan.errors import InputError, require_extra
 
 if TYPE_CHECKING:
     from dagan.data.layouts import LayoutChoice
-    from dagan.evaluate.ablation.stages import Measurement
-    from dagan.evaluate.animation.methods import ModelSpec
+    from dagan.evaluate.figures import Measurement
+    from dagan.evaluate.methods import ModelSpec
     from dagan.train.training import Result
 
 app = typer.Typer(no_args_is_help=True, help="Train from a recipe: first the depth network, then the generator.")
@@ -172,7 +172,7 @@ def ablate_depth(
 ) -> None:
     """Train variants of stage 1 from each of their seeds, and measure them as `dagan evaluate depth` does. Started again, it goes on."""
     require_extra("train", "training")
-    from dagan.evaluate.ablation.stages import DepthMeasurement
+    from dagan.evaluate.figures import DepthMeasurement
     from dagan.train.depth import DepthStage
     from dagan.train.recipe import DepthRecipe
 
@@ -204,7 +204,7 @@ def ablate_gan(
     require_extra("train", "training")
     require_extra("evaluate", "measuring")
     from dagan.cli.console import warn
-    from dagan.evaluate.ablation.stages import GanMeasurement
+    from dagan.evaluate.figures import GanMeasurement
     from dagan.train.gan import GanStage
     from dagan.train.recipe import GanRecipe
 
@@ -221,13 +221,13 @@ def _described(weights: Path, device: str) -> ModelSpec:
 
 
 def _options(output: Path, only: list[str] | None, seeds: list[int] | None, tabulate: bool, overwrite: bool) -> Any:
-    from dagan.evaluate.ablation.run import AblateOptions
+    from dagan.evaluate.ablation import AblateOptions
 
     return AblateOptions(output=output, only=tuple(only or ()), seeds=tuple(seeds or ()), tabulate=tabulate, overwrite=overwrite)
 
 
 def _ablate(table: Path, overrides: list[str] | None, options: Any, stage: tuple[Any, Any], measure: Measurement) -> None:
-    from dagan.evaluate.ablation.run import Training, ablate
+    from dagan.evaluate.ablation import Training, ablate
     from dagan.train.recipe import read_recipe
     from dagan.train.training import AUTO, FRESH, train
 

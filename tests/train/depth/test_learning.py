@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 from dagan.data.truth import ClipTruth, read_truth, truth_of
-from dagan.evaluate.depth.measure import measure_depth, summarise_depth
-from dagan.evaluate.depth.networks import open_networks
+from dagan.evaluate.depth import measure_depth, summarise_depth
+from dagan.evaluate.depth_networks import open_networks
 from dagan.synthetic.clip import synthesise
 from dagan.train.depth import DepthStage
 from dagan.train.recipe import DepthRecipe, read_recipe

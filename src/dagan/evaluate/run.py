@@ -23,13 +23,13 @@ import numpy as np
 
 from dagan.checks import read_arrays
 from dagan.errors import InputError
-from dagan.evaluate.animation.distances import Features, Moments, frechet_distance
-from dagan.evaluate.animation.measure import Measured, MeasuredPair, measure_pair
-from dagan.evaluate.animation.methods import Method, Spec, stamp_of
-from dagan.evaluate.animation.pairs import Pair
-from dagan.evaluate.animation.rulers import RulerFiles, Rulers, Settings, catalogue
+from dagan.evaluate.distances import Features, Moments, frechet_distance
 from dagan.evaluate.face_metrics import expression_totals
+from dagan.evaluate.measure import Measured, MeasuredPair, measure_pair
+from dagan.evaluate.methods import Method, Spec, stamp_of
+from dagan.evaluate.pairs import Pair
 from dagan.evaluate.records import Evaluation, PairScores, finite, scores_from
+from dagan.evaluate.rulers import RulerFiles, Rulers, Settings, catalogue
 from dagan.media.output import atomic_output
 from dagan.processes import share_out
 from dagan.progress import Progress, Warn, silent

@@ -17,8 +17,7 @@ import torch
 from torch import Tensor
 
 from dagan.evaluate import face_metrics, metrics
-from dagan.evaluate.animation.distances import LPIPS, Extractor, LpipsNetwork, onnx_features, squeezenet_features
-from dagan.evaluate.animation.pairs import FLICKER_PAIRS, Image
+from dagan.evaluate.distances import LPIPS, Extractor, LpipsNetwork, onnx_features, squeezenet_features
 from dagan.evaluate.face_metrics import (
     ACTION_UNITS,
     ACTIVE,
@@ -32,6 +31,7 @@ from dagan.evaluate.face_metrics import (
     expression_metrics,
 )
 from dagan.evaluate.metrics import FLOW_SIDE, MS_SSIM_SMALLEST
+from dagan.evaluate.pairs import FLICKER_PAIRS, Image
 from dagan.evaluate.records import Metric, PairScores, Value
 from dagan.losses.features import SQUEEZENET, FaceCrops
 from dagan.media.expression import expressions

@@ -16,8 +16,7 @@ from typing import Any, Protocol
 
 from dagan.checks import Checked, Seed, parse, read_mapping
 from dagan.errors import InputError
-from dagan.evaluate.ablation.stages import Measurement, TrainedRecipe
-from dagan.evaluate.ablation.tables import RunFigures, contrasts, markdown, write_tables
+from dagan.evaluate.figures import Measurement, RunFigures, TrainedRecipe, contrasts, markdown, write_tables
 from dagan.media.output import atomic_output
 from dagan.progress import Warn, to_stderr
 

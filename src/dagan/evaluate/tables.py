@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dagan.evaluate.records import Evaluation, Metric, PairScores
-from dagan.evaluate.report.statistics import Comparison, Interval, Statistics, Summary, pair_means
+from dagan.evaluate.statistics import Comparison, Interval, Statistics, Summary, pair_means
 
 ALPHA = 0.05  # A difference is shown where the adjusted p-value is below this.
 NONE = "\N{EN DASH}"

@@ -18,9 +18,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image, UnidentifiedImageError
 
+from dagan.evaluate import plots, tables
 from dagan.evaluate.records import Evaluation, Metric, finite
-from dagan.evaluate.report import plots, tables
-from dagan.evaluate.report.statistics import FEWEST, LEGACY, Bin, Statistics, analyse, by_method, pair_means
+from dagan.evaluate.statistics import FEWEST, LEGACY, Bin, Statistics, analyse, by_method, pair_means
 from dagan.media.output import atomic_output
 from dagan.names import json_text, printable
 
@@ -218,7 +218,7 @@ def _curves(curves: Mapping[str, Sequence[Bin]], places: int) -> str:
 
 def _render(template: str, page: Mapping[str, Any]) -> str:
     environment = Environment(
-        loader=PackageLoader("dagan.evaluate.report.pages"), autoescape=template.endswith(".html.j2"), undefined=StrictUndefined,
+        loader=PackageLoader("dagan.evaluate.pages"), autoescape=template.endswith(".html.j2"), undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
     environment.filters["cell"] = _cell

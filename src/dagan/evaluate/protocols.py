@@ -14,13 +14,12 @@ from typing import Literal
 from dagan.data.clips import Clip, clips_for, find_stills
 from dagan.data.layouts import in_words
 from dagan.errors import InputError
-from dagan.evaluate.animation.lists import read_pairs, write_pairs
-from dagan.evaluate.animation.methods import CopySpec, ModelSpec, ResultsSpec, Spec
-from dagan.evaluate.animation.pairs import Pair, draw_pairs, self_pairs
-from dagan.evaluate.animation.rulers import RulerFiles, Settings
-from dagan.evaluate.animation.run import evaluate
+from dagan.evaluate.methods import CopySpec, ModelSpec, ResultsSpec, Spec
+from dagan.evaluate.pairs import Pair, draw_pairs, read_pairs, self_pairs, write_pairs
 from dagan.evaluate.records import COPY, Evaluation, save
-from dagan.evaluate.report.statistics import summarise
+from dagan.evaluate.rulers import RulerFiles, Settings
+from dagan.evaluate.run import evaluate
+from dagan.evaluate.statistics import summarise
 from dagan.losses.features import SQUEEZENET
 from dagan.media.output import atomic_output
 from dagan.names import json_text
@@ -166,7 +165,7 @@ def _run(
 def _report(folder: Path, evaluation: Evaluation, overwrite: bool, warn: Warn) -> list[Path]:
     """Writes the report and returns its files. Without the page's template engine, only the values are written."""
     try:
-        from dagan.evaluate.report.pages import write_report
+        from dagan.evaluate.pages import write_report
     except ImportError as error:
         warn(f"the report's page and table are left out ({error}): install dagan[evaluate]")
         save(folder / REPORT[0], evaluation, overwrite)

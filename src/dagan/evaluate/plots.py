@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
-from dagan.evaluate.report.statistics import Bin, Interval
+from dagan.evaluate.statistics import Bin, Interval
 
 WIDTH = 380
 LABELS = 92  # The names of the methods have this much room.

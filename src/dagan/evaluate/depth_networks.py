@@ -1,5 +1,7 @@
 """What `dagan evaluate depth` measures: a depth network and, where it is there, the motion and camera network trained with it.
 
+Beside the networks stands what they are compared with, and what one frame shows of both.
+
 Legend: N frames, S side of the networks' pictures.
 """
 
@@ -9,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -20,6 +22,7 @@ from dagan.checks import parse
 from dagan.config import DepthConfig
 from dagan.device import choose_device
 from dagan.errors import InputError
+from dagan.evaluate.metrics import Image
 from dagan.geometry import resize
 from dagan.geometry.camera import axis_angle_to_rotation
 from dagan.models.depth import DepthNetwork, disparity_to_depth
@@ -29,6 +32,37 @@ from dagan.weights.files import load_weights, read_tensors
 
 DEFAULT_SIZE = 256
 CHECKPOINT = "last.ckpt"  # Training leaves this file beside the weights.
+
+
+class GroundTruth(Protocol):
+    """What is known of a synthetic clip: for each frame depth, face and the head's rotation; for the clip the camera (see `ClipTruth`)."""
+
+    @property
+    def depth(self) -> NDArray[np.float32]: ...
+    @property
+    def face(self) -> NDArray[np.bool_]: ...
+    @property
+    def rotation(self) -> NDArray[np.float32]: ...
+    @property
+    def focal(self) -> tuple[float, float]: ...
+    @property
+    def principal(self) -> tuple[float, float]: ...
+
+
+@dataclass(frozen=True)
+class ShownFrame:
+    """One frame for the report's pictures, with the network's disparity and depth.
+
+    Focal length and principal point are in pixels; on real clips they are assumed, and the truth and the face's pixels are None.
+    """
+
+    image: Image
+    disparity: NDArray[np.float32]
+    depth: NDArray[np.float32]
+    focal: tuple[float, float]
+    principal: tuple[float, float]
+    truth: NDArray[np.float32] | None = None
+    face: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)

@@ -1,177 +1,39 @@
-"""Measures depth on clips: against exact ground truth on synthetic heads, and against the landmarker's z on real ones.
+"""Measures depth on clips: against exact ground truth on synthetic heads, and against the landmarker's z on real ones. Writes the reports.
 
-Depth that was learnt from video is known up to scale, and a network's disparity up to a factor and an offset. It is therefore aligned
-before it is measured, by least squares on inverse depth inside the face. The factor may not be negative, because a hollow face must not
-pass for a face. Figures are means over frames and then over clips, so that all clips count alike, whatever their length.
+Figures are means over frames and then over clips, so that all clips count alike, whatever their length. Reports are JSON, Markdown, and
+pictures of input, depth, normals and error.
 
-Legend: N frames, S side, H W image, n pixels of the face. True depth is in metres along the camera's z.
+Legend: N frames, S side, H W image. True depth is in metres along the camera's z.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import binary_erosion
-from scipy.stats import spearmanr
 
 from dagan.data.clips import clips_for
 from dagan.data.truth import read_truth, truth_of
 from dagan.errors import InputError
-from dagan.evaluate.depth.networks import DepthNetworks, open_networks
+from dagan.evaluate import metrics
+from dagan.evaluate.depth_networks import DepthNetworks, GroundTruth, ShownFrame, open_networks
 from dagan.evaluate.face_metrics import Landmarker, Landmarks
-from dagan.evaluate.metrics import depth_rank_correlation
+from dagan.evaluate.metrics import Image, angle_between, depth_rank_correlation, depth_scores, flat_depth_scores, rotation_between
+from dagan.media.colour_maps import colour_table, colourise, robust_range
+from dagan.media.images import write_image
+from dagan.media.output import atomic_output
 from dagan.media.video import open_video
+from dagan.names import json_text, printable
 from dagan.progress import Progress, silent
 
-Floats = NDArray[np.floating]
-Mask = NDArray[np.bool_]
-
-# Degrees. Surfaces that are seen at a flatter angle have no usable normals at the width of a pixel.
-STEEPEST = 80.0
-# The face's own range of depth lies between these percentiles of its depth.
-RANGE = (1, 99)
-# `Scores.delta` is the share of pixels whose depth is right within this factor, which is the usual one.
-FACTOR = 1.25
-
-
-@dataclass(frozen=True)
-class Scores:
-    """The figures of one frame. For spearman and delta more is better, for the others less."""
-
-    spearman: float
-    """The rank correlation of disparity with inverse depth, in [-1, 1]."""
-    relief: float
-    """The root mean square error of the aligned depth over the face's own range of depth."""
-    normals: float
-    """The mean angle to the true normals, in degrees."""
-    abs_rel: float
-    """The mean of |depth / true - 1| after scaling by the median alone."""
-    delta: float
-    """The share of pixels within FACTOR after scaling by the median alone."""
-
-
-def score(
-    disparity: Floats, depth: Floats, truth: Floats, face: Mask, focal: tuple[float, float], principal: tuple[float, float]
-) -> Scores:  # fmt: skip
-    """Measures one frame.
-
-    Args:
-        disparity: This is the network's disparity, H x W; near is large. It is known up to a factor and an offset.
-        depth: This is the network's own depth, H x W, known up to scale.
-        truth: This is the true depth, H x W, in metres.
-        face: These are the pixels to measure, H x W. There must be at least two.
-        focal, principal: These describe the true camera in pixels.
-    """
-    aligned = align(disparity, truth, face)
-    seen, true = depth[face], truth[face]
-    ratio = seen / true
-    ratio = ratio / np.median(ratio)
-    # A constant has no ranks, so it correlates with nothing.
-    ranked = 0.0 if np.ptp(disparity[face]) == 0 else float(spearmanr(disparity[face], 1 / true).statistic)
-    return Scores(
-        spearman=ranked,
-        relief=relief_error(aligned, truth, face),
-        normals=normal_error(aligned, truth, face, focal, principal),
-        abs_rel=float(np.abs(ratio - 1).mean()),
-        delta=float((np.maximum(ratio, 1 / ratio) < FACTOR).mean()),
-    )
-
-
-def flat_scores(truth: Floats, face: Mask, focal: tuple[float, float], principal: tuple[float, float]) -> Scores:
-    """Measures a flat disc that faces the camera. Its figures are those to beat."""
-    flat = np.ones_like(truth)
-    return score(flat, flat, truth, face, focal, principal)
-
-
-def align(disparity: Floats, truth: Floats, face: Mask) -> Floats:
-    """Returns depth in metres, H x W: 1 / (a disparity + b) with a >= 0, fitted to the truth's inverse inside the face."""
-    seen, wanted = disparity[face].astype(np.float64), 1 / truth[face].astype(np.float64)
-    centred = seen - seen.mean()
-    spread = float(np.square(centred).sum())
-    slope = max(0.0, float((centred * wanted).sum()) / spread) if spread > 0 else 0.0
-    inverse = wanted.mean() + slope * (disparity - seen.mean())
-    # Outside the face the fit may cross zero, but it must stay finite there.
-    return 1 / np.maximum(inverse, 0.1 * wanted.min())
-
-
-def relief_error(depth: Floats, truth: Floats, face: Mask) -> float:
-    """Returns the root mean square error in the face over the face's own range of depth."""
-    low, high = np.percentile(truth[face], RANGE)
-    return float(np.sqrt(np.square(depth[face] - truth[face]).mean()) / (high - low))
-
-
-def normal_error(depth: Floats, truth: Floats, face: Mask, focal: tuple[float, float], principal: tuple[float, float]) -> float:
-    """Returns the mean angle in degrees between the normals of two depth maps.
-
-    Pixels count that lie inside the face's edge and where the surface is not steeper than STEEPEST. It is nan where none is left.
-    """
-    true, seen = (surface_normals(z, focal, principal) for z in (truth, depth))
-    inside = binary_erosion(face, np.ones((3, 3), bool)) & (-true[..., 2] > np.cos(np.radians(STEEPEST)))
-    cosine = (true[inside] * seen[inside]).sum(-1)
-    return float(np.degrees(np.arccos(np.clip(cosine, -1, 1))).mean()) if inside.any() else float("nan")
-
-
-def surface_normals(depth: Floats, focal: tuple[float, float], principal: tuple[float, float]) -> Floats:
-    """Returns H x W x 3 unit normals towards the camera, from central differences of the back-projected points."""
-    height, width = depth.shape
-    rows, columns = np.mgrid[0:height, 0:width]
-    rays = np.stack([(columns - principal[0]) / focal[0], (rows - principal[1]) / focal[1], np.ones(depth.shape)], -1)
-    points = rays * depth[..., None].astype(np.float64)
-    normal = np.cross(np.gradient(points, axis=0), np.gradient(points, axis=1))
-    return normal / np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-12)
-
-
-def rotation_between(first: Floats, second: Floats) -> Floats:
-    """Returns the 3 x 3 turn, in camera coordinates, from pose `first` to pose `second` of a head (3 x 3, head to camera)."""
-    return second @ first.T
-
-
-def angle_between(first: Floats, second: Floats) -> float:
-    """Returns the degrees between two rotations."""
-    return float(np.degrees(np.arccos(np.clip((np.trace(first.T @ second) - 1) / 2, -1, 1))))
-
-
-Image = NDArray[np.uint8]
 # Faces of fewer pixels are not measured, because they are turned away or out of the picture.
 SMALLEST_FACE = 50
 BATCH = 8
 NAN = float("nan")
-
-
-class GroundTruth(Protocol):
-    """What is known of a synthetic clip: for each frame depth, face and the head's rotation; for the clip the camera (see `ClipTruth`)."""
-
-    @property
-    def depth(self) -> NDArray[np.float32]: ...
-    @property
-    def face(self) -> NDArray[np.bool_]: ...
-    @property
-    def rotation(self) -> NDArray[np.float32]: ...
-    @property
-    def focal(self) -> tuple[float, float]: ...
-    @property
-    def principal(self) -> tuple[float, float]: ...
-
-
-@dataclass(frozen=True)
-class ShownFrame:
-    """One frame for the report's pictures, with the network's disparity and depth.
-
-    Focal length and principal point are in pixels; on real clips they are assumed, and the truth and the face's pixels are None.
-    """
-
-    image: Image
-    disparity: NDArray[np.float32]
-    depth: NDArray[np.float32]
-    focal: tuple[float, float]
-    principal: tuple[float, float]
-    truth: NDArray[np.float32] | None = None
-    face: NDArray[np.bool_] | None = None
 
 
 @dataclass
@@ -309,8 +171,8 @@ def _against_truth(found: ClipDepth, shown: ShownFrame) -> None:
     assert shown.face is not None
     if shown.face.sum() < SMALLEST_FACE:
         return
-    ours = score(shown.disparity, shown.depth, shown.truth, shown.face, shown.focal, shown.principal)
-    flat = asdict(flat_scores(shown.truth, shown.face, shown.focal, shown.principal))
+    ours = depth_scores(shown.disparity, shown.depth, shown.truth, shown.face, shown.focal, shown.principal)
+    flat = asdict(flat_depth_scores(shown.truth, shown.face, shown.focal, shown.principal))
     for name, value in asdict(ours).items():
         found.add(name, value, flat[name])
 
@@ -398,3 +260,108 @@ def _check(options: EvaluateDepthOptions) -> None:
         raise InputError(f"--pictures is {options.pictures}: must not be negative")
     if options.output is not None and (options.output / "depth.json").exists() and not options.overwrite:
         raise InputError(f"{options.output} holds a report already: choose another folder, or replace it with --overwrite")
+
+
+# For each figure this is its heading, what its baseline is, and the number of digits after the point.
+ROWS = {
+    "spearman": ("Rank correlation (Spearman), more is better", "flat disc", 3),
+    "relief": ("Relief error: RMSE after aligning, share of the face's depth range", "flat disc", 3),
+    "normals": ("Normals: mean angle, degrees", "flat disc", 1),
+    "abs_rel": ("Absolute relative error (says little: see the flat disc)", "flat disc", 4),
+    "delta": ("Share within a factor of 1.25 (says little: see the flat disc)", "flat disc", 3),
+    "rotation": ("Pose: error of the rotation between two frames, degrees", "standing still", 2),
+    "focal": ("Focal length: relative error", "start of training", 3),
+    "landmarker": ("Rank correlation with the landmarker's z, more is better", "true depth", 3),
+}
+# The colours of the error map end at this share of the face's range of depth.
+WORST = 0.25
+_GREY = np.array([60, 60, 60], np.uint8)
+
+
+def write_reports(folder: Path, summary: DepthSummary, clips: Sequence[ClipDepth], overwrite: bool) -> list[Path]:
+    """Writes depth.json, depth.md and one picture for each clip with frames to show. Returns the files."""
+    files = [folder / "depth.json", folder / "depth.md"]
+    note = asdict(summary) | {"clips": [{"clip": c.name, "synthetic": c.synthetic, "frames": c.frames, **_plain(c.means())} for c in clips]}
+    note |= {"synthetic": _plain(summary.synthetic), "real": _plain(summary.real)}
+    with atomic_output(files[0], overwrite) as partial:
+        partial.write_text(json_text(note), encoding="utf-8")
+    pictures = []
+    for clip in clips:
+        if clip.shown:
+            named = Path(clip.name)
+            stem = named.with_suffix("").as_posix().replace("/", "_") if named.name else "all"  # The name is empty for the folder itself.
+            pictures.append(folder / "pictures" / f"{stem}.png")
+            write_image(pictures[-1], picture(clip), overwrite)
+    with atomic_output(files[1], overwrite) as partial:
+        partial.write_text(printable(markdown(summary, [path.relative_to(folder) for path in pictures])), encoding="utf-8")
+    return files + pictures
+
+
+def markdown(summary: DepthSummary, pictures: Sequence[Path] = ()) -> str:
+    """Returns the summary as a page, with one table for synthetic and one for real clips."""
+    about = f"Weights: {summary.weights}, pictures of {summary.size} x {summary.size}; {summary.frames} frames measured."
+    lines = ["# Depth", "", about, ""]
+    for title, count, table in (
+        ("Synthetic heads, exact ground truth, inside the face", summary.synthetic_clips, summary.synthetic),
+        ("Real clips", summary.real_clips, summary.real),
+    ):
+        if count:
+            lines += [f"## {title}", "", f"{count} clips.", "", "| figure | value | baseline | baseline is |", "| --- | --- | --- | --- |"]
+            lines += [f"| {' | '.join(row)} |" for row in rows(table)] + [""]
+    lines += [*(f"- {note}" for note in summary.notes), *([""] if summary.notes else [])]
+    if pictures:
+        columns = "input, then on synthetic clips true depth, depth, true normals, normals, error; on real clips depth, normals"
+        lines += [f"Pictures: {columns}.", ""]
+        lines += [f"![{path.stem}]({path.as_posix()})" for path in pictures]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def rows(table: dict[str, tuple[float, float]]) -> list[tuple[str, str, str, str]]:
+    """Returns heading, figure, baseline and what the baseline is, for each figure of a table, in the order of ROWS."""
+    out = []
+    for name, (heading, baseline_is, digits) in ROWS.items():
+        if name in table:
+            figure, baseline = table[name]
+            known = math.isfinite(baseline)
+            out.append((heading, f"{figure:.{digits}f}", f"{baseline:.{digits}f}" if known else "", baseline_is if known else ""))
+    return out
+
+
+def picture(clip: ClipDepth) -> Image:
+    """Returns a picture with one row for each shown frame."""
+    return np.concatenate([np.concatenate(_columns(shown), axis=1) for shown in clip.shown])
+
+
+def _columns(shown: ShownFrame) -> list[Image]:
+    colours = colour_table()
+    if shown.truth is None or shown.face is None:
+        depth = colourise(shown.disparity, *robust_range(shown.disparity), colours)
+        return [shown.image, depth, _normals(shown.depth, shown)]
+    if not shown.face.any():
+        return [shown.image] * 6
+    aligned = metrics.align_depth(shown.disparity, shown.truth, shown.face)
+    # Truth and result have one scale, that of the head, because the wall behind would take up all colours.
+    low, high = robust_range(1 / shown.truth[shown.face])
+    low -= 0.5 * (high - low)
+    error = np.abs(aligned - shown.truth) / np.ptp(np.percentile(shown.truth[shown.face], metrics.RANGE))
+    off = colourise(error, 0, WORST, colour_table("turbo"))
+    return [
+        shown.image, colourise(1 / shown.truth, low, high, colours), colourise(1 / aligned, low, high, colours),
+        _inside(_normals(shown.truth, shown), shown), _inside(_normals(aligned, shown), shown), _inside(off, shown),
+    ]  # fmt: skip
+
+
+def _normals(depth: NDArray[np.floating], shown: ShownFrame) -> Image:
+    """Shows normals as colours: right is red, up is green, and towards the camera is blue."""
+    normal = metrics.surface_normals(depth, shown.focal, shown.principal) * [1, -1, -1]
+    return np.clip(127.5 + 127.5 * normal, 0, 255).astype(np.uint8)
+
+
+def _inside(image: Image, shown: ShownFrame) -> Image:
+    assert shown.face is not None
+    return np.where(shown.face[..., None], image, _GREY)
+
+
+def _plain(table: dict[str, tuple[float, float]]) -> dict[str, dict[str, float | None]]:
+    """Returns a table as JSON has it, with null instead of nan."""
+    return {n: {"value": v, "baseline": b if math.isfinite(b) else None} for n, (v, b) in table.items()}

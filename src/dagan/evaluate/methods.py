@@ -19,7 +19,7 @@ from dagan.data.layouts import bare
 from dagan.engine.base import Engine, finite_source
 from dagan.engine.sessions import TORCH
 from dagan.errors import InputError
-from dagan.evaluate.animation.pairs import Image, Pair, Plan, count_frames, numbered
+from dagan.evaluate.pairs import Image, Pair, Plan, count_frames, numbered
 from dagan.evaluate.records import COPY
 from dagan.media.framing import to_square
 from dagan.media.images import read_image

@@ -16,11 +16,11 @@ import numpy as np
 
 from dagan.errors import InputError
 from dagan.evaluate import metrics
-from dagan.evaluate.animation.methods import Job, Method, Renderer
-from dagan.evaluate.animation.pairs import Image, Pair, Plan, count_frames, evenly, make_plan, numbered, read_frame
-from dagan.evaluate.animation.rulers import Rulers, Settings, Tally
 from dagan.evaluate.face_metrics import Seen
+from dagan.evaluate.methods import Job, Method, Renderer
+from dagan.evaluate.pairs import Image, Pair, Plan, count_frames, evenly, make_plan, numbered, read_frame
 from dagan.evaluate.records import PairScores
+from dagan.evaluate.rulers import Rulers, Settings, Tally
 from dagan.media.framing import to_square
 from dagan.media.video import VideoReader, open_video
 from dagan.motion.reference import pose_distance
