@@ -212,7 +212,7 @@ def _spread(matte: Tensor) -> Tensor:
     return F.avg_pool2d(wide, 2 * reach + 1, stride=1, padding=reach, count_include_pad=False)
 
 
-_SIDE = 128  # The walk works at this size, where it takes a quarter of a second; four times as many places take ten times as long.
+_WALK_SIDE = 128  # The walk works at this size, where it takes a quarter of a second; four times as many places take ten times as long.
 _EDGES = 300.0  # So strongly differences of colour keep the walk from crossing.
 _HEAD = 0.72  # Shares of the way from the far depth to the face's: nearer than this is head,
 _BEHIND = 0.25  # and farther than this is background, wherever it is.
@@ -234,9 +234,9 @@ def find_matte(picture: np.ndarray, disparity: np.ndarray | None, face: Face | N
     if face is None:
         raise InputError("no face found in the source picture, so the person cannot be told from the background: leave that option out")
     size = len(picture)
-    small = np.asarray(Image.fromarray(picture).resize((_SIDE, _SIDE), Image.Resampling.BOX))
-    near = None if disparity is None else np.asarray(Image.fromarray(disparity).resize((_SIDE, _SIDE), Image.Resampling.BOX))
-    seeds = _seeds(face.landmarks[:, :2] * (_SIDE / size), near)
+    small = np.asarray(Image.fromarray(picture).resize((_WALK_SIDE, _WALK_SIDE), Image.Resampling.BOX))
+    near = None if disparity is None else np.asarray(Image.fromarray(disparity).resize((_WALK_SIDE, _WALK_SIDE), Image.Resampling.BOX))
+    seeds = _seeds(face.landmarks[:, :2] * (_WALK_SIDE / size), near)
     if _BACKGROUND not in seeds:  # The person fills the picture.
         return np.ones((size, size), np.float32)
     with warnings.catch_warnings():
@@ -249,14 +249,14 @@ def find_matte(picture: np.ndarray, disparity: np.ndarray | None, face: Face | N
 
 
 def _seeds(points: np.ndarray, near: np.ndarray | None) -> np.ndarray:
-    """Returns _SIDE x _SIDE integers that mark sure places. `points` are the face's landmarks in pixels of that size."""
+    """Returns _WALK_SIDE x _WALK_SIDE integers that mark sure places. `points` are the face's landmarks in pixels of that size."""
     from PIL import Image, ImageDraw
     from scipy.ndimage import binary_erosion, distance_transform_edt
 
-    drawn = Image.new("L", (_SIDE, _SIDE))
+    drawn = Image.new("L", (_WALK_SIDE, _WALK_SIDE))
     ImageDraw.Draw(drawn).polygon([tuple(point) for point in points[list(OUTLINE[:_FACE_POINTS])].tolist()], fill=1)
     face = np.asarray(drawn) > 0
-    y, x = np.mgrid[:_SIDE, :_SIDE] + 0.5
+    y, x = np.mgrid[:_WALK_SIDE, :_WALK_SIDE] + 0.5
     (left, top), (right, chin) = points.min(axis=0), points.max(axis=0)
     width, middle = right - left, (left + right) / 2
     if near is None or not face.any():
@@ -271,7 +271,7 @@ def _seeds(points: np.ndarray, near: np.ndarray | None) -> np.ndarray:
     away = distance_transform_edt(~(head | body)) / max(width, 1.0)
     least = 0.25 if near is not None else 0.45  # Without depth nobody knows how far the hair goes.
     behind = (away > least) & (below < -0.1 * (chin - top)) & (nearness < _BEHIND + (_ASIDE - _BEHIND) * np.clip(away, 0, 1))
-    seeds = np.zeros((_SIDE, _SIDE), np.int64)
+    seeds = np.zeros((_WALK_SIDE, _WALK_SIDE), np.int64)
     seeds[behind] = _BACKGROUND
     seeds[binary_erosion(head) | body] = _PERSON
     return seeds
