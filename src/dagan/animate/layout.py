@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from dagan.engine.base import Engine
-from dagan.media.colour_maps import colour_table, colourise, robust_range
+from dagan.media.colour import colour_table, colourise, robust_range
 from dagan.media.framing import Framing, paste, to_square
 
 

@@ -8,16 +8,15 @@ from pathlib import Path
 import numpy as np
 
 from dagan.animate.animator import Animator
-from dagan.checks import nearest
+from dagan.checks import nearest, printable
 from dagan.engine.base import Engine
 from dagan.errors import InputError
-from dagan.media.faces import FaceFinder
+from dagan.media.framing import FaceFinder
 from dagan.media.images import read_image, write_image
 from dagan.media.output import check_destination
 from dagan.media.provenance import Provenance
 from dagan.motion.file import DrivingMotion
-from dagan.motion.moves import MOTIONS, RATE, MadeMotion
-from dagan.names import printable
+from dagan.motion.pose import MOTIONS, RATE, MadeMotion
 from dagan.progress import Progress, silent
 
 DRAW = "drawing motions"

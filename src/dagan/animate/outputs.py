@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from dagan.errors import InputError
+from dagan.media.images import SequenceWriter, StripWriter, check_stills, is_pattern
 from dagan.media.output import check_destination
 from dagan.media.provenance import Provenance
-from dagan.media.stills import SequenceWriter, StripWriter, check_stills, is_pattern
 from dagan.media.video import VideoWriter
 from dagan.media.writer import VIDEO_SUFFIXES
 from dagan.motion.file import DrivingMotion

@@ -14,9 +14,8 @@ import numpy as np
 from dagan.animate.animator import Animator
 from dagan.engine.base import Engine
 from dagan.errors import InputError
-from dagan.media.faces import FaceFinder
-from dagan.media.images import read_image, write_image
-from dagan.media.kinds import IMAGE_SUFFIXES, is_video
+from dagan.media.framing import FaceFinder
+from dagan.media.images import IMAGE_SUFFIXES, is_video, read_image, write_image
 from dagan.media.output import check_destination, check_distinct
 from dagan.media.provenance import Provenance
 from dagan.media.video import VideoWriter

@@ -16,9 +16,9 @@ from dagan.animate.relief import measure_relief
 from dagan.engine.base import EncodedSource, Engine
 from dagan.media.landmarks import Face, FaceLandmarker
 from dagan.models.keypoints import Keypoints
+from dagan.motion.file import RIGID, rotation_between
 from dagan.motion.head import Relief, angles_of
 from dagan.motion.pose import RANGES, Pose, check_pose, posed
-from dagan.motion.reference import RIGID, rotation_between
 from dagan.motion.transfer import Soft, transfer
 
 # The response is measured at these turns, in degrees, in two steps.

@@ -21,8 +21,8 @@ from dagan.engine.base import Engine, to_bytes, to_images
 from dagan.geometry import coordinate_grid, inverse_2x2, sample
 from dagan.media.landmarks import CHIN, FOREHEAD_TOP, Face
 from dagan.models.keypoints import Keypoints
+from dagan.motion.file import RIGID
 from dagan.motion.head import Relief, rotations, turn_of
-from dagan.motion.reference import RIGID
 from dagan.motion.transfer import layout_radius
 
 # These turns, yaw and pitch in degrees, are shown to the detector.

@@ -6,12 +6,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from dagan.checks import json_text
 from dagan.engine.base import Engine
 from dagan.media.output import atomic_output
 from dagan.media.shots import FramingReport
-from dagan.memory import peak_device_memory_mb, peak_memory_mb
 from dagan.motion.file import DrivingMotion
-from dagan.names import json_text
+from dagan.processes import peak_device_memory_mb, peak_memory_mb
 from dagan.progress import Warn
 
 

@@ -14,7 +14,7 @@ from dagan.app.studio import MOTIONS, Studio, Wish
 from dagan.app.words import picture_of, progress, sentence_of, status, summary
 from dagan.errors import InputError
 from dagan.examples import PORTRAIT
-from dagan.motion.parts import MOST_STRENGTH
+from dagan.motion.head import MOST_STRENGTH
 from dagan.motion.pose import RANGES, Pose
 
 OWN_VIDEO = "My own video"

@@ -44,7 +44,7 @@ def app(
     """Open the page in the browser: animate, live camera, depth."""
     from dagan.app.server import PageSettings, serve
     from dagan.cli.console import warn
-    from dagan.memory import keep_freed_memory
+    from dagan.processes import keep_freed_memory
 
     keep_freed_memory()
     if share and password is None:

@@ -49,12 +49,12 @@ def _bench(options: BenchOptions, output: Path | None, overwrite: bool) -> None:
     from rich.console import Console
 
     from dagan.bench.job import measure
+    from dagan.checks import json_text
     from dagan.cli.console import check_printed
     from dagan.engine.open import open_engine
     from dagan.export.job import export_graphs
     from dagan.media.output import atomic_output, check_destination
-    from dagan.memory import keep_freed_memory
-    from dagan.names import json_text
+    from dagan.processes import keep_freed_memory
 
     if output is not None:
         check_destination(output, "a report", (".json",), overwrite)

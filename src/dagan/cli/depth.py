@@ -50,9 +50,8 @@ def depth(
 ) -> None:
     """Measure the depth of a face in a photo or video."""
     from dagan.cli.console import progress_bar, warn
-    from dagan.depth.job import DepthOptions, check_depth, measure_depth
-    from dagan.depth.outputs import ASSUMED_FOCAL
-    from dagan.memory import keep_freed_memory
+    from dagan.depth import ASSUMED_FOCAL, DepthOptions, check_depth, measure_depth
+    from dagan.processes import keep_freed_memory
 
     options = DepthOptions(
         crop=crop,

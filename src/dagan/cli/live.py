@@ -53,9 +53,9 @@ def live(
     from dagan.animate.animator import Animator
     from dagan.app.screening import check_shown, run_live, shown_to
     from dagan.cli.console import warn
-    from dagan.media.camera import camera_pictures
     from dagan.media.images import read_image
-    from dagan.memory import keep_freed_memory
+    from dagan.media.video import camera_pictures
+    from dagan.processes import keep_freed_memory
 
     keep_freed_memory()
     check_shown(to)

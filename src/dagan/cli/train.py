@@ -11,7 +11,7 @@ from dagan.cli.options import HoldOutOption, LayoutOption, OverwriteOption
 from dagan.errors import InputError, require_extra
 
 if TYPE_CHECKING:
-    from dagan.data.layouts import LayoutChoice
+    from dagan.data.clips import LayoutChoice
     from dagan.train.loop.training import Result
 
 app = typer.Typer(no_args_is_help=True, help="Train from a recipe: first the depth network, then the generator.")
@@ -150,6 +150,6 @@ def _quoted(path: Path) -> str:
     """Returns the path as a YAML string, whatever characters it has."""
     import json
 
-    from dagan.names import printable
+    from dagan.checks import printable
 
     return printable(json.dumps(str(path), ensure_ascii=False))

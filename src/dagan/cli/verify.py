@@ -17,8 +17,7 @@ def verify(file: Annotated[Path, typer.Argument(help="The picture or video to lo
     Credentials show that it was changed.
     """
     from dagan.errors import InputError
-    from dagan.media.credentials import TYPES, find_credentials
-    from dagan.media.provenance import SYNTHETIC, find_xmp
+    from dagan.media.provenance import SYNTHETIC, TYPES, find_credentials, find_xmp
 
     kind, packets = find_xmp(file)
     synthetic = any(packet.synthetic for packet in packets)

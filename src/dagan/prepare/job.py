@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
+from dagan.checks import json_text
 from dagan.errors import InputError, require_extra
 from dagan.media.output import atomic_output
-from dagan.names import json_text
 from dagan.prepare.identities import Shown, Split, split
 from dagan.prepare.options import PrepareOptions
 from dagan.prepare.raws import FORMAT, Raw, find_raws, listed, read_list

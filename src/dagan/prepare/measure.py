@@ -16,21 +16,21 @@ from scipy.ndimage import uniform_filter
 from skimage.measure import blur_effect
 from skimage.transform import AffineTransform
 
-from dagan.media.expression import EXPRESSIONS
+from dagan.media.landmarks import EXPRESSIONS
 from dagan.prepare.pieces import Piece
 from dagan.prepare.tracks import Sample
 
 _SIDE = 128
 _RIM = 36  # So many points of OUTLINE are the rim of the face, in their order round it.
 _BLUR_EVERY = 4
-# A photo that pans and zooms moves these numbers of `media.expression` by less than this (standard deviation), and a live face one of them
+# A photo that pans and zooms moves these numbers of `media.landmarks` by less than this (standard deviation), and a live face one of them
 # by more.
 _ALIVE = {"mouth": 0.008, "smile": 0.006, "turn": 0.012, "nod": 0.010}
 _WINDOW = 8  # Samples, about a second.
 _MOVED = 2.0  # Grey crop pixels. Only where the face moves so far within a window, its edges move too, and those of a caption do not.
 _EDGE, _STANDS = 12.0, 0.25  # An edge has this slope in grey levels a pixel, and stands where it varies by less than this share.
 _LEFT_BEHIND = 2.0  # The edges of what the face leaves behind vary at least so many times as much once the faces are brought to one place.
-# Faces that differ less in these ways are turned alike, and look alike: degrees of yaw, and the numbers of `media.expression`.
+# Faces that differ less in these ways are turned alike, and look alike: degrees of yaw, and the numbers of `media.landmarks`.
 _ALIKE = {"yaw": 8.0, "turn": 0.12, "nod": 0.06}
 _FEWEST = 7  # So many samples must look alike to tell what one of them lacks.
 _PATCH, _ODD = 15, 25.0  # A patch of so many pixels a side is odd where it is lighter or darker by so many grey levels on average.

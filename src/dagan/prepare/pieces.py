@@ -15,8 +15,7 @@ from math import ceil
 
 import numpy as np
 
-from dagan.media.faces import Turn, upright_angle
-from dagan.media.framing import SHARE_SPAN, Framing, bounds_of, fit_box, turned_back
+from dagan.media.framing import SHARE_SPAN, Framing, Turn, bounds_of, fit_box, turned_back, upright_angle
 from dagan.prepare.options import PrepareOptions, Rejection
 from dagan.prepare.tracks import Sample, Shot, Track
 

@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
+from dagan.checks import printable
 from dagan.data.clips import VIDEO_SUFFIXES
 from dagan.errors import InputError
-from dagan.names import printable
 
 _LIST_RATE = 25  # Frames a second of VoxCeleb's lists.
 _SHARES = 1.5  # Places in a list of which none is larger are shares of the picture.

@@ -17,8 +17,7 @@ from dagan.evaluate.depth.measure import EvaluateDepthOptions, ShownFrame, measu
 from dagan.evaluate.depth.networks import CameraMotion, open_networks
 from dagan.evaluate.depth.report import ROWS, picture
 from dagan.models.dagan import DaGAN
-from dagan.models.depth import DepthNetwork
-from dagan.models.egomotion import EgomotionConfig, EgomotionNetwork
+from dagan.models.depth import DepthNetwork, EgomotionConfig, EgomotionNetwork
 from dagan.synthetic.clip import synthesise
 from dagan.train.depth.objective import DepthObjective
 from dagan.train.depth.stage import save_depth

@@ -19,10 +19,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from dagan.checks import json_text, printable
 from dagan.evaluate.records import Standing
 from dagan.evaluate.report.statistics import holm, sign_flip
 from dagan.media.output import atomic_output
-from dagan.names import json_text, printable
 
 SIGNIFICANT = 0.05  # A difference counts from this adjusted p-value down.
 WHOLE = "All frames"  # The heading of the table of figures that belong to no part.

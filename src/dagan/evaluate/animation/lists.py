@@ -15,11 +15,10 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from dagan.checks import require_file
-from dagan.data.layouts import bare
+from dagan.data.clips import bare
 from dagan.errors import InputError
 from dagan.evaluate.animation.pairs import Pair
-from dagan.media.images import image_files
-from dagan.media.kinds import IMAGE_SUFFIXES, Clip
+from dagan.media.images import IMAGE_SUFFIXES, Clip, image_files
 from dagan.media.output import atomic_output
 
 COLUMNS = ("source", "driving", "frame", "driving_frame")

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from dagan.errors import InputError
 from dagan.media.decode import probe
-from dagan.media.images import image_files, read_image
-from dagan.media.kinds import Clip
+from dagan.media.images import Clip, image_files, read_image
 from dagan.media.video import VideoReader, open_video
 
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from dagan.data.clips import Clip, clips_for, find_stills
-from dagan.data.layouts import in_words
+from dagan.checks import json_text
+from dagan.data.clips import Clip, clips_for, find_stills, in_words
 from dagan.errors import InputError
 from dagan.evaluate.animation.lists import read_pairs, write_pairs
 from dagan.evaluate.animation.methods import CopySpec, ModelSpec, ResultsSpec, Spec
@@ -21,9 +21,8 @@ from dagan.evaluate.animation.rulers import RulerFiles, Settings
 from dagan.evaluate.animation.run import evaluate
 from dagan.evaluate.records import COPY, Evaluation, save
 from dagan.evaluate.report.statistics import summarise
-from dagan.losses.features import SQUEEZENET
+from dagan.losses.gan import SQUEEZENET
 from dagan.media.output import atomic_output
-from dagan.names import json_text
 from dagan.progress import Progress, Warn, silent, to_stderr
 
 PAIRS = "pairs.csv"
@@ -40,7 +39,7 @@ class EvaluateOptions:
     hold_out: float = 0.0
     """The share of identities that the training recipe holds out; they alone are measured. 0 measures all clips."""
     layout: str = "auto"
-    """How names tell whom clips show; see `dagan.data.layouts`."""
+    """How names tell whom clips show; see `dagan.data.clips`."""
     every: int = 5
     size: int | None = None
     """The side of the pictures that are measured; None takes that of the first model."""

@@ -363,7 +363,7 @@ class EvaluateDepthOptions:
     hold_out: float = 0.0
     """The share of identities that the training recipe holds out; they alone are measured. 0 measures all clips."""
     layout: str = "auto"
-    """How names tell whom clips show; see `dagan.data.layouts`."""
+    """How names tell whom clips show; see `dagan.data.clips`."""
     device: str = "auto"
     overwrite: bool = False
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dagan.checks import json_text, printable
 from dagan.evaluate.depth import measure as metrics
 from dagan.evaluate.depth.measure import ClipDepth, DepthSummary, ShownFrame
-from dagan.media.colour_maps import colour_table, colourise, robust_range
+from dagan.media.colour import colour_table, colourise, robust_range
 from dagan.media.images import write_image
 from dagan.media.output import atomic_output
-from dagan.names import json_text, printable
 
 Image = NDArray[np.uint8]
 # For each figure this is its heading, what its baseline is, and the number of digits after the point.

@@ -21,9 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dagan.geometry.camera import back_project, intrinsics, invert_intrinsics, project, rigid_motion
-from dagan.losses.photometric import warp
-from dagan.losses.relief import HEAD, HEAD_SOFTNESS
+from dagan.geometry import back_project, intrinsics, invert_intrinsics, project, rigid_motion
+from dagan.losses.depth import HEAD, HEAD_SOFTNESS, warp
 from dagan.train.depth.alignment import align, head_level, settle_tilt
 from dagan.train.recipe import LEAST_VIEWS
 
@@ -68,7 +67,7 @@ def depth_from_views(
         views: These are other frames of the same clips, F x K x 3 x H x W.
         present: This says which views exist, F x K bool.
         disparity: This is the network's inverse depth, F x 1 x H x W, of any scale.
-        focal, principal: These describe the camera, F x 2 each, normalised as in `geometry.camera`.
+        focal, principal: These describe the camera, F x 2 each, normalised as in `geometry`.
     """
     # Solving for motion needs float32, whatever precision networks run in.
     with torch.autocast(frame.device.type, enabled=False):

@@ -11,8 +11,17 @@ from torch import Tensor, nn
 from dagan.data.landmark_tables import OPENINGS, POINTS
 from dagan.errors import InputError
 from dagan.geometry import ThinPlateTransform, gaussian_heatmap
-from dagan.losses.features import CropLoss, FeatureNetwork, PerceptualLoss, discriminator_loss, feature_matching, generator_loss
-from dagan.losses.keypoint import equivariance, guidance, keypoint_distance
+from dagan.losses.gan import (
+    CropLoss,
+    FeatureNetwork,
+    PerceptualLoss,
+    discriminator_loss,
+    equivariance,
+    feature_matching,
+    generator_loss,
+    guidance,
+    keypoint_distance,
+)
 from dagan.models.dagan import DaGAN, Reconstruction
 from dagan.models.generator import Discriminator
 from dagan.train.recipe import GanLossConfig

@@ -20,9 +20,8 @@ from dagan.data.batches import Sampler
 from dagan.data.config import PairConfig
 from dagan.data.sampling import PairSampler
 from dagan.data.store import open_dataset
-from dagan.losses.photometric import ssim_map
-from dagan.media.expression import EXPRESSIONS, Points, expressions, followed
-from dagan.media.landmarks import Face, FaceLandmarker
+from dagan.losses.depth import ssim_map
+from dagan.media.landmarks import EXPRESSIONS, Face, FaceLandmarker, Points, expressions, followed
 from dagan.models.dagan import DaGAN, Reconstruction
 from dagan.models.generator import Discriminator
 from dagan.train.depth.stage import load_depth
@@ -191,7 +190,7 @@ class MovementRuler:
 
 
 def read_movements(images: Tensor, landmarker: FaceLandmarker) -> Points:
-    """Returns the B x E numbers of `media.expression` for the largest face in each image, B x 3 x H x W in [0, 1]; NaN without a face."""
+    """Returns the B x E numbers of `media.landmarks` for the largest face in each image, B x 3 x H x W in [0, 1]; NaN without a face."""
     pictures = (images.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
     rows = np.full((len(pictures), len(EXPRESSIONS)), np.nan, np.float32)
     for row, picture in zip(rows, pictures, strict=True):

@@ -22,9 +22,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from dagan.checks import printable
 from dagan.errors import InputError
 from dagan.geometry import gaussian_heatmap, resize
-from dagan.names import printable
 from dagan.progress import Lines
 
 LOG, PICTURES, BOARD = "log.jsonl", "pictures", "tensorboard"
