@@ -2,7 +2,7 @@
 
 Each figure comes from a process of its own, in which freed memory goes back to the system at once, so that the peak is a true one.
 
-Run: python benchmarks/attention_processes.py [PRESET ...]
+Run: python benchmarks/attention_memory.py [PRESET ...]
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Peak memory of `dagan animate` on a short and on a long video, each in a process of its own.
 
-Run: python benchmarks/processes.py [--short 10] [--long 600] [OPTION ...]
+Run: python benchmarks/memory.py [--short 10] [--long 600] [OPTION ...]
 (seconds of video, 25 frames a second; options of `dagan animate`, such as --model FILE or --no-crop)
 """
 

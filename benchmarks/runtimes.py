@@ -24,7 +24,7 @@ from dagan.media.framing import Framing, crop
 
 
 def pictures(count: int, size: int) -> list[np.ndarray]:
-    """A portrait that sways, as in `processes.py`."""
+    """A portrait that sways, as in `memory.py`."""
     turns = np.linspace(0, 2 * np.pi, count, endpoint=False)
     return [crop(astronaut(), Framing(226 + 12 * np.cos(t), 150 + 12 * np.sin(t), 280), size) for t in turns]
 
