@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dagan.config import preset
-from dagan.losses.features import _vgg19
+from dagan.losses.gan import _vgg19
 from dagan.models.depth import DepthNetwork
 from dagan.train.depth import save_depth
 
@@ -30,7 +30,7 @@ BATCH, FEW, MORE = 2, 1, 3
 CHILD = """
 import sys, time
 from dagan.cli import app
-from dagan.memory import peak_memory_mb
+from dagan.processes import peak_memory_mb
 app(sys.argv[1:], standalone_mode=False)
 print("cost", time.process_time(), peak_memory_mb())
 """

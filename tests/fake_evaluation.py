@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from dagan.engine.note import file_digest
 from dagan.engine.open import open_engine
+from dagan.engine.sessions import file_digest
 from dagan.evaluate.methods import ModelSpec
 from dagan.evaluate.records import Evaluation, Metric, PairScores
 

@@ -12,8 +12,7 @@ import torch
 
 from dagan.animate.animator import Animator
 from dagan.config import GeneratorConfig, ModelConfig
-from dagan.engine.note import ENCODER, GENERATOR
-from dagan.engine.sessions import open_session
+from dagan.engine.sessions import ENCODER, GENERATOR, open_session
 from dagan.engine.torch import TorchEngine
 from dagan.export.graph_modules import check_inputs, example_inputs, graphs_of
 from dagan.export.job import write_onnx

@@ -11,7 +11,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from dagan.evaluate import metrics
 from dagan.evaluate.distances import LPIPS, LpipsNetwork
-from dagan.losses.features import _alexnet, _squeezenet, _vgg16
+from dagan.losses.gan import _alexnet, _squeezenet, _vgg16
 from dagan.media.face_networks import SIZE, TEMPLATE, align, five_points
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from dagan.animate.animator import Animator
 from dagan.engine.base import Engine
 from dagan.errors import InputError
-from dagan.media.colour_maps import colour_table, colourise, robust_range
+from dagan.media.colour import colour_table, colourise, robust_range
 from dagan.media.framing import Framing, paste, to_square
 from dagan.media.images import image_files
 from dagan.models.keypoints import Keypoints

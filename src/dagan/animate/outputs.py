@@ -12,17 +12,17 @@ from typing import Any
 
 import numpy as np
 
+from dagan.checks import json_text
 from dagan.engine.base import Engine
 from dagan.errors import InputError
+from dagan.media.images import SequenceWriter, StripWriter, check_stills, is_pattern
 from dagan.media.output import atomic_output, check_destination
 from dagan.media.provenance import Provenance
 from dagan.media.shots import FramingReport
-from dagan.media.stills import SequenceWriter, StripWriter, check_stills, is_pattern
 from dagan.media.video import VideoWriter
 from dagan.media.writer import VIDEO_SUFFIXES
-from dagan.memory import peak_device_memory_mb, peak_memory_mb
 from dagan.motion.file import DrivingMotion
-from dagan.names import json_text
+from dagan.processes import peak_device_memory_mb, peak_memory_mb
 from dagan.progress import Warn
 
 

@@ -27,23 +27,19 @@ from dagan.animate.outputs import AnimateReport, Notices, Wanted, check_output, 
 from dagan.animate.pose import made_for, named_motion
 from dagan.engine.base import Engine
 from dagan.errors import InputError
-from dagan.media.credentials import check_credentials
-from dagan.media.faces import FaceFinder
-from dagan.media.framing import Framing, crop
-from dagan.media.images import SMALLEST_SIDE, read_image, shrunk
-from dagan.media.kinds import is_video
+from dagan.media.framing import FaceFinder, Framing, crop
+from dagan.media.images import SMALLEST_SIDE, is_video, read_image, shrunk
 from dagan.media.landmarks import FaceLandmarker
 from dagan.media.output import check_destination, check_distinct
-from dagan.media.provenance import Provenance
+from dagan.media.provenance import Provenance, check_credentials
 from dagan.media.shots import FramingReport
 from dagan.media.video import VideoReader, open_video
 from dagan.media.view import View, read_ahead, view_still, view_video
 from dagan.models.keypoints import Keypoints
-from dagan.motion.file import MOTION_SUFFIXES, DrivingMotion, read_motion, save_motion
-from dagan.motion.moves import MadeMotion
-from dagan.motion.parts import changes, check_parts
-from dagan.motion.reference import check_reference, nearest_layout, parse_reference
-from dagan.motion.smooth import check_smooth, shaped
+from dagan.motion.file import MOTION_SUFFIXES, DrivingMotion, check_reference, nearest_layout, parse_reference, read_motion, save_motion
+from dagan.motion.head import changes, check_parts
+from dagan.motion.pose import MadeMotion
+from dagan.motion.transfer import check_smooth, shaped
 from dagan.progress import Progress, Warn, counted, silent, to_stderr
 from dagan.stream import batched, on_workers
 
@@ -109,7 +105,7 @@ class AnimateOptions:
     strength: float = 1.0
     """See `Animator`."""
     smooth: float = 0.0
-    """How much noise is taken out of the motion, from 0 to 1 (see `dagan.motion.smooth`)."""
+    """How much noise is taken out of the motion, from 0 to 1 (see `dagan.motion.transfer`)."""
     loop: bool = False
     """Whether the end of the motion passes into its start, so that the result can be repeated."""
 

@@ -16,20 +16,17 @@ from pathlib import Path
 import numpy as np
 
 from dagan.animate.animator import Animator
-from dagan.checks import nearest
+from dagan.checks import nearest, printable
 from dagan.engine.base import Engine
 from dagan.errors import InputError
-from dagan.media.faces import FaceFinder
-from dagan.media.images import read_image, write_image
-from dagan.media.kinds import IMAGE_SUFFIXES, is_video
+from dagan.media.framing import FaceFinder
+from dagan.media.images import IMAGE_SUFFIXES, is_video, read_image, write_image
 from dagan.media.output import check_destination, check_distinct
 from dagan.media.provenance import Provenance
 from dagan.media.video import VideoWriter
 from dagan.media.writer import VIDEO_SUFFIXES
 from dagan.motion.file import DrivingMotion
-from dagan.motion.moves import MOTIONS, RATE, MadeMotion
-from dagan.motion.pose import Pose, between
-from dagan.names import printable
+from dagan.motion.pose import MOTIONS, RATE, MadeMotion, Pose, between
 from dagan.progress import Progress, Warn, silent, to_stderr
 
 DRAW = "drawing"

@@ -23,7 +23,7 @@ from dagan.app.studio import MOTIONS, Studio, Wish
 from dagan.app.uploads import PrivateFolder
 from dagan.errors import InputError
 from dagan.examples import PORTRAIT
-from dagan.motion.parts import MOST_STRENGTH
+from dagan.motion.head import MOST_STRENGTH
 from dagan.motion.pose import RANGES, Pose
 
 

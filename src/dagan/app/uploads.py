@@ -29,8 +29,7 @@ import psutil
 
 from dagan.errors import InputError
 from dagan.media.container import has_pictures, open_container, packet_span, video_stream
-from dagan.media.images import read_image
-from dagan.media.kinds import is_animation, is_photo, is_picture, is_video
+from dagan.media.images import is_animation, is_photo, is_picture, is_video, read_image
 from dagan.media.pillow_image import opened
 from dagan.media.video import open_video
 from dagan.motion.file import holds_motion

@@ -215,7 +215,7 @@ def _animate(
 
     from dagan.animate.pipeline import animate, check_animate
     from dagan.cli.console import progress_bar, warn
-    from dagan.memory import keep_freed_memory
+    from dagan.processes import keep_freed_memory
 
     keep_freed_memory()
     check_animate(source, driving, output, options)  # This comes before the model, which may have to be fetched.

@@ -58,7 +58,7 @@ def app(
     """Open the page in the browser: animate, live camera, depth."""
     from dagan.app.server import PageSettings, serve
     from dagan.cli.console import warn
-    from dagan.memory import keep_freed_memory
+    from dagan.processes import keep_freed_memory
 
     keep_freed_memory()
     if share and password is None:
@@ -108,9 +108,9 @@ def live(
     from dagan.animate.animator import Animator
     from dagan.app.screening import check_shown, run_live, shown_to
     from dagan.cli.console import warn
-    from dagan.media.camera import camera_pictures
     from dagan.media.images import read_image
-    from dagan.memory import keep_freed_memory
+    from dagan.media.video import camera_pictures
+    from dagan.processes import keep_freed_memory
 
     keep_freed_memory()
     check_shown(to)

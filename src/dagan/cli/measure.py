@@ -59,9 +59,8 @@ def depth(
 ) -> None:
     """Measure the depth of a face in a photo or video."""
     from dagan.cli.console import progress_bar, warn
-    from dagan.depth.job import DepthOptions, check_depth, measure_depth
-    from dagan.depth.outputs import ASSUMED_FOCAL
-    from dagan.memory import keep_freed_memory
+    from dagan.depth import ASSUMED_FOCAL, DepthOptions, check_depth, measure_depth
+    from dagan.processes import keep_freed_memory
 
     options = DepthOptions(
         crop=crop,
@@ -113,12 +112,12 @@ def _bench(options: BenchOptions, output: Path | None, overwrite: bool) -> None:
     from rich.console import Console
 
     from dagan.bench.job import measure
+    from dagan.checks import json_text
     from dagan.cli.console import check_printed
     from dagan.engine.open import open_engine
     from dagan.export.job import export_graphs
     from dagan.media.output import atomic_output, check_destination
-    from dagan.memory import keep_freed_memory
-    from dagan.names import json_text
+    from dagan.processes import keep_freed_memory
 
     if output is not None:
         check_destination(output, "a report", (".json",), overwrite)
@@ -178,8 +177,7 @@ def verify(file: Annotated[Path, typer.Argument(help="The picture or video to lo
     Credentials show that it was changed.
     """
     from dagan.errors import InputError
-    from dagan.media.credentials import TYPES, find_credentials
-    from dagan.media.provenance import SYNTHETIC, find_xmp
+    from dagan.media.provenance import SYNTHETIC, TYPES, find_credentials, find_xmp
 
     kind, packets = find_xmp(file)
     synthetic = any(packet.synthetic for packet in packets)

@@ -91,7 +91,7 @@ def motions(
     """List the motions that come with the package: dagan animate me.jpg NAME -o out.mp4 makes one of them."""
     from dagan.animate.pose import check_strips, draw_strips
     from dagan.cli.console import progress_bar
-    from dagan.motion.moves import MOTIONS
+    from dagan.motion.pose import MOTIONS
 
     for name, made in MOTIONS.items():
         print(f"{name:8}{made.seconds:4.1f} s   {made.about}")

@@ -12,7 +12,7 @@ from dagan.cli.options import EveryOption, HoldOutOption, LayoutOption, Overwrit
 from dagan.errors import InputError, require_extra
 
 if TYPE_CHECKING:
-    from dagan.data.layouts import LayoutChoice
+    from dagan.data.clips import LayoutChoice
     from dagan.evaluate.figures import Measurement
     from dagan.evaluate.methods import ModelSpec
     from dagan.train.training import Result
@@ -130,7 +130,7 @@ def _quoted(path: Path) -> str:
     """Returns the path as a YAML string, whatever characters it has."""
     import json
 
-    from dagan.names import printable
+    from dagan.checks import printable
 
     return printable(json.dumps(str(path), ensure_ascii=False))
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dagan.checks import json_text, printable
 from dagan.data.clips import clips_for
 from dagan.data.truth import read_truth, truth_of
 from dagan.errors import InputError
@@ -23,11 +24,10 @@ from dagan.evaluate import metrics
 from dagan.evaluate.depth_networks import DepthNetworks, GroundTruth, ShownFrame, open_networks
 from dagan.evaluate.face_metrics import Landmarker, Landmarks
 from dagan.evaluate.metrics import Image, angle_between, depth_rank_correlation, depth_scores, flat_depth_scores, rotation_between
-from dagan.media.colour_maps import colour_table, colourise, robust_range
+from dagan.media.colour import colour_table, colourise, robust_range
 from dagan.media.images import write_image
 from dagan.media.output import atomic_output
 from dagan.media.video import open_video
-from dagan.names import json_text, printable
 from dagan.progress import Progress, silent
 
 # Faces of fewer pixels are not measured, because they are turned away or out of the picture.
@@ -225,7 +225,7 @@ class EvaluateDepthOptions:
     hold_out: float = 0.0
     """The share of identities that the training recipe holds out; they alone are measured. 0 measures all clips."""
     layout: str = "auto"
-    """How names tell whom clips show; see `dagan.data.layouts`."""
+    """How names tell whom clips show; see `dagan.data.clips`."""
     device: str = "auto"
     overwrite: bool = False
 

@@ -23,10 +23,8 @@ from dagan.config import DepthConfig
 from dagan.device import choose_device
 from dagan.errors import InputError
 from dagan.evaluate.metrics import Image
-from dagan.geometry import resize
-from dagan.geometry.camera import axis_angle_to_rotation
-from dagan.models.depth import DepthNetwork, disparity_to_depth
-from dagan.models.egomotion import EgomotionConfig, EgomotionNetwork
+from dagan.geometry import axis_angle_to_rotation, resize
+from dagan.models.depth import DepthNetwork, EgomotionConfig, EgomotionNetwork, disparity_to_depth
 from dagan.weights import load
 from dagan.weights.files import load_weights, read_tensors
 

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dagan.losses.features import FeatureNetwork
+from dagan.losses.gan import FeatureNetwork
 from dagan.media.face_networks import open_network
 
 LpipsNetwork = Literal["squeezenet", "vgg16", "alexnet"]

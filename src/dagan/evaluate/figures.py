@@ -20,6 +20,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from dagan.checks import json_text, printable
 from dagan.data.clips import clips_for, find_clips
 from dagan.data.config import DataConfig
 from dagan.data.shards import is_shards
@@ -30,7 +31,6 @@ from dagan.evaluate.protocols import EvaluateOptions, evaluate_reconstruction
 from dagan.evaluate.records import Evaluation, Metric, PairScores, Standing
 from dagan.evaluate.statistics import by_method, holm, pair_means, sign_flip, within_rotation
 from dagan.media.output import atomic_output
-from dagan.names import json_text, printable
 from dagan.progress import Warn, to_stderr
 
 SIGNIFICANT = 0.05  # A difference counts from this adjusted p-value down.

@@ -23,7 +23,7 @@ from dagan.evaluate.records import PairScores
 from dagan.evaluate.rulers import Rulers, Settings, Tally
 from dagan.media.framing import to_square
 from dagan.media.video import VideoReader, open_video
-from dagan.motion.reference import pose_distance
+from dagan.motion.file import pose_distance
 from dagan.stream import batched
 
 TILE = 128  # The side of a frame in a strip, in pixels.

@@ -14,16 +14,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
-from dagan.data.clips import Clip, find_clips, find_stills
-from dagan.data.layouts import bare
+from dagan.data.clips import Clip, bare, find_clips, find_stills
 from dagan.engine.base import Engine, finite_source
 from dagan.engine.sessions import TORCH
 from dagan.errors import InputError
 from dagan.evaluate.pairs import Image, Pair, Plan, count_frames, numbered
 from dagan.evaluate.records import COPY
 from dagan.media.framing import to_square
-from dagan.media.images import read_image
-from dagan.media.kinds import is_photo
+from dagan.media.images import is_photo, read_image
 from dagan.media.landmarks import Face, FaceLandmarker
 from dagan.media.video import open_video
 from dagan.models.keypoints import Keypoints

@@ -18,11 +18,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image, UnidentifiedImageError
 
+from dagan.checks import json_text, printable
 from dagan.evaluate import plots, tables
 from dagan.evaluate.records import Evaluation, Metric, finite
 from dagan.evaluate.statistics import FEWEST, LEGACY, Bin, Statistics, analyse, by_method, pair_means
 from dagan.media.output import atomic_output
-from dagan.names import json_text, printable
 
 # Pairs are ranked by the first of these metrics that was measured: what looks right to people comes before geometry and pixels.
 RANKING = ("lpips", "lpips_squeeze", "akd", "csim", "aed", "prmse", "ssim", "l1")

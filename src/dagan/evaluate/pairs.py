@@ -22,11 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dagan.checks import require_file
-from dagan.data.layouts import bare
+from dagan.data.clips import bare
 from dagan.errors import InputError
 from dagan.media.decode import probe
-from dagan.media.images import image_files, read_image
-from dagan.media.kinds import IMAGE_SUFFIXES, Clip
+from dagan.media.images import IMAGE_SUFFIXES, Clip, image_files, read_image
 from dagan.media.output import atomic_output
 from dagan.media.video import VideoReader, open_video
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from dagan.data.clips import Clip, clips_for, find_stills
-from dagan.data.layouts import in_words
+from dagan.checks import json_text
+from dagan.data.clips import Clip, clips_for, find_stills, in_words
 from dagan.errors import InputError
 from dagan.evaluate.methods import CopySpec, ModelSpec, ResultsSpec, Spec
 from dagan.evaluate.pairs import Pair, draw_pairs, read_pairs, self_pairs, write_pairs
@@ -20,9 +20,8 @@ from dagan.evaluate.records import COPY, Evaluation, save
 from dagan.evaluate.rulers import RulerFiles, Settings
 from dagan.evaluate.run import evaluate
 from dagan.evaluate.statistics import summarise
-from dagan.losses.features import SQUEEZENET
+from dagan.losses.gan import SQUEEZENET
 from dagan.media.output import atomic_output
-from dagan.names import json_text
 from dagan.progress import Progress, Warn, silent, to_stderr
 
 PAIRS = "pairs.csv"

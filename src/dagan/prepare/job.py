@@ -24,9 +24,9 @@ from typing import Any
 
 import numpy as np
 
+from dagan.checks import json_text
 from dagan.errors import InputError, require_extra
 from dagan.media.output import atomic_output
-from dagan.names import json_text
 from dagan.prepare.identities import Shown, Split, split
 from dagan.prepare.raws import FORMAT, PrepareOptions, Raw, find_raws, listed, read_list
 from dagan.prepare.report import write_metadata, write_report, write_sheets

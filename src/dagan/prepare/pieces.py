@@ -25,9 +25,8 @@ from scipy.ndimage import uniform_filter
 from skimage.measure import blur_effect
 from skimage.transform import AffineTransform
 
-from dagan.media.expression import EXPRESSIONS
-from dagan.media.faces import Turn, upright_angle
-from dagan.media.framing import SHARE_SPAN, Framing, bounds_of, fit_box, turned_back
+from dagan.media.framing import SHARE_SPAN, Framing, Turn, bounds_of, fit_box, turned_back, upright_angle
+from dagan.media.landmarks import EXPRESSIONS
 from dagan.prepare.raws import PrepareOptions, Rejection
 from dagan.prepare.tracks import Sample, Shot, Track
 

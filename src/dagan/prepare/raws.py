@@ -23,10 +23,9 @@ from typing import Annotated, Any
 import numpy as np
 from annotated_types import Gt, Le
 
-from dagan.checks import Checked, Share, ShareBelowOne, Side, require
+from dagan.checks import Checked, Share, ShareBelowOne, Side, printable, require
 from dagan.data.clips import VIDEO_SUFFIXES
 from dagan.errors import InputError
-from dagan.names import printable
 
 # Each reason for which something is left out, with what it means. The report lists them in this order.
 REASONS = {

@@ -19,18 +19,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dagan.geometry import coordinate_grid
-from dagan.geometry.camera import (
+from dagan.geometry import (
     axis_angle_to_rotation,
     back_project,
+    coordinate_grid,
     cross_matrix,
     intrinsics,
     invert_intrinsics,
     project,
     rigid_motion,
 )
-from dagan.losses.photometric import warp
-from dagan.losses.relief import middle_window
+from dagan.losses.depth import middle_window, warp
 
 # `align` goes from coarse to fine. Each entry is a side and the number of steps at it: a shift by a tenth of the image is two pixels at
 # the first side. On pairs of synthetic heads that turn by 5 to 10 degrees, with the true depth, the turn is found to 0.7 degrees. It is
@@ -65,7 +64,7 @@ def align(
     Args:
         first, second: These are the frames, P x 3 x H x W in [0, 1].
         disparity: This is the inverse depth in the first frame, 1 or P x 1 x H x W, of any scale.
-        focal, principal: These describe the camera, P x 2 each, normalised as in `geometry.camera`.
+        focal, principal: These describe the camera, P x 2 each, normalised as in `geometry`.
         start: This is the motion to begin with, P x 6, rotation and then translation. None begins at rest.
         sides: See SIDES.
 

@@ -18,8 +18,7 @@ from dagan.data.sampling import PairSampler
 from dagan.data.store import ClipDataset
 from dagan.engine.base import Engine
 from dagan.errors import InputError
-from dagan.media.expression import EXPRESSIONS, MOVEMENTS, Points, expressions, followed
-from dagan.media.landmarks import Face, FaceLandmarker
+from dagan.media.landmarks import EXPRESSIONS, MOVEMENTS, Face, FaceLandmarker, Points, expressions, followed
 from dagan.motion.openings import FaceKeypoints
 from dagan.motion.transfer import transfer
 from dagan.progress import Progress, silent

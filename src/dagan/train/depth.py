@@ -16,9 +16,8 @@ from dagan.data.batches import Batch, Sampler
 from dagan.data.sampling import ClipChooser, TripletSampler
 from dagan.data.store import open_dataset
 from dagan.errors import InputError
-from dagan.losses.features import read_state
-from dagan.models.depth import DepthNetwork, ResNetEncoder
-from dagan.models.egomotion import EgomotionNetwork
+from dagan.losses.gan import read_state
+from dagan.models.depth import DepthNetwork, EgomotionNetwork, ResNetEncoder
 from dagan.train.depth_objective import DepthBatch, DepthObjective, LabelledBatch
 from dagan.train.labels import LabelFiles, Labels, find_labels, labelled_batch, stamp_of
 from dagan.train.log import colour_depth, grid

@@ -15,12 +15,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dagan.geometry import resize
-from dagan.geometry.camera import axis_angle_to_rotation, back_project, intrinsics, invert_intrinsics, invert_motion, project, rigid_motion
-from dagan.losses.photometric import edge_aware_smoothness, masked_photometric, minimum_error, warp
-from dagan.losses.relief import bulge_difference, label_difference, match_shapes, start_bulge
-from dagan.models.depth import DepthNetwork, disparity_to_depth
-from dagan.models.egomotion import Egomotion, EgomotionNetwork
+from dagan.geometry import axis_angle_to_rotation, back_project, intrinsics, invert_intrinsics, invert_motion, project, resize, rigid_motion
+from dagan.losses.depth import (
+    bulge_difference,
+    edge_aware_smoothness,
+    label_difference,
+    masked_photometric,
+    match_shapes,
+    minimum_error,
+    start_bulge,
+    warp,
+)
+from dagan.models.depth import DepthNetwork, Egomotion, EgomotionNetwork, disparity_to_depth
 from dagan.train.alignment import align, head_level
 from dagan.train.recipe import DepthLossConfig
 

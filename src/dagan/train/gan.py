@@ -25,11 +25,19 @@ from dagan.data.sampling import PairSampler
 from dagan.data.store import open_dataset
 from dagan.errors import InputError
 from dagan.geometry import ThinPlateTransform, gaussian_heatmap
-from dagan.losses.features import CropLoss, FeatureNetwork, PerceptualLoss, discriminator_loss, feature_matching, generator_loss
-from dagan.losses.keypoint import equivariance, guidance, keypoint_distance
-from dagan.losses.photometric import ssim_map
-from dagan.media.expression import EXPRESSIONS, Points, expressions, followed
-from dagan.media.landmarks import Face, FaceLandmarker
+from dagan.losses.depth import ssim_map
+from dagan.losses.gan import (
+    CropLoss,
+    FeatureNetwork,
+    PerceptualLoss,
+    discriminator_loss,
+    equivariance,
+    feature_matching,
+    generator_loss,
+    guidance,
+    keypoint_distance,
+)
+from dagan.media.landmarks import EXPRESSIONS, Face, FaceLandmarker, Points, expressions, followed
 from dagan.models.dagan import DaGAN, Reconstruction
 from dagan.models.generator import Discriminator
 from dagan.train.depth import load_depth

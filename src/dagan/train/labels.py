@@ -32,9 +32,8 @@ from dagan.data.batches import generator_for, jitter_colours, reframe
 from dagan.data.config import AugmentConfig
 from dagan.data.sampling import ClipChooser
 from dagan.data.store import ClipDataset, Numbers
-from dagan.geometry.camera import back_project, intrinsics, invert_intrinsics, project, rigid_motion
-from dagan.losses.photometric import warp
-from dagan.losses.relief import HEAD, HEAD_SOFTNESS
+from dagan.geometry import back_project, intrinsics, invert_intrinsics, project, rigid_motion
+from dagan.losses.depth import HEAD, HEAD_SOFTNESS, warp
 from dagan.media.output import atomic_output
 from dagan.train.alignment import align, head_level, settle_tilt
 from dagan.train.depth_objective import LabelledBatch

@@ -27,9 +27,9 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.tensorboard import SummaryWriter
 
+from dagan.checks import printable
 from dagan.errors import InputError
 from dagan.geometry import gaussian_heatmap, resize
-from dagan.names import printable
 from dagan.progress import Lines
 
 LOG, PICTURES, BOARD = "log.jsonl", "pictures", "tensorboard"

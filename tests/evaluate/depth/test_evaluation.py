@@ -17,8 +17,7 @@ from dagan.evaluate.depth import ROWS, EvaluateDepthOptions, measure_depth, meas
 from dagan.evaluate.depth_networks import CameraMotion, ShownFrame, open_networks
 from dagan.evaluate.metrics import rotation_between
 from dagan.models.dagan import DaGAN
-from dagan.models.depth import DepthNetwork
-from dagan.models.egomotion import EgomotionConfig, EgomotionNetwork
+from dagan.models.depth import DepthNetwork, EgomotionConfig, EgomotionNetwork
 from dagan.synthetic.clip import synthesise
 from dagan.train.depth import save_depth
 from dagan.train.depth_objective import DepthObjective

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from dagan.data.config import AugmentConfig
 from dagan.data.store import ClipDataset, MemoryStore
 from dagan.errors import InputError
-from dagan.losses.relief import label_difference
+from dagan.losses.depth import label_difference
 from dagan.synthetic.clip import synthesise
 from dagan.train import log as runlog
 from dagan.train.depth import DepthStage

@@ -13,8 +13,7 @@ from dagan.data.store import open_dataset
 from dagan.engine.open import open_engine
 from dagan.engine.torch import TorchEngine
 from dagan.errors import InputError
-from dagan.media.expression import EXPRESSIONS
-from dagan.media.landmarks import FaceLandmarker
+from dagan.media.landmarks import EXPRESSIONS, FaceLandmarker
 from dagan.motion.openings import FaceKeypoints
 from dagan.train.calibrate import LADDER, _chosen, calibrate, with_gains
 from dagan.weights.files import read_file

@@ -5,8 +5,7 @@ import pytest
 import torch
 from skimage.data import astronaut
 
-from dagan.media.expression import EXPRESSIONS
-from dagan.media.landmarks import FaceLandmarker
+from dagan.media.landmarks import EXPRESSIONS, FaceLandmarker
 from dagan.train.gan import MovementRuler, read_movements
 
 
