@@ -7,7 +7,7 @@ import os
 
 from dagan.app.server import PageSettings, serve
 from dagan.engine.open import open_engine
-from dagan.memory import keep_freed_memory
+from dagan.processes import keep_freed_memory
 
 if __name__ == "__main__":
     keep_freed_memory()

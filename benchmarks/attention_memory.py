@@ -20,7 +20,7 @@ import torch
 from dagan.config import preset
 from dagan.engine.cpu.fast import prepare
 from dagan.models.dagan import DaGAN
-from dagan.train.gan.objective import GanObjective
+from dagan.train.gan import GanObjective
 from dagan.train.recipe import GanLossConfig
 
 WAYS = ("engine", "plain", "attention", "step")

@@ -33,16 +33,16 @@ from torch import Tensor
 
 from dagan.bench.job import animate_clip, attentions, open_model
 from dagan.bench.timing import swaying, timed, write_clip
-from dagan.engine.note import is_exported
 from dagan.engine.open import open_engine
+from dagan.engine.sessions import is_exported
 from dagan.errors import InputError
 from dagan.media.framing import to_square
 from dagan.media.video import VideoWriter, open_video
-from dagan.memory import keep_freed_memory
 from dagan.models.dagan import DaGAN
 from dagan.models.generator import CrossModalAttention
 from dagan.models.keypoints import Keypoints
 from dagan.motion.transfer import transfer
+from dagan.processes import keep_freed_memory
 
 
 class NaiveAttention(CrossModalAttention):

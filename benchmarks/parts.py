@@ -14,13 +14,12 @@ import numpy as np
 from dagan.animate.animator import Animator
 from dagan.data.clips import clips_for
 from dagan.engine.open import open_engine
-from dagan.media.expression import expressions, followed
-from dagan.media.faces import FaceFinder
+from dagan.media.framing import FaceFinder
 from dagan.media.images import read_image
-from dagan.media.landmarks import Face, FaceLandmarker
+from dagan.media.landmarks import Face, FaceLandmarker, expressions, followed
 from dagan.media.video import open_video
+from dagan.motion.file import RIGID, head_pose, pose_distance, rotation_between
 from dagan.motion.head import angles_of
-from dagan.motion.reference import RIGID, head_pose, pose_distance, rotation_between
 
 MOVES = ("all", "expression", "pose")
 

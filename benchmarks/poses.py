@@ -15,11 +15,11 @@ from dagan.animate.animator import Animator
 from dagan.data.clips import find_stills, held_out
 from dagan.engine.open import open_engine
 from dagan.evaluate.face_metrics import IdentityNetwork
-from dagan.media.faces import FaceFinder
+from dagan.media.framing import FaceFinder
 from dagan.media.images import read_image
+from dagan.motion.file import RIGID, rotation_between
 from dagan.motion.head import angles_of
 from dagan.motion.pose import Pose
-from dagan.motion.reference import RIGID, rotation_between
 
 POSES = [Pose(yaw=-20), Pose(yaw=20), Pose(pitch=-12), Pose(pitch=12), Pose(yaw=-30), Pose(yaw=30)]
 _CHEEKS = (234, 454)  # These mesh points are level on a face that looks into the camera.

@@ -17,7 +17,7 @@ from naive import Naive
 from dagan.animate.animator import Animator
 from dagan.bench.job import open_model
 from dagan.bench.timing import swaying
-from dagan.memory import keep_freed_memory
+from dagan.processes import keep_freed_memory
 
 ROUNDS = 3
 

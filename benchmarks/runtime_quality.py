@@ -13,7 +13,7 @@ from pathlib import Path
 from dagan.cli.evaluate import print_table, specs_of
 from dagan.engine.sessions import available
 from dagan.errors import InputError
-from dagan.evaluate.animation.protocols import EvaluateOptions, evaluate_reconstruction
+from dagan.evaluate.protocols import EvaluateOptions, evaluate_reconstruction
 
 
 def main() -> None:

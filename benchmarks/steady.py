@@ -16,14 +16,13 @@ import torch
 from dagan.animate.animator import Animator
 from dagan.engine.base import Engine
 from dagan.engine.open import open_engine
-from dagan.media.faces import FaceFinder
-from dagan.media.framing import to_square
+from dagan.media.framing import FaceFinder, to_square
 from dagan.media.images import read_image
 from dagan.media.landmarks import Face
 from dagan.media.video import open_video
 from dagan.models.keypoints import Keypoints
 from dagan.motion.file import DrivingMotion
-from dagan.motion.smooth import Steadier, smoothed
+from dagan.motion.transfer import Steadier, smoothed
 
 
 def motion_of(engine: Engine, finder: FaceFinder, pictures: list[np.ndarray]) -> DrivingMotion:

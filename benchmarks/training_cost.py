@@ -20,9 +20,9 @@ from rich.console import Console
 from rich.table import Table
 
 from dagan.config import preset
-from dagan.losses.features import _vgg19
+from dagan.losses.gan import _vgg19
 from dagan.models.depth import DepthNetwork
-from dagan.train.depth.stage import save_depth
+from dagan.train.depth import save_depth
 
 RECIPES = ("depth-lite", "gan-lite-128", "gan-lite-256", "depth-paper", "gan-paper-256", "gan-paper-spade-256")
 FOLDER = Path(__file__).parents[1] / "recipes"
@@ -30,7 +30,7 @@ BATCH, FEW, MORE = 2, 1, 3
 CHILD = """
 import sys, time
 from dagan.cli import app
-from dagan.memory import peak_memory_mb
+from dagan.processes import peak_memory_mb
 app(sys.argv[1:], standalone_mode=False)
 print("cost", time.process_time(), peak_memory_mb())
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dagan.media.faces import FaceBox
+from dagan.media.framing import FaceBox
 from dagan.media.landmarks import CHIN, FOREHEAD_TOP, LEFT_EYE_OUTER, RIGHT_EYE_OUTER
 
 

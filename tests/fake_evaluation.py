@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from dagan.engine.note import file_digest
 from dagan.engine.open import open_engine
-from dagan.evaluate.animation.methods import ModelSpec
+from dagan.engine.sessions import file_digest
+from dagan.evaluate.methods import ModelSpec
 from dagan.evaluate.records import Evaluation, Metric, PairScores
 
 L1 = Metric(key="l1", title="L1", better="lower", range="0 to 1", tool="dagan.evaluate.metrics.l1")

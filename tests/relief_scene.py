@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dagan.geometry.camera import back_project, intrinsics, invert_intrinsics, rigid_motion
-from dagan.models.egomotion import Egomotion
+from dagan.geometry import back_project, intrinsics, invert_intrinsics, rigid_motion
+from dagan.models.depth import Egomotion
 
 DISTANCE = 1.0
 WALL = 1.6

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from dagan.train.loop.state import load_checkpoint
+from dagan.train.log import load_checkpoint
 
 
 def assert_same(first: Any, second: Any, where: str = "") -> None:

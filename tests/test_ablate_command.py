@@ -13,15 +13,14 @@ from typer.testing import CliRunner
 
 from dagan.cli import app
 from dagan.errors import InputError
-from dagan.evaluate.ablation.run import AblateOptions, Training, ablate, read_table
-from dagan.evaluate.ablation.stages import DepthMeasurement, figures_of
-from dagan.evaluate.ablation.tables import Figure, RunFigures, contrasts, markdown, spread, write_tables
+from dagan.evaluate.ablation import AblateOptions, Training, ablate, read_table
+from dagan.evaluate.figures import DepthMeasurement, Figure, RunFigures, contrasts, figures_of, markdown, spread, write_tables
 from dagan.evaluate.records import Evaluation, Metric, PairScores
 from dagan.models.depth import DepthNetwork
 from dagan.synthetic.clip import synthesise
-from dagan.train.depth.stage import save_depth
-from dagan.train.loop.training import Result
+from dagan.train.depth import save_depth
 from dagan.train.recipe import DepthRecipe, GanRecipe, read_recipe
+from dagan.train.training import Result
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 FIGURES = {

@@ -14,11 +14,11 @@ from dagan.checks import Checked, parse
 from dagan.config import DepthConfig, Gains, GeneratorConfig, HourglassConfig, KeypointConfig, ModelConfig, MotionConfig
 from dagan.data.config import AugmentConfig, DataConfig, PairConfig, TripletConfig
 from dagan.data.pack import PackConfig
-from dagan.engine.note import ExportNote, GraphNote
+from dagan.engine.sessions import ExportNote, GraphNote
 from dagan.errors import InputError
-from dagan.evaluate.ablation.run import AblationTable, Variant
-from dagan.models.egomotion import EgomotionConfig
-from dagan.prepare.options import PrepareOptions
+from dagan.evaluate.ablation import AblationTable, Variant
+from dagan.models.depth import EgomotionConfig
+from dagan.prepare.raws import PrepareOptions
 from dagan.train.recipe import DepthLossConfig, DepthRecipe, GanLossConfig, GanRecipe, OptimiserConfig, ViewsConfig
 from dagan.weights.released import ReleasedNote
 

@@ -58,7 +58,7 @@ def test_interrupt_is_status_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest
 
 
 def test_train_passes_its_options(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    import dagan.train.loop.training
+    import dagan.train.training
     from dagan.train.recipe import DepthRecipe
 
     seen: list[tuple[object, ...]] = []
@@ -66,7 +66,7 @@ def test_train_passes_its_options(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     def record(recipe: object, build: object, start: str) -> None:
         seen.append((recipe, start))
 
-    monkeypatch.setattr(dagan.train.loop.training, "train", record)
+    monkeypatch.setattr(dagan.train.training, "train", record)
     folder = tmp_path / "it's here: #1"
     recipe_file = str(RECIPES / "tiny-depth.yaml")
     arguments = ("train", "depth", recipe_file, "max_steps=3", "optimiser.lr=1e-5", "-o", str(folder), "--device", "cpu")

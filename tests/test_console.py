@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dagan.names import json_text, printable, text_path
+from dagan.checks import json_text, printable, text_path
 
 ODD = os.fsdecode(b"n\xff\xe9m") if sys.platform == "linux" else "n\u00e9m"
 ESCAPED = "n\\udcff\\udce9m" if sys.platform == "linux" else ODD

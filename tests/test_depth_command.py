@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dagan.depth.outputs import point_cloud
+from dagan.depth import point_cloud
 from dagan.engine.torch import TorchEngine
-from dagan.media.colour_maps import colour_table, colourise, robust_range
+from dagan.media.colour import colour_table, colourise, robust_range
 from dagan.media.video import open_video
 from dagan.weights import read_model
 from running_samples import TINY, assert_refused, decoded, frame_times, moving_pictures, save_tiny_model, sound_packets, write_clip
@@ -224,8 +224,8 @@ def test_a_cut_off_video_is_said_so(files, run, tmp_path):
 PEAK = """
 import sys
 from pathlib import Path
-from dagan.depth.job import DepthOptions, measure_depth
-from dagan.memory import peak_memory_mb
+from dagan.depth import DepthOptions, measure_depth
+from dagan.processes import peak_memory_mb
 from dagan.engine.open import open_engine
 engine = open_engine(sys.argv[1], device="cpu", precision="float32")
 measure_depth(engine, Path(sys.argv[2]), Path(sys.argv[3]), DepthOptions(crop=False))

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from dagan.memory import keep_freed_memory
+from dagan.processes import keep_freed_memory
 
 
 @pytest.fixture

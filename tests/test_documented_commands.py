@@ -22,7 +22,7 @@ from dagan.cli import app
 from dagan.cli.animate import PORTRAIT
 from dagan.config import preset
 from dagan.models.depth import DepthNetwork
-from dagan.train.depth.stage import save_depth
+from dagan.train.depth import save_depth
 from onnx_networks import onnx_flattening, onnx_heatmaps
 from parity.released_files import write_small
 from running_samples import save_tiny_model

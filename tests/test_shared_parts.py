@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from dagan.errors import InputError
-from dagan.media.colour_maps import colour_table, colourise, robust_range
+from dagan.media.colour import colour_table, colourise, robust_range
 from dagan.media.framing import to_square
 from dagan.media.output import check_destination, check_distinct
-from dagan.memory import peak_device_memory_mb, peak_memory_mb
+from dagan.processes import peak_device_memory_mb, peak_memory_mb
 from dagan.progress import counted
 from dagan.stream import batched
 from running_samples import moving_pictures
@@ -72,7 +72,7 @@ def test_progress_is_told_after_each_item():
 
 def test_peak_memory_counts_what_was_once_held():
     code = (
-        "from dagan.memory import peak_memory_mb\nbefore = peak_memory_mb()\nheld = bytearray(200 * 2**20)\n"
+        "from dagan.processes import peak_memory_mb\nbefore = peak_memory_mb()\nheld = bytearray(200 * 2**20)\n"
         "held[::4096] = b'x' * len(held[::4096])\ndel held\nprint(peak_memory_mb() - before, before)"
     )
     grown, before = map(float, subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())

@@ -12,14 +12,13 @@ import torch
 
 from dagan.animate.animator import Animator
 from dagan.config import GeneratorConfig, ModelConfig
-from dagan.engine.note import ENCODER, GENERATOR
-from dagan.engine.sessions import open_session
+from dagan.engine.sessions import ENCODER, GENERATOR, open_session
 from dagan.engine.torch import TorchEngine
 from dagan.export.graph_modules import check_inputs, example_inputs, graphs_of
 from dagan.export.job import write_onnx
 from dagan.models.dagan import DaGAN
 from dagan.models.generator import CrossModalAttention, Discriminator
-from dagan.train.gan.objective import DiscriminatorObjective, GanObjective
+from dagan.train.gan import DiscriminatorObjective, GanObjective
 from dagan.train.recipe import GanLossConfig
 from dagan.weights import fold, read_model, save_model
 from running_samples import TINY, moving_pictures

@@ -18,8 +18,8 @@ ROOT = Path(__file__).parents[1]
 NEEDED = (
     "weights/bundled/lite-256.safetensors", "media/bundled/face_landmarker.task", "media/bundled/NOTICE.md",
     "losses/bundled/squeezenet1_1_imagenet_fp16.safetensors", "losses/bundled/NOTICE.md",
-    "evaluate/report/templates/report.html.j2", "evaluate/report/templates/report.md.j2", "evaluate/report/templates/report.css",
-    "evaluate/report/templates/sort.js",
+    "evaluate/templates/report.html.j2", "evaluate/templates/report.md.j2", "evaluate/templates/report.css",
+    "evaluate/templates/sort.js",
     "examples/astronaut.png", "examples/speech.motion", "examples/NOTICE.md", "py.typed",
 )  # fmt: skip
 pytestmark = pytest.mark.slow

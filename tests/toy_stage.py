@@ -17,9 +17,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dagan.data.config import DataConfig
-from dagan.train.loop.stage import Objectives, Update
-from dagan.train.loop.training import Result, train
 from dagan.train.recipe import OptimiserConfig, Recipe
+from dagan.train.stage import Objectives, Update
+from dagan.train.training import Result, train
 
 
 class _Model(nn.Module):

@@ -12,8 +12,8 @@ import torch
 
 from dagan.models.dagan import DaGAN
 from dagan.models.generator import Discriminator
-from dagan.train.gan.objective import DiscriminatorObjective, GanObjective
-from dagan.train.loop.fabric import Carrier, make_fabric, unwrapping
+from dagan.train.fabric import Carrier, make_fabric, unwrapping
+from dagan.train.gan import DiscriminatorObjective, GanObjective
 from dagan.train.recipe import GanLossConfig
 from tiny import TINY
 from toy_stage import toy_recipe

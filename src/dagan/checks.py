@@ -1,14 +1,20 @@
-"""Configurations that are checked against their annotations wherever they are made, and files that are read whole or refused.
+"""Settings and files are checked here: what is read is whole and right or refused, and names are written so that it can be read again.
 
-A field's type says what it may hold, such as `Annotated[int, Ge(1), Le(64)]`; kinds that many fields share have names here. Numbers that
-are not finite are refused everywhere. A class checks in its `__post_init__` that its fields agree. YAML and NumPy files that users name or
-keep are refused in one sentence, whatever is wrong with them.
+Configurations are checked against their annotations wherever they are made. A field's type says what it may hold, such as
+`Annotated[int, Ge(1), Le(64)]`; kinds that many fields share have names here. Numbers that are not finite are refused everywhere. A class
+checks in its `__post_init__` that its fields agree. YAML and NumPy files that users name or keep are refused in one sentence, whatever is
+wrong with them.
+
+Some names of files are no text: they hold bytes that are not UTF-8, which Python reads as lone surrogates (PEP 383). They are escaped in
+JSON, and libraries that take only text get another name of the file.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
+import os
 import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -231,3 +237,33 @@ def _readable(path: Path, remedy: str) -> Iterator[None]:
         yield
     except Exception as error:  # For a damaged file NumPy raises whatever its zip, zlib and header parsers raise.
         raise InputError(f"{path} cannot be read ({type(error).__name__}): {remedy}") from None
+
+
+_UNWRITABLE = re.compile("[\\ud800-\\udfff]")
+
+
+def printable(text: str) -> str:
+    """Returns the text with escapes (a backslash, u and four digits) for what no file in UTF-8 can hold."""
+    return _UNWRITABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def json_text(value: object) -> str:
+    """Writes a value as JSON with indented lines. Names are escaped as in `printable`. Raises ValueError for NaN."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    return _UNWRITABLE.sub(lambda found: f"\\\\u{ord(found[0]):04x}", text) + "\n"  # JSON itself escapes the backslash.
+
+
+@contextmanager
+def text_path(path: Path) -> Iterator[Path]:
+    """Yields a name in UTF-8 of an existing file or folder, for libraries that take no other. It is valid in the block.
+
+    It is `path` itself where that is text. Else (some Unix file systems allow such names) it is the open file's name below /dev/fd.
+    """
+    if printable(str(path)) == str(path):
+        yield path
+        return
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        yield Path(f"/dev/fd/{opened}")
+    finally:
+        os.close(opened)

@@ -43,7 +43,7 @@ def choose_device(name: str = "auto") -> torch.device:
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
     """Returns the named precision. "auto" is bfloat16 where the hardware multiplies in it, float16 on older CUDA devices, else float32.
 
-    int8 means the lite decoder in bytes and the rest in bfloat16 (see `engine.cpu.quantised`). Raises InputError for other names, and for
+    int8 means the lite decoder in bytes and the rest in bfloat16 (see `engine.cpu.pyramid`). Raises InputError for other names, and for
     int8 where the hardware has none.
     """
     if name == "auto":

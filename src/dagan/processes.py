@@ -1,19 +1,23 @@
-"""Work that is shared out to processes of this machine, or of a cluster, through Ray.
+"""Work that is shared out to processes of this machine, or of a cluster, through Ray, and the memory of a process.
 
 Processes of this machine end when their parent does, in whichever way that ends. On a cluster every machine must see inputs and outputs
 under the same paths; a worker that dies is replaced, and its piece of work is done again.
 
-Nothing here imports torch, so that processes which do not need it start quickly.
+A process can keep the memory that it frees, for the next frame, and its peak is measured.
+
+Nothing here imports torch before it is needed, so that processes which do not need it start quickly.
 """
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import multiprocessing
 import multiprocessing.connection
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -21,6 +25,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import Any, TypeVar
 
 from dagan.errors import InputError, require_extra
@@ -196,3 +201,50 @@ class _RemoteWorker:
         if self._function is None:
             self._function = self._prepare()
         return self._function(piece)
+
+
+# These are options of glibc's mallopt. The threshold _LARGEST_KEPT is the largest that all its versions take.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
+_LARGEST_KEPT = 2**25
+_MOST_KEPT = 2**27
+
+
+def keep_freed_memory() -> None:
+    """Makes this process keep freed memory, for computing frame after frame on a CPU. It must be called before threads are started.
+
+    glibc returns maps of some megabytes to the system when they are freed. Each then comes back page by page, zeroed, which took 7 % of a
+    frame's time. With one arena for all threads the process needs less memory in all. Other C libraries are not changed.
+    """
+    if sys.platform != "linux":
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        for option, value in ((_ARENA_MAX, 1), (_MMAP_THRESHOLD, _LARGEST_KEPT), (_TRIM_THRESHOLD, _MOST_KEPT)):
+            mallopt(option, value)
+
+
+_MEBI = 2**20
+
+
+def peak_memory_mb() -> float:
+    """Returns the largest resident memory of this process since it began, in MiB."""
+    if sys.platform == "win32":
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset / _MEBI
+    if sys.platform == "linux":
+        # getrusage is not used here, because its peak also covers the process that started this one.
+        for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / _MEBI if sys.platform == "darwin" else peak / 1024  # It is in bytes there, and in KiB on Linux.
+
+
+def peak_device_memory_mb(device: str) -> float | None:
+    """Returns the most memory that tensors took on a CUDA device since the process began, in MiB; None for other devices."""
+    import torch
+
+    return torch.cuda.max_memory_allocated(device) / _MEBI if device.startswith("cuda") else None

@@ -8,8 +8,7 @@ from PIL import Image
 
 from dagan.animate.animator import Animator
 from dagan.errors import InputError
-from dagan.media.faces import FaceFinder, lean
-from dagan.media.framing import crop, frame_still
+from dagan.media.framing import FaceFinder, crop, frame_still, lean
 from dagan.media.landmarks import FaceLandmarker
 from dagan.weights import load, read_model
 from running_samples import decoded, write_clip

@@ -8,8 +8,8 @@ import pytest
 from dagan.animate.driving import MotionReader, frame_spans, is_motion_file, refuse_photo
 from dagan.engine.torch import TorchEngine
 from dagan.errors import InputError
+from dagan.media.container import Frame
 from dagan.media.landmarks import BLENDSHAPE_NAMES, Face
-from dagan.media.reader import Frame
 from running_samples import moving_pictures, tiny_model
 
 

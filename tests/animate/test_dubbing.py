@@ -9,9 +9,8 @@ from PIL import Image
 
 from dagan.cli.animate import PORTRAIT
 from dagan.models.keypoints import Keypoints
-from dagan.motion.head import HeadMotion, Relief, moved_head, turn_of
+from dagan.motion.head import HeadMotion, Relief, moved_head, parts_of, turn_of
 from dagan.motion.openings import FaceKeypoints
-from dagan.motion.parts import parts_of
 from running_samples import TINY, decoded, save_tiny_model
 
 POINTS = (13, 14, 0, 159, 145, 374)

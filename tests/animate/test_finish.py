@@ -10,20 +10,18 @@ from PIL import Image
 from scipy.ndimage import binary_dilation
 
 from dagan.animate.animator import Animator
-from dagan.animate.finish import Finish, Finisher, parse_size
+from dagan.animate.finish import Finish, Finisher, find_matte, parse_size
 from dagan.animate.layout import PasteBack
-from dagan.animate.matte import find_matte
 from dagan.cli.animate import MOTION, PORTRAIT
 from dagan.engine.base import Drawing
 from dagan.engine.open import open_engine
 from dagan.errors import InputError
-from dagan.evaluate.animation.distances import LPIPS
+from dagan.evaluate.distances import LPIPS
 from dagan.geometry import coordinate_grid
-from dagan.media.faces import FaceFinder
-from dagan.media.framing import Framing, crop, frame_still, inner_sides
+from dagan.media.framing import FaceFinder, Framing, crop, frame_still, inner_sides
 from dagan.media.images import read_image
 from dagan.motion.file import read_motion
-from dagan.synthetic.render import HeadRenderer
+from dagan.synthetic.clip import HeadRenderer
 from dagan.synthetic.scene import draw_scene
 from running_samples import decoded, moving_pictures
 

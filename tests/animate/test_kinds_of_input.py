@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from dagan.animate.driving import is_motion_file
-from dagan.media.kinds import is_animation, is_photo, is_video
+from dagan.media.images import is_animation, is_photo, is_video
 from dagan.media.video import open_video
 from running_samples import decoded, frame_times, moving_pictures, write_clip
 

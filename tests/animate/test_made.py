@@ -11,7 +11,7 @@ from dagan.animate.animator import Animator
 from dagan.cli.animate import PORTRAIT
 from dagan.engine.open import open_engine
 from dagan.motion.file import read_motion
-from dagan.motion.moves import MOTIONS
+from dagan.motion.pose import MOTIONS
 from running_samples import TINY, decoded, save_tiny_model
 
 POINTS = (13, 14, 159, 145)

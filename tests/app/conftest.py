@@ -14,9 +14,9 @@ from PIL import Image
 
 from bad_uploads import LIMITS
 from dagan.animate.pipeline import AnimateOptions, animate
-from dagan.app.folder import PrivateFolder
 from dagan.app.guard import GuardSettings
 from dagan.app.server import PageServer, PageSettings, make_page
+from dagan.app.uploads import PrivateFolder
 from dagan.engine.base import Engine
 from dagan.engine.open import open_engine
 from dagan.examples import PORTRAIT

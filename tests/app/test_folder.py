@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dagan.app.folder import PrivateFolder, sweep_stale
+from dagan.app.uploads import PrivateFolder, sweep_stale
 from dagan.errors import InputError
 
 
@@ -78,7 +78,7 @@ def test_a_full_folder_says_so():
 
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL is of Unix")
 def test_what_a_killed_page_left_is_removed_by_the_next(temporary):
-    code = "from dagan.app.folder import *; f = PrivateFolder(); (f.path / 'a').write_bytes(b'a'); print(f.path, flush=True); input()"
+    code = "from dagan.app.uploads import *; f = PrivateFolder(); (f.path / 'a').write_bytes(b'a'); print(f.path, flush=True); input()"
     child = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(temporary)}
     )

@@ -22,9 +22,9 @@ from dagan import examples
 from dagan.animate.animator import Animator
 from dagan.app.live import Driver, Look, Newest, SteadySquare
 from dagan.app.screening import run_live
-from dagan.media.camera import camera_pictures
 from dagan.media.images import read_image
 from dagan.media.landmarks import FaceLandmarker
+from dagan.media.video import camera_pictures
 from running_samples import moving_pictures, save_tiny_model, write_clip
 
 PORTRAIT = read_image(examples.PORTRAIT)

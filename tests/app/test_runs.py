@@ -6,8 +6,7 @@ import time
 
 import pytest
 
-from dagan.app.runs import Run, watched
-from dagan.app.turns import Turns
+from dagan.app.runs import Run, Turns, watched
 from dagan.errors import InputError
 
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from dagan.app.turns import Turns
+from dagan.app.runs import Turns
 from dagan.errors import InputError
 
 

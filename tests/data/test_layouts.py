@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dagan.data.clips import find_clips, find_stills
-from dagan.data.layouts import choose, in_words
+from dagan.data.clips import choose, find_clips, find_stills, in_words
 from dagan.errors import InputError
 
 VOXCELEB1 = {

@@ -14,7 +14,7 @@ from dagan.data.landmark_tables import POINTS
 from dagan.data.sampling import ClipChooser, PairSampler, TripletSampler
 from dagan.data.store import ClipDataset, MemoryStore
 from dagan.errors import InputError
-from dagan.media.expression import expressions
+from dagan.media.landmarks import expressions
 
 
 def _dataset(lengths: dict[str, list[int]], portraits: tuple[str, ...] = (), held: frozenset[str] = frozenset()) -> ClipDataset:

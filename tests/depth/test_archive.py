@@ -5,7 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from dagan.depth.outputs import map_archive
+from dagan.depth import map_archive
 from dagan.errors import InputError
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dagan.depth.outputs import ASSUMED_FOCAL, point_cloud, write_ply
+from dagan.depth import ASSUMED_FOCAL, point_cloud, write_ply
 from dagan.errors import InputError
 
 

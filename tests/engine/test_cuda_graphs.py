@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from dagan.engine.cuda_graphs import Replayed, record_graph
-from dagan.engine.torch import TorchEngine
+from dagan.engine.torch import Replayed, TorchEngine, record_graph
 from running_samples import moving_pictures, tiny_model
 
 

@@ -17,9 +17,8 @@ import dagan
 from dagan.engine import open as door
 from dagan.engine import sessions
 from dagan.engine.graphs import GraphEngine
-from dagan.engine.note import read_note
 from dagan.engine.open import open_engine
-from dagan.engine.sessions import available
+from dagan.engine.sessions import available, read_note
 from dagan.engine.torch import TorchEngine
 from dagan.errors import InputError
 from dagan.export.job import ExportOptions

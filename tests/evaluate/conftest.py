@@ -45,4 +45,4 @@ class DotFaces:
 @pytest.fixture
 def dot_faces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Faces are found by `DotFaces`."""
-    monkeypatch.setattr("dagan.evaluate.animation.rulers.Landmarks", DotFaces)
+    monkeypatch.setattr("dagan.evaluate.rulers.Landmarks", DotFaces)

@@ -8,11 +8,11 @@ from PIL import Image
 
 from dagan.data.clips import clips_for
 from dagan.errors import InputError
-from dagan.evaluate.animation.methods import CopySpec, ResultsSpec
-from dagan.evaluate.animation.pairs import self_pairs
-from dagan.evaluate.animation.rulers import RulerFiles, Settings
-from dagan.evaluate.animation.run import evaluate
 from dagan.evaluate.face_metrics import ACTION_UNITS, action_units
+from dagan.evaluate.methods import CopySpec, ResultsSpec
+from dagan.evaluate.pairs import self_pairs
+from dagan.evaluate.rulers import RulerFiles, Settings
+from dagan.evaluate.run import evaluate
 from dagan.media.face_networks import ActionUnitNetwork, LandmarkNetwork, peaks
 from dagan.media.landmarks import BLENDSHAPE_NAMES
 from onnx_networks import onnx_brightness, onnx_heatmaps, onnx_scaling

@@ -10,8 +10,8 @@ from scipy.stats import spearmanr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from dagan.evaluate import metrics
-from dagan.evaluate.animation.distances import LPIPS, LpipsNetwork
-from dagan.losses.features import _alexnet, _squeezenet, _vgg16
+from dagan.evaluate.distances import LPIPS, LpipsNetwork
+from dagan.losses.gan import _alexnet, _squeezenet, _vgg16
 from dagan.media.face_networks import SIZE, TEMPLATE, align, five_points
 
 

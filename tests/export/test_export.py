@@ -11,8 +11,7 @@ import pytest
 import torch
 
 from dagan.config import GeneratorConfig
-from dagan.engine.note import read_note
-from dagan.engine.sessions import open_session
+from dagan.engine.sessions import open_session, read_note
 from dagan.engine.torch import TorchEngine
 from dagan.errors import InputError
 from dagan.export import job

@@ -6,13 +6,12 @@ import numpy as np
 import onnx
 import pytest
 
-from dagan.engine.note import read_note
 from dagan.engine.open import open_engine
+from dagan.engine.sessions import read_note
 from dagan.errors import InputError
 from dagan.export import job
 from dagan.export.graph_modules import GENERATOR, graphs_of
-from dagan.export.int8 import FRAMES_A_CLIP, MOST_CLIPS, choose_clips, driving_sample
-from dagan.export.job import ExportOptions, export_model
+from dagan.export.job import FRAMES_A_CLIP, MOST_CLIPS, ExportOptions, choose_clips, driving_sample, export_model
 from dagan.weights import fold
 from exported_folders import graphs_of_the_tiny_model
 from running_samples import moving_pictures, tiny_model, write_clip

@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from dagan.geometry import coordinate_grid
-from dagan.geometry.camera import (
+from dagan.geometry import (
     OUTSIDE,
     axis_angle_to_rotation,
     back_project,
+    coordinate_grid,
     intrinsics,
     invert_intrinsics,
     invert_motion,

@@ -2,7 +2,7 @@ import math
 
 import torch
 
-from dagan.losses.features import CropLoss, FeatureNetwork
+from dagan.losses.gan import CropLoss, FeatureNetwork
 
 POINTS = (61, 291, 13, 14, 33, 263, 133, 362, 10, 152)
 # Of a face 0.8 high in the middle of the picture: mouth, eyes, forehead and chin.

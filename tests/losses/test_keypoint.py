@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from dagan.geometry import ThinPlateTransform
-from dagan.losses.keypoint import equivariance, guidance, keypoint_distance
+from dagan.losses.gan import equivariance, guidance, keypoint_distance
 from dagan.models.keypoints import Keypoints
 
 

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from dagan.errors import InputError
-from dagan.losses.features import FeatureNetwork, PerceptualLoss, _squeezenet, discriminator_loss, feature_matching, generator_loss
+from dagan.losses.gan import FeatureNetwork, PerceptualLoss, _squeezenet, discriminator_loss, feature_matching, generator_loss
 from dagan.models.blocks import BandLimitedDown
 
 

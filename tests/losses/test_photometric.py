@@ -4,7 +4,7 @@ import torch
 from skimage.metrics import structural_similarity
 
 from dagan.geometry import coordinate_grid
-from dagan.losses.photometric import (
+from dagan.losses.depth import (
     edge_aware_smoothness,
     masked_photometric,
     minimum_error,

@@ -10,7 +10,7 @@ import av
 import numpy as np
 import pytest
 
-from dagan.media.faces import FaceFinder
+from dagan.media.framing import FaceFinder
 
 TICKS = 10_000
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from dagan.media.expression import EXPRESSIONS, expressions
+from dagan.media.landmarks import EXPRESSIONS, expressions
 
 # Places of a face 200 high, looking straight, x to the right and y down.
 FACE = {

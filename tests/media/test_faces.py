@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dagan.errors import InputError
-from dagan.media.faces import FaceBox, largest_face
+from dagan.media.framing import FaceBox, largest_face
 
 
 def test_landmarks_are_handed_on(finder, astronaut):

@@ -10,10 +10,8 @@ from PIL import Image
 from certificates import write_chain
 from dagan.errors import InputError
 from dagan.media.animations import AnimationReader
-from dagan.media.credentials import SUFFIXES, check_credentials, find_credentials
-from dagan.media.images import read_image, write_image
-from dagan.media.kinds import IMAGE_SUFFIXES
-from dagan.media.provenance import COMPOSITE, MADE, Provenance, find_xmp, put_xmp, xmp_packet
+from dagan.media.images import IMAGE_SUFFIXES, read_image, write_image
+from dagan.media.provenance import COMPOSITE, MADE, SUFFIXES, Provenance, check_credentials, find_credentials, find_xmp, put_xmp, xmp_packet
 from dagan.media.video import VideoWriter, open_video
 from dagan.media.writer import VIDEO_SUFFIXES
 from running_samples import moving_pictures

@@ -14,7 +14,7 @@ from PIL import Image, features
 
 from dagan.data.clips import Clip, find_clips, find_stills
 from dagan.errors import InputError
-from dagan.evaluate.animation.pairs import read_frame
+from dagan.evaluate.pairs import read_frame
 from dagan.media.decode import RandomReader, probe, read_clip
 from dagan.media.framing import to_square
 from dagan.media.images import read_image

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dagan.media.faces import Turn, lean, quarters, upright_angle
-from dagan.media.framing import Framing, crop, frame_still, paste
+from dagan.media.framing import Framing, Turn, crop, frame_still, lean, paste, quarters, upright_angle
 from dagan.media.landmarks import FaceLandmarker
 from dagan.media.shots import Shot
 from dagan.media.view import frame_shot

@@ -8,8 +8,7 @@ import pytest
 from PIL import Image
 
 from dagan.errors import InputError
-from dagan.media.faces import Turn
-from dagan.media.framing import Framing, crop
+from dagan.media.framing import Framing, Turn, crop
 from dagan.media.shots import FramingReport, follow
 from dagan.media.video import VideoWriter, open_video
 from dagan.media.view import frame_video, settle, smooth

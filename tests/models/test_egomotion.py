@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dagan.errors import InputError
-from dagan.models.egomotion import LOG_SCALE_BOUND, EgomotionConfig, EgomotionNetwork
+from dagan.models.depth import LOG_SCALE_BOUND, EgomotionConfig, EgomotionNetwork
 
 WIDTHS = (8, 8, 8, 16, 16)
 

@@ -10,9 +10,8 @@ from scipy.spatial.transform import Rotation
 from dagan.config import Gains
 from dagan.errors import InputError
 from dagan.models.keypoints import Keypoints
-from dagan.motion.head import HeadMotion, Relief, angles_of, fitted_motion, moved_head, turn_of
+from dagan.motion.head import HeadMotion, Relief, angles_of, changes, check_parts, fitted_motion, moved_head, parts_of, turn_of
 from dagan.motion.openings import FaceKeypoints
-from dagan.motion.parts import changes, check_parts, parts_of
 from dagan.motion.pose import Pose, between, check_pose, posed
 from dagan.motion.transfer import transfer
 

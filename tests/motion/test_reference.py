@@ -5,7 +5,7 @@ import pytest
 
 from dagan.errors import InputError
 from dagan.media.landmarks import BLENDSHAPE_NAMES, Face
-from dagan.motion.reference import (
+from dagan.motion.file import (
     check_reference,
     head_pose,
     nearest_layout,

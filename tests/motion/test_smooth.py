@@ -10,9 +10,8 @@ import torch
 from dagan.errors import InputError
 from dagan.models.keypoints import Keypoints
 from dagan.motion.file import DrivingMotion
-from dagan.motion.moves import MOTIONS
-from dagan.motion.pose import Pose
-from dagan.motion.smooth import Steadier, looped, smoothed
+from dagan.motion.pose import MOTIONS, Pose
+from dagan.motion.transfer import Steadier, looped, smoothed
 
 HOME = np.array([[-0.4, -0.5], [0.4, -0.5], [0.0, 0.6], [0.0, 0.3], [0.0, 0.35]], np.float32)
 

@@ -18,8 +18,8 @@ import pytest
 import dagan
 from dagan.media.video import open_video
 from dagan.prepare.job import prepare
-from dagan.prepare.options import PrepareOptions
 from dagan.prepare.pieces import pieces
+from dagan.prepare.raws import PrepareOptions
 from dagan.prepare.tracks import Finder, Shot, Track
 from dagan.progress import silent
 from onnx_networks import onnx_flattening

@@ -54,7 +54,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 def prepared(tmp_path_factory: pytest.TempPathFactory, head: Pictures) -> tuple[Path, dict[str, Any]]:
     """The folder of clips and its report."""
     from dagan.prepare.job import prepare
-    from dagan.prepare.options import PrepareOptions
+    from dagan.prepare.raws import PrepareOptions
     from dagan.progress import silent
 
     raws, folder = tmp_path_factory.mktemp("twenty"), tmp_path_factory.mktemp("out") / "clips"

@@ -12,8 +12,7 @@ from dagan.data.truth import STEP, read_truth, truth_of
 from dagan.errors import InputError
 from dagan.media.video import open_video
 from dagan.synthetic import clip as job
-from dagan.synthetic.clip import synthesise
-from dagan.synthetic.render import HeadRenderer
+from dagan.synthetic.clip import HeadRenderer, synthesise
 from dagan.synthetic.scene import draw_scene
 
 SIZE, FRAMES = 48, 5

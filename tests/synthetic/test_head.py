@@ -5,11 +5,10 @@ import pytest
 import torch
 
 from dagan.data.truth import Label
-from dagan.geometry import sample
-from dagan.geometry.camera import back_project, intrinsics, invert_intrinsics, project
+from dagan.geometry import back_project, intrinsics, invert_intrinsics, project, sample
 from dagan.synthetic.anatomy import COLUMNS, EYE_ROW, build_skull, draw_identity
-from dagan.synthetic.face_mesh import Expression, build_face_mesh, deform
-from dagan.synthetic.render import HeadRenderer, find_landmarks, locate
+from dagan.synthetic.clip import HeadRenderer, find_landmarks, locate
+from dagan.synthetic.parts import Expression, build_face_mesh, deform
 from dagan.synthetic.scene import HeadMotion, Scene, draw_motion, draw_scene, pose_at
 
 SIZE = 96

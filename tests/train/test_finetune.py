@@ -10,9 +10,9 @@ from rich.console import Console
 
 from dagan.engine.torch import TorchEngine
 from dagan.errors import InputError
-from dagan.train.gan.stage import GanStage
-from dagan.train.loop.training import Result, train
+from dagan.train.gan import GanStage
 from dagan.train.recipe import GanRecipe, read_recipe
+from dagan.train.training import Result, train
 from dagan.weights import read_model
 from dagan.weights.convert import read_released, released_files, save_released
 from dagan.weights.files import DISCRIMINATOR, read_tensors

@@ -10,8 +10,8 @@ import pytest
 from dagan.checks import dump, parse
 from dagan.config import preset
 from dagan.errors import InputError
-from dagan.train.loop.stage import learning_rate
 from dagan.train.recipe import DepthRecipe, GanRecipe, OptimiserConfig, Recipe, read_recipe
+from dagan.train.stage import learning_rate
 from dagan.weights import bundled
 
 RECIPES = Path(__file__).parents[2] / "recipes"

@@ -20,10 +20,10 @@ from safetensors.torch import load_file, save_file
 from dagan.data.pack import PackConfig, pack
 from dagan.errors import InputError
 from dagan.models.depth import DepthNetwork
-from dagan.train.depth.stage import DepthStage, save_depth
-from dagan.train.gan.stage import GanStage
-from dagan.train.loop.training import Result, train
+from dagan.train.depth import DepthStage, save_depth
+from dagan.train.gan import GanStage
 from dagan.train.recipe import DepthRecipe, GanRecipe, read_recipe
+from dagan.train.training import Result, train
 from dagan.weights.files import read_card, read_model, read_tensors, write_tensors
 from run_files import assert_same, lines, trained_parts
 

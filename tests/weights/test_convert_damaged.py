@@ -25,9 +25,8 @@ from torch.serialization import MAGIC_NUMBER, PROTOCOL_VERSION
 import dagan
 from dagan.errors import InputError
 from dagan.weights import save_model
-from dagan.weights.convert import read_released, released_files
+from dagan.weights.convert import read_checkpoint, read_released, released_files
 from dagan.weights.files import read_file, write_file
-from dagan.weights.released import read_checkpoint
 
 States = dict[str, dict[str, Any]]
 

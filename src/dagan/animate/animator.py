@@ -20,25 +20,22 @@ from pathlib import Path
 import numpy as np
 
 from dagan.animate.driving import FaceWatch, check_on_missing
-from dagan.animate.finish import Finish, Finisher
-from dagan.animate.matte import find_matte
+from dagan.animate.finish import Finish, Finisher, find_matte
 from dagan.animate.posing import PosedSource
 from dagan.engine.base import EncodedSource, Engine, finite_source
 from dagan.engine.open import open_engine
 from dagan.errors import InputError
-from dagan.media.faces import FaceFinder
-from dagan.media.framing import Framing, to_square
+from dagan.media.framing import FaceFinder, Framing, to_square
 from dagan.media.framing import crop as cut
 from dagan.media.landmarks import Face
 from dagan.media.video import open_video
 from dagan.media.view import read_ahead, view_still, view_video
 from dagan.models.dagan import DaGAN
 from dagan.models.keypoints import Keypoints
-from dagan.motion.parts import Parts, changes, check_parts, parts_of
+from dagan.motion.file import nearest_layout
+from dagan.motion.head import Parts, changes, check_parts, parts_of
 from dagan.motion.pose import Pose
-from dagan.motion.reference import nearest_layout
-from dagan.motion.smooth import Steadier
-from dagan.motion.transfer import limit, transfer
+from dagan.motion.transfer import Steadier, limit, transfer
 from dagan.progress import silent, to_stderr
 from dagan.stream import batched, on_workers
 

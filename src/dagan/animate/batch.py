@@ -18,12 +18,11 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from dagan.animate.pipeline import AnimateOptions, animate, check_animate
-from dagan.checks import nearest
+from dagan.checks import json_text, nearest
 from dagan.engine.base import Engine
 from dagan.errors import InputError
-from dagan.media.kinds import IMAGE_SUFFIXES
+from dagan.media.images import IMAGE_SUFFIXES
 from dagan.media.output import atomic_output
-from dagan.names import json_text
 from dagan.processes import share_out
 from dagan.progress import Progress, Warn, silent, to_stderr
 

@@ -20,13 +20,12 @@ import numpy as np
 
 from dagan.engine.base import Engine
 from dagan.errors import InputError
-from dagan.media.kinds import is_photo, is_picture, is_video
+from dagan.media.container import Frame, VideoReader
+from dagan.media.images import is_photo, is_picture, is_video
 from dagan.media.landmarks import Face, FaceLandmarker
-from dagan.media.reader import Frame, VideoReader
 from dagan.media.shots import MOST_SAMPLES
 from dagan.models.keypoints import Keypoints
-from dagan.motion.file import MOTION_SUFFIXES, DrivingMotion, holds_motion
-from dagan.motion.reference import check_reference, head_pose, nearest_layout, pose_distance
+from dagan.motion.file import MOTION_SUFFIXES, DrivingMotion, check_reference, head_pose, holds_motion, nearest_layout, pose_distance
 from dagan.stream import batched, on_workers
 
 OnMissing = Literal["hold", "rest", "error"]

@@ -20,20 +20,19 @@ import numpy as np
 from dagan.animate.driving import MotionReader
 from dagan.animate.finish import Finish, Finisher
 from dagan.animate.layout import Layout, PasteBack, Plain
-from dagan.animate.relief import measure_relief
+from dagan.animate.posing import measure_relief
 from dagan.engine.base import EncodedSource, Engine, finite_source
 from dagan.errors import InputError
-from dagan.media.faces import FaceFinder
-from dagan.media.framing import Framing, crop, middle
+from dagan.media.container import Frame
+from dagan.media.framing import FaceFinder, Framing, crop, middle
 from dagan.media.images import shrunk
 from dagan.media.landmarks import FaceLandmarker
-from dagan.media.reader import Frame
 from dagan.media.video import VideoReader
 from dagan.media.view import read_ahead, shows_face, square_of, view_video
 from dagan.models.keypoints import Keypoints
 from dagan.motion.file import DrivingMotion
+from dagan.motion.head import check_move, parts_of
 from dagan.motion.openings import FaceKeypoints
-from dagan.motion.parts import check_move, parts_of
 from dagan.motion.transfer import transfer
 from dagan.progress import Progress, Warn, counted
 from dagan.stream import ahead

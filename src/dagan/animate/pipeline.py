@@ -22,30 +22,24 @@ from dagan.animate.animator import Animator
 from dagan.animate.driving import MotionReader, check_fit, check_on_missing, frame_spans, is_motion_file, refuse_photo
 from dagan.animate.dubbing import SourceVideo, part_of_video
 from dagan.animate.finish import Finish, parse_size
-from dagan.animate.grid import Cast, Tiles, photos_of
-from dagan.animate.layout import Layout, Marked, PasteBack, Plain, SideBySide
-from dagan.animate.made import made_for, named_motion
-from dagan.animate.outputs import Wanted, check_output, open_writer
-from dagan.animate.report import AnimateReport, Notices, make_report, write_report
+from dagan.animate.layout import Cast, Layout, Marked, PasteBack, Plain, SideBySide, Tiles, photos_of
+from dagan.animate.outputs import AnimateReport, Notices, Wanted, check_output, make_report, open_writer, write_report
+from dagan.animate.pose import made_for, named_motion
 from dagan.engine.base import Engine
 from dagan.errors import InputError
-from dagan.media.credentials import check_credentials
-from dagan.media.faces import FaceFinder
-from dagan.media.framing import Framing, crop
-from dagan.media.images import SMALLEST_SIDE, read_image, shrunk
-from dagan.media.kinds import is_video
+from dagan.media.framing import FaceFinder, Framing, crop
+from dagan.media.images import SMALLEST_SIDE, is_video, read_image, shrunk
 from dagan.media.landmarks import FaceLandmarker
 from dagan.media.output import check_destination, check_distinct
-from dagan.media.provenance import Provenance
+from dagan.media.provenance import Provenance, check_credentials
 from dagan.media.shots import FramingReport
 from dagan.media.video import VideoReader, open_video
 from dagan.media.view import View, read_ahead, view_still, view_video
 from dagan.models.keypoints import Keypoints
-from dagan.motion.file import MOTION_SUFFIXES, DrivingMotion, read_motion, save_motion
-from dagan.motion.moves import MadeMotion
-from dagan.motion.parts import changes, check_parts
-from dagan.motion.reference import check_reference, nearest_layout, parse_reference
-from dagan.motion.smooth import check_smooth, shaped
+from dagan.motion.file import MOTION_SUFFIXES, DrivingMotion, check_reference, nearest_layout, parse_reference, read_motion, save_motion
+from dagan.motion.head import changes, check_parts
+from dagan.motion.pose import MadeMotion
+from dagan.motion.transfer import check_smooth, shaped
 from dagan.progress import Progress, Warn, counted, silent, to_stderr
 from dagan.stream import batched, on_workers
 
@@ -111,7 +105,7 @@ class AnimateOptions:
     strength: float = 1.0
     """See `Animator`."""
     smooth: float = 0.0
-    """How much noise is taken out of the motion, from 0 to 1 (see `dagan.motion.smooth`)."""
+    """How much noise is taken out of the motion, from 0 to 1 (see `dagan.motion.transfer`)."""
     loop: bool = False
     """Whether the end of the motion passes into its start, so that the result can be repeated."""
 

@@ -24,8 +24,7 @@ import torch
 
 from dagan.animate.animator import Animator
 from dagan.engine.base import Engine
-from dagan.media.faces import FaceFinder
-from dagan.media.framing import Framing, bounds_of, crop, fit_box
+from dagan.media.framing import FaceFinder, Framing, bounds_of, crop, fit_box
 from dagan.media.landmarks import OUTLINE, Face
 from dagan.models.keypoints import Keypoints
 

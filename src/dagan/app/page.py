@@ -6,10 +6,20 @@ from pathlib import Path
 
 import gradio as gr
 
-from dagan.app.components import mesh_field, photo_field, video_field
 from dagan.app.studio import MOTIONS, Studio
-from dagan.app.tabs import MOVES, SHOWN, animate_tab, depth_tab, pose_tab, session_of, wish_of
-from dagan.app.words import sentence_of
+from dagan.app.tabs import (
+    MOVES,
+    SHOWN,
+    animate_tab,
+    depth_tab,
+    mesh_field,
+    photo_field,
+    pose_tab,
+    sentence_of,
+    session_of,
+    video_field,
+    wish_of,
+)
 from dagan.errors import InputError
 from dagan.motion.pose import RANGES, Pose
 

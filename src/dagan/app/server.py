@@ -18,10 +18,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dagan.app.folder import PrivateFolder
 from dagan.app.guard import LOCAL_NAMES, Guard, GuardSettings
 from dagan.app.studio import Studio
-from dagan.app.uploads import LIMITS, UploadLimits
+from dagan.app.uploads import LIMITS, PrivateFolder, UploadLimits
 from dagan.engine.base import Engine
 from dagan.errors import InputError, require_extra
 from dagan.examples import PORTRAIT

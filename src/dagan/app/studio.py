@@ -15,27 +15,24 @@ from threading import Lock
 import numpy as np
 
 from dagan.animate.animator import Animator
+from dagan.animate.outputs import AnimateReport
 from dagan.animate.pipeline import DRAW, LOOK, READ, AnimateOptions, animate
-from dagan.animate.report import AnimateReport
-from dagan.app.folder import PrivateFolder
-from dagan.app.runs import Run, Step, watched
-from dagan.app.turns import Turns
-from dagan.app.uploads import LIMITS, UploadLimits, check_driving, check_photo, own_names
-from dagan.depth.outputs import depth_mesh, write_glb
+from dagan.app.runs import Run, Step, Turns, watched
+from dagan.app.uploads import LIMITS, PrivateFolder, UploadLimits, check_driving, check_photo, own_names
+from dagan.depth import depth_mesh, write_glb
 from dagan.engine.base import Engine
 from dagan.errors import InputError
 from dagan.examples import MOTION
-from dagan.media.colour_maps import colour_table, colourise, robust_range
-from dagan.media.faces import FaceFinder
-from dagan.media.framing import crop
+from dagan.media.colour import colour_table, colourise, robust_range
+from dagan.media.framing import FaceFinder, crop
 from dagan.media.images import shrunk, write_image
 from dagan.media.provenance import Provenance
 from dagan.media.view import view_still
-from dagan.motion import moves
+from dagan.motion.pose import MOTIONS as MADE_MOTIONS
 from dagan.motion.pose import Pose
 from dagan.progress import Progress
 
-MOTIONS = {"Speech": MOTION, **{name.capitalize(): Path(name) for name in moves.MOTIONS}}
+MOTIONS = {"Speech": MOTION, **{name.capitalize(): Path(name) for name in MADE_MOTIONS}}
 _SHARES = {LOOK: 0.1, READ: 0.3, DRAW: 0.6}
 _PHOTO_SIDE = 1920  # Pixels. Larger photos are shrunk before their face is found, which then is found as well and faster.
 _MOST_POSED = 8  # So many posed portraits are kept ready.

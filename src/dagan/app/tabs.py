@@ -1,21 +1,128 @@
-"""The tabs of the page: their fields and buttons, and what each button does."""
+"""The tabs of the page: what they say, their fields and buttons, and what each button does.
+
+What the page says of a job and of what went wrong are short pieces of HTML that screen readers announce. The fields for photos, videos and
+meshes are Gradio's, such that files stay as they were sent and where they are, and come from uploads alone.
+"""
 
 from __future__ import annotations
 
+import base64
+import html
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import gradio as gr
+import numpy as np
 
+from dagan.animate.outputs import AnimateReport
 from dagan.animate.pipeline import AnimateOptions
-from dagan.app.components import mesh_field, photo_field, video_field
+from dagan.app.runs import Step
+from dagan.app.socket import encode_picture
 from dagan.app.studio import MOTIONS, Studio, Wish
-from dagan.app.words import picture_of, progress, sentence_of, status, summary
+from dagan.app.uploads import PrivateFolder
 from dagan.errors import InputError
 from dagan.examples import PORTRAIT
-from dagan.motion.parts import MOST_STRENGTH
+from dagan.motion.head import MOST_STRENGTH
 from dagan.motion.pose import RANGES, Pose
+
+
+def sentence_of(error: Exception) -> str:
+    """Returns the sentence of an error as it is shown: it begins with a capital letter and ends with a full stop."""
+    text = str(error).strip()
+    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith(('.', '!', '?')) else '.'}"
+
+
+def status(text: str, problem: bool = False) -> str:
+    """Returns the line below the result. A problem is announced at once."""
+    role = "alert" if problem else "status"
+    return f'<p class="dagan-status{" problem" if problem else ""}" role="{role}">{html.escape(text)}</p>'
+
+
+def progress(step: Step[AnimateReport]) -> str:
+    """Returns the line and the bar of a job that waits or runs."""
+    if step.before is not None:
+        waiting = "Your job is next." if step.before == 0 else f"{step.before} {'job comes' if step.before == 1 else 'jobs come'} first."
+        return status(waiting)
+    left = "" if step.seconds_left is None else f", about {_seconds(step.seconds_left)} left"
+    words = step.stage or "beginning"
+    percent = round(100 * step.done)
+    bar = f'<progress max="100" value="{percent}" aria-label="Progress of the job">{percent} %</progress>'
+    # Screen readers are told of the stages alone, because a figure that changes several times a second would drown everything else.
+    return (
+        f'<p class="dagan-status"><span role="status">{html.escape(words[:1].upper() + words[1:])}</span>'
+        f'<span aria-hidden="true">: {percent} %{left}</span></p>{bar}'
+    )
+
+
+def _seconds(seconds: float) -> str:
+    return f"{max(1, round(seconds))} s" if seconds < 90 else f"{round(seconds / 60)} minutes"
+
+
+def summary(report: AnimateReport) -> str:
+    """Returns what is said of a finished video, with what the user should know about it."""
+    sound = ", with sound" if report.sound else ""
+    words = [f"{report.frames} frames, {report.seconds:.1f} s{sound}; made in {report.wall_seconds:.1f} s."]
+    if report.frames_without_face:
+        words.append(f"{report.frames_without_face} frames of the video show no face.")
+    if report.several_faces:
+        words.append("The video shows several faces: the largest was followed.")
+    if report.truncated:
+        words.append("The video is cut off.")
+    return " ".join(words)
+
+
+def picture_of(picture: np.ndarray | None) -> str:
+    """Returns a picture, H x W x 3 uint8, as part of the page itself, so that no file is left behind; None is an empty frame."""
+    if picture is None:
+        return '<div class="dagan-picture"></div>'
+    address = f"data:image/jpeg;base64,{base64.b64encode(encode_picture(picture)).decode('ascii')}"
+    return f'<img class="dagan-picture" alt="The posed photo" src="{address}">'
+
+
+_FROM_ELSEWHERE = "an address is no upload: save the file and choose it on your own machine"
+C = TypeVar("C", bound=gr.components.Component)
+
+
+def kept(field: C, folder: PrivateFolder) -> C:
+    """Makes a field hand on the path of an upload as it is, and leave files of the private folder where they are. Returns the field.
+
+    By itself it would decode, convert and copy files. The jobs' own readers decode, and a copy would be one more file to remove. An
+    address in place of a file is refused, because it would be fetched.
+    """
+    move = field.async_move_resource_to_block_cache
+
+    async def stay(path: Any) -> str | None:
+        if str(path).startswith(("http://", "https://")):
+            raise gr.Error(_FROM_ELSEWHERE, print_exception=False)
+        if path is not None and Path(path).resolve().is_relative_to(folder.path):
+            return str(path)
+        return await move(path)
+
+    def own_path(payload: Any) -> str | None:
+        return None if payload is None else str(payload.path)
+
+    # A class of our own would be drawn by the same means, but Gradio writes a file beside the module of every such class.
+    vars(field).update(async_move_resource_to_block_cache=stay, preprocess=own_path)
+    return field
+
+
+def photo_field(folder: PrivateFolder, **settings: Any) -> gr.Image:
+    """Returns a field for a photo: chosen, dropped, pasted or taken with the webcam."""
+    usual: dict[str, Any] = {"sources": ["upload", "webcam", "clipboard"], "height": 300, "webcam_options": gr.WebcamOptions(mirror=False)}
+    return kept(gr.Image(type="filepath", **(usual | settings)), folder)
+
+
+def video_field(folder: PrivateFolder, **settings: Any) -> gr.Video:
+    """Returns a field for a video: chosen, dropped or recorded with the webcam."""
+    usual: dict[str, Any] = {"sources": ["upload", "webcam"], "height": 300, "webcam_options": gr.WebcamOptions(mirror=False)}
+    return kept(gr.Video(include_audio=True, **(usual | settings)), folder)
+
+
+def mesh_field(folder: PrivateFolder, **settings: Any) -> gr.Model3D:
+    """Returns a field for a mesh that can be turned."""
+    return kept(gr.Model3D(interactive=False, **settings), folder)
+
 
 OWN_VIDEO = "My own video"
 SHOWN = {"The portrait alone": "portrait", "Photo, video, depth and result side by side": "side by side", "The whole photo": "whole photo"}

@@ -23,12 +23,11 @@ from dagan.checks import require
 from dagan.config import PRESETS
 from dagan.device import PRECISIONS, choose_device, choose_precision
 from dagan.engine.base import Engine
-from dagan.engine.note import is_exported, read_note
-from dagan.engine.sessions import READERS, TORCH, available
+from dagan.engine.sessions import READERS, TORCH, available, is_exported, read_note
 from dagan.errors import InputError
-from dagan.memory import peak_device_memory_mb, peak_memory_mb
 from dagan.models.dagan import DaGAN
 from dagan.models.generator import CrossModalAttention
+from dagan.processes import peak_device_memory_mb, peak_memory_mb
 from dagan.progress import Warn, to_stderr
 from dagan.weights import fold, load
 from dagan.weights.files import bundled, weights_digest

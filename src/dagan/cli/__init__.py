@@ -1,6 +1,7 @@
-"""The command line, one file a command. Each parses its options, opens an engine where it needs one, calls one job, and prints.
+"""The command line. Commands of one kind share a file.
 
-Jobs are imported when their command runs, so that `dagan --help` costs nothing.
+Each command parses its options, opens an engine where it needs one, calls one job, and prints. Jobs are imported when their command runs,
+so that `dagan --help` costs nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from dagan.cli import ablate, animate, bench, convert, depth, evaluate, export, live, motions, pack, pose, prepare, train, verify
+from dagan.cli import animate, convert, evaluate, measure, pose, prepare, train
 from dagan.cli import app as page
 from dagan.cli.console import check_printed, lenient_streams
 from dagan.errors import InputError, missing_module
@@ -35,20 +36,20 @@ ANIMATE, MEASURE, TRAIN, MODELS = "Animate", "Measure", "Train", "Models"
 app.command("animate", rich_help_panel=ANIMATE)(animate.animate)
 app.command("demo", rich_help_panel=ANIMATE)(animate.demo)
 app.command("pose", rich_help_panel=ANIMATE)(pose.pose)
-app.command("motions", rich_help_panel=ANIMATE)(motions.motions)
+app.command("motions", rich_help_panel=ANIMATE)(pose.motions)
 app.command("app", rich_help_panel=ANIMATE)(page.app)
-app.command("live", rich_help_panel=ANIMATE)(live.live)
-app.command("verify", rich_help_panel=ANIMATE)(verify.verify)
-app.command("depth", rich_help_panel=MEASURE)(depth.depth)
-app.command("bench", rich_help_panel=MEASURE)(bench.bench)
+app.command("live", rich_help_panel=ANIMATE)(page.live)
+app.command("verify", rich_help_panel=ANIMATE)(measure.verify)
+app.command("depth", rich_help_panel=MEASURE)(measure.depth)
+app.command("bench", rich_help_panel=MEASURE)(measure.bench)
 app.command("prepare", rich_help_panel=TRAIN)(prepare.prepare)
-app.command("synth", rich_help_panel=TRAIN)(train.synth)
-app.command("pack", rich_help_panel=TRAIN)(pack.pack)
+app.command("synth", rich_help_panel=TRAIN)(prepare.synth)
+app.command("pack", rich_help_panel=TRAIN)(prepare.pack)
 app.command("convert", rich_help_panel=MODELS)(convert.convert)
-app.command("export", rich_help_panel=MODELS)(export.export)
+app.command("export", rich_help_panel=MODELS)(convert.export)
 app.add_typer(evaluate.app, name="evaluate", rich_help_panel=MEASURE)
 app.add_typer(train.app, name="train", rich_help_panel=TRAIN)
-app.add_typer(ablate.app, name="ablate", rich_help_panel=TRAIN)
+app.add_typer(train.ablations, name="ablate", rich_help_panel=TRAIN)
 
 
 def main() -> None:

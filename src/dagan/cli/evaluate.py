@@ -23,9 +23,9 @@ from dagan.cli.options import (
 from dagan.errors import require_extra
 
 if TYPE_CHECKING:
-    from dagan.evaluate.animation.methods import ModelSpec
-    from dagan.evaluate.animation.protocols import EvaluateOptions, Run
-    from dagan.evaluate.depth.measure import DepthSummary
+    from dagan.evaluate.depth import DepthSummary
+    from dagan.evaluate.methods import ModelSpec
+    from dagan.evaluate.protocols import EvaluateOptions, Run
     from dagan.evaluate.records import Evaluation, PairScores
 
 app = typer.Typer(no_args_is_help=True, help="Measure models, and results of other programs.")
@@ -142,7 +142,7 @@ def reconstruction(
 ) -> None:
     """Rebuild clips from their first frame, beside the baseline that copies it."""
     require_extra("evaluate", "measuring")
-    from dagan.evaluate.animation.protocols import EvaluateOptions, evaluate_reconstruction
+    from dagan.evaluate.protocols import EvaluateOptions, evaluate_reconstruction
 
     options = EvaluateOptions(
         results=results or (), pairs=pairs, hold_out=hold_out, layout=layout, every=every, size=size, lpips=lpips,
@@ -190,7 +190,7 @@ def cross_identity(
 ) -> None:
     """Animate a picture of one person with a clip of another."""
     require_extra("evaluate", "measuring")
-    from dagan.evaluate.animation.protocols import EvaluateOptions, evaluate_cross_identity
+    from dagan.evaluate.protocols import EvaluateOptions, evaluate_cross_identity
 
     options = EvaluateOptions(
         results=results or (), portraits=portraits, pairs=pairs, count=count, seed=seed, absolute=absolute,
@@ -211,7 +211,7 @@ def specs_of(
 
     from dagan.engine.open import describe
     from dagan.engine.sessions import TORCH
-    from dagan.evaluate.animation.methods import ModelSpec
+    from dagan.evaluate.methods import ModelSpec
 
     found = []
     for model in [] if none else names or ["lite-256"]:
@@ -264,7 +264,7 @@ def print_table(evaluation: Evaluation) -> None:
     from rich.table import Table
 
     from dagan.evaluate.records import COPY
-    from dagan.evaluate.report.statistics import against_copy, means
+    from dagan.evaluate.statistics import against_copy, means
 
     table, first = means(evaluation), evaluation.methods[0]
     ours = [s for s in evaluation.scores if s.method == first]
@@ -316,8 +316,7 @@ def evaluate_depth(
 ) -> None:
     """Measure depth: against ground truth on synthetic heads, and against face landmarks on real clips."""
     from dagan.cli.console import check_printed, progress_bar
-    from dagan.evaluate.depth.measure import EvaluateDepthOptions, measure_folder
-    from dagan.evaluate.depth.report import write_reports
+    from dagan.evaluate.depth import EvaluateDepthOptions, measure_folder, write_reports
 
     options = EvaluateDepthOptions(
         weights=weights, egomotion=egomotion, output=output, size=size, every=every, gap=gap, clips=limit, pictures=pictures,
@@ -337,7 +336,7 @@ def _print_depth(summary: DepthSummary) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from dagan.evaluate.depth.report import rows
+    from dagan.evaluate.depth import rows
 
     console = Console()
     for kind, count, table in (("synthetic", summary.synthetic_clips, summary.synthetic), ("real", summary.real_clips, summary.real)):

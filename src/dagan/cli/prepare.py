@@ -1,4 +1,4 @@
-"""`dagan prepare` makes training clips of raw videos."""
+"""Clips to train on: `dagan prepare` makes them of raw videos, `dagan synth` draws them, and `dagan pack` packs them into shards."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from dagan.cli.options import parse_rate
+from dagan.cli.options import LayoutOption, OverwriteOption, parse_rate
+from dagan.errors import InputError
 
 
 def prepare(
@@ -51,7 +52,7 @@ def prepare(
     """Make training clips of raw videos: shots, faces, fixed squares, filters, identities, and a report."""
     from dagan.cli.console import progress_bar, warn
     from dagan.prepare.job import prepare as job
-    from dagan.prepare.options import PrepareOptions
+    from dagan.prepare.raws import PrepareOptions
 
     options = PrepareOptions(
         size=size, rate=parse_rate(fps), shortest=shortest, longest=longest, min_face=min_face, filters=filters, identity=identity,
@@ -63,3 +64,85 @@ def prepare(
     left_out = ", ".join(f"{count} {reason}" for reason, count in totals["left_out"].items()) or "nothing"
     print(f"{made.folder}: {totals['clips']} clips of {totals['identities']} identities, {totals['seconds']:.1f} s; left out: {left_out}")
     print(f"{made.folder / 'report.md'}{''.join(f', {sheet.name}' for sheet in made.sheets)}")
+
+
+def synth(
+    output: Annotated[Path, typer.Argument(help="Clips are written to this folder.", show_default=False)],
+    clips: Annotated[int, typer.Option(help="Make so many clips; a folder can grow later.")] = 10,
+    size: Annotated[int, typer.Option(help="Pictures have this side, in pixels.")] = 256,
+    seed: Annotated[int, typer.Option(help="Other seeds give other heads.")] = 0,
+    frames: Annotated[int, typer.Option(help="A clip has so many frames, 25 a second.")] = 100,
+    workers: Annotated[int, typer.Option(help="Make so many clips at once, each by a process of its own.")] = 1,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Make clips of synthetic talking heads with exact depth, camera, pose and landmarks."""
+    import time
+
+    from dagan.cli.console import progress_bar
+    from dagan.synthetic.clip import synthesise
+
+    start = time.monotonic()
+    with progress_bar() as progress:
+        written, kept = synthesise(output, clips, size, seed, frames, overwrite=overwrite, workers=workers, progress=progress)
+    seconds = time.monotonic() - start
+    rate = f", {written * frames / seconds:.1f} frames a second" if written else ""
+    print(f"{output}: {written} clips of {frames} frames written in {seconds:.0f} s{rate}{f'; {kept} were there already' if kept else ''}")
+
+
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+
+
+def pack(
+    clips: Annotated[Path, typer.Argument(help="Pack the clips of this folder.", show_default=False)],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Write shards to this folder; a run that was stopped goes on there.", show_default=False)
+    ],
+    portraits: Annotated[Path | None, typer.Option(help="Pack the still pictures of this folder too.", show_default=False)] = None,
+    size: Annotated[int, typer.Option(help="Frames have this side, in pixels.")] = 256,
+    every: Annotated[int, typer.Option(help="Pack every n-th frame.")] = 1,
+    encoding: Annotated[str, typer.Option(help="Frames are written as jpeg, which is fast, or webp, which takes fewer bytes.")] = "jpeg",
+    quality: Annotated[int, typer.Option(help="Frames are encoded with this quality, from 1 to 100.")] = 90,
+    landmarks: Annotated[
+        bool, typer.Option("--landmarks/--no-landmarks", help="Find landmarks and pack them too, for training on landmarks.")
+    ] = True,
+    layout: LayoutOption = "auto",
+    shard_size: Annotated[str, typer.Option(help="A shard is no larger than this, such as 256MB, unless one clip is.")] = "256MB",
+    budget: Annotated[
+        str | None,
+        typer.Option(help="All files together are no larger than this, such as 60MB; clips then give fewer frames.", show_default=False),
+    ] = None,
+    workers: Annotated[int, typer.Option(help="So many processes encode clips.")] = 1,
+) -> None:
+    """Pack clips into shards, which training reads faster than videos and from object storage too."""
+    import time
+
+    from dagan.checks import parse
+    from dagan.cli.console import progress_bar, warn
+    from dagan.data.pack import PackConfig
+    from dagan.data.pack import pack as run
+
+    settings = {
+        "size": size, "every": every, "encoding": encoding, "quality": quality, "landmarks": landmarks, "layout": layout,
+        "shard_bytes": _bytes(shard_size, "--shard-size"), "budget": None if budget is None else _bytes(budget, "--budget"),
+    }  # fmt: skip
+    config = parse(PackConfig, settings, "pack")
+    begun = time.monotonic()
+    with progress_bar() as progress:
+        report = run(clips, output, config, portraits=portraits, workers=workers, progress=progress, warn=warn)
+    left = f"; {report.left_out} clips had no room in the budget" if report.left_out else ""
+    kept = f", {report.kept} of them by an earlier run" if report.kept else ""
+    bad = f"; {len(report.skipped)} could not be decoded" if report.skipped else ""
+    print(
+        f"{output}: {report.clips} clips of {report.frames} frames in {report.shards} shards, {report.bytes / 1e6:.1f} MB{kept}{bad}{left}"
+        f"; took {time.monotonic() - begun:.1f} s"
+    )
+
+
+def _bytes(text: str, option: str) -> int:
+    """Reads a number of bytes such as 60MB or 64MiB. Raises InputError for anything else."""
+    import re
+
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
+    if found is None or found[2].upper() not in _UNITS:
+        raise InputError(f"{option} is {text!r}: must be a number of bytes such as 60MB or 2GiB")
+    return round(float(found[1]) * _UNITS[found[2].upper()])

@@ -1,18 +1,21 @@
-"""`dagan synth` makes clips to train on; `dagan train depth` and `dagan train gan` read a recipe and train."""
+"""`dagan train depth` and `dagan train gan` read a recipe and train; `dagan ablate ...` finds out which part of a recipe does what."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
-from dagan.cli.options import HoldOutOption, LayoutOption, OverwriteOption
+from dagan.cli.options import EveryOption, HoldOutOption, LayoutOption, OverwriteOption, WorkersOption
 from dagan.errors import InputError, require_extra
 
 if TYPE_CHECKING:
-    from dagan.data.layouts import LayoutChoice
-    from dagan.train.loop.training import Result
+    from dagan.data.clips import LayoutChoice
+    from dagan.evaluate.figures import Measurement
+    from dagan.evaluate.methods import ModelSpec
+    from dagan.train.training import Result
 
 app = typer.Typer(no_args_is_help=True, help="Train from a recipe: first the depth network, then the generator.")
 RecipeArgument = Annotated[Path, typer.Argument(help="The recipe is a YAML file, such as those in recipes/.")]
@@ -39,29 +42,6 @@ ResumeOption = Annotated[
         show_default=False,
     ),
 ]
-
-
-def synth(
-    output: Annotated[Path, typer.Argument(help="Clips are written to this folder.", show_default=False)],
-    clips: Annotated[int, typer.Option(help="Make so many clips; a folder can grow later.")] = 10,
-    size: Annotated[int, typer.Option(help="Pictures have this side, in pixels.")] = 256,
-    seed: Annotated[int, typer.Option(help="Other seeds give other heads.")] = 0,
-    frames: Annotated[int, typer.Option(help="A clip has so many frames, 25 a second.")] = 100,
-    workers: Annotated[int, typer.Option(help="Make so many clips at once, each by a process of its own.")] = 1,
-    overwrite: OverwriteOption = False,
-) -> None:
-    """Make clips of synthetic talking heads with exact depth, camera, pose and landmarks."""
-    import time
-
-    from dagan.cli.console import progress_bar
-    from dagan.synthetic.clip import synthesise
-
-    start = time.monotonic()
-    with progress_bar() as progress:
-        written, kept = synthesise(output, clips, size, seed, frames, overwrite=overwrite, workers=workers, progress=progress)
-    seconds = time.monotonic() - start
-    rate = f", {written * frames / seconds:.1f} frames a second" if written else ""
-    print(f"{output}: {written} clips of {frames} frames written in {seconds:.0f} s{rate}{f'; {kept} were there already' if kept else ''}")
 
 
 @app.command("depth")
@@ -105,7 +85,7 @@ def train_gains(
     from dagan.data.config import DataConfig
     from dagan.data.store import open_dataset
     from dagan.engine.open import open_engine
-    from dagan.train.gan.calibrate import calibrate, with_gains
+    from dagan.train.calibrate import calibrate, with_gains
     from dagan.weights.files import find
 
     if output.exists() and not overwrite:
@@ -131,10 +111,10 @@ def train_stage(
     stage: Literal["depth", "gan"], recipe: Path, overrides: list[str], output: Path | None, device: str | None, start: str
 ) -> Result:
     """Trains one stage. `output` and `device` override the recipe's."""
-    from dagan.train.depth.stage import DepthStage
-    from dagan.train.gan.stage import GanStage
-    from dagan.train.loop.training import train
+    from dagan.train.depth import DepthStage
+    from dagan.train.gan import GanStage
     from dagan.train.recipe import DepthRecipe, GanRecipe, read_recipe
+    from dagan.train.training import train
 
     settings = [*overrides]
     if output is not None:
@@ -150,6 +130,109 @@ def _quoted(path: Path) -> str:
     """Returns the path as a YAML string, whatever characters it has."""
     import json
 
-    from dagan.names import printable
+    from dagan.checks import printable
 
     return printable(json.dumps(str(path), ensure_ascii=False))
+
+
+ablations = typer.Typer(no_args_is_help=True, help="Train variants of a recipe and tabulate what each part brings.")
+TableArgument = Annotated[
+    Path, typer.Argument(help="The table lists the variants, such as those in recipes/ablations/.", show_default=False)
+]
+FolderOption = Annotated[Path, typer.Option("--output", "-o", help="Runs and tables are written to this folder.", show_default=False)]
+EveryRunArguments = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="These settings hold for all runs, such as max_steps=500.", show_default=False),
+]
+OnlyOption = Annotated[
+    list[str] | None, typer.Option(help="Run the variant of this name alone; the option may be repeated.", show_default=False)
+]
+SeedOption = Annotated[list[int] | None, typer.Option(help="Run this seed alone; the option may be repeated.", show_default=False)]
+TabulateOption = Annotated[
+    bool, typer.Option("--tabulate", help="Train nothing: tabulate the figures that are in the output folder, from any machine.")
+]
+AgainOption = Annotated[bool, typer.Option("--overwrite", help="Run again what is done already.")]
+
+
+@ablations.command("depth")
+def ablate_depth(
+    table: TableArgument,
+    output: FolderOption,
+    overrides: EveryRunArguments = None,
+    synthetic: Annotated[Path | None, typer.Option(help="Measure on these clips of `dagan synth`.", show_default=False)] = None,
+    real: Annotated[Path | None, typer.Option(help="Measure on these real clips.", show_default=False)] = None,
+    hold_out: Annotated[
+        float, typer.Option(help="Training held out this share of the real identities, which are measured; 0 measures all.")
+    ] = 0.0,
+    every: EveryOption = 10,
+    only: OnlyOption = None,
+    seed: SeedOption = None,
+    tabulate: TabulateOption = False,
+    overwrite: AgainOption = False,
+) -> None:
+    """Train variants of stage 1 from each of their seeds, and measure them as `dagan evaluate depth` does. Started again, it goes on."""
+    require_extra("train", "training")
+    from dagan.evaluate.figures import DepthMeasurement
+    from dagan.train.depth import DepthStage
+    from dagan.train.recipe import DepthRecipe
+
+    measure = DepthMeasurement(synthetic=synthetic, real=real, hold_out=hold_out, every=every)
+    _ablate(table, overrides, _options(output, only, seed, tabulate, overwrite), (DepthRecipe, DepthStage), measure)
+
+
+@ablations.command("gan")
+def ablate_gan(
+    table: TableArgument,
+    output: FolderOption,
+    overrides: EveryRunArguments = None,
+    clips: Annotated[Path | None, typer.Option(help="Measure on these clips. Default: the training clips.", show_default=False)] = None,
+    hold_out: Annotated[
+        float | None,
+        typer.Option(
+            help="Training held out this share of the identities, which are measured; 0 measures all. Default: as the recipe says.",
+            show_default=False,
+        ),
+    ] = None,
+    every: EveryOption = 5,
+    workers: WorkersOption = 1,
+    only: OnlyOption = None,
+    seed: SeedOption = None,
+    tabulate: TabulateOption = False,
+    overwrite: AgainOption = False,
+) -> None:
+    """Train variants of stage 2 from each of their seeds, and compare how they rebuild people held out. Started again, it goes on."""
+    require_extra("train", "training")
+    require_extra("evaluate", "measuring")
+    from dagan.cli.console import warn
+    from dagan.evaluate.figures import GanMeasurement
+    from dagan.train.gan import GanStage
+    from dagan.train.recipe import GanRecipe
+
+    measure = GanMeasurement(describe=_described, clips=clips, hold_out=hold_out, every=every, workers=workers, warn=warn)
+    _ablate(table, overrides, _options(output, only, seed, tabulate, overwrite), (GanRecipe, GanStage), measure)
+
+
+def _described(weights: Path, device: str) -> ModelSpec:
+    from dagan.cli.evaluate import specs_of
+
+    # Figures of several machines go into one table, so every machine measures in the same precision.
+    (spec,) = specs_of([str(weights)], False, None, device, "float32", "auto")
+    return spec
+
+
+def _options(output: Path, only: list[str] | None, seeds: list[int] | None, tabulate: bool, overwrite: bool) -> Any:
+    from dagan.evaluate.ablation import AblateOptions
+
+    return AblateOptions(output=output, only=tuple(only or ()), seeds=tuple(seeds or ()), tabulate=tabulate, overwrite=overwrite)
+
+
+def _ablate(table: Path, overrides: list[str] | None, options: Any, stage: tuple[Any, Any], measure: Measurement) -> None:
+    from dagan.evaluate.ablation import Training, ablate
+    from dagan.train.recipe import read_recipe
+    from dagan.train.training import AUTO, FRESH, train
+
+    recipe_kind, build = stage
+    training = Training(partial(read_recipe, recipe_kind), lambda recipe, fresh: train(recipe, build, FRESH if fresh else AUTO))
+    found = ablate(table, overrides or [], options, training, measure, partial(print, flush=True))
+    print(found.page)
+    print(f"{found.files[0]}, {found.files[1].name}")

@@ -10,7 +10,7 @@ from annotated_types import Ge, Gt, Le, MultipleOf
 from pydantic import AfterValidator
 
 from dagan.checks import Checked, Share, ShareBelowOne, require
-from dagan.data.layouts import LayoutChoice
+from dagan.data.clips import LayoutChoice
 
 Storage = Literal["memory", "device", "disk"]
 Balance = Literal["identity", "clip", "seconds"]

@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from dagan.checks import read_array
 from dagan.data.clips import Clip
 from dagan.media.decode import Frames, read_clip
-from dagan.media.expression import EXPRESSIONS, expressions
-from dagan.media.landmarks import BUNDLE, Face, FaceLandmarker
+from dagan.media.landmarks import BUNDLE, EXPRESSIONS, Face, FaceLandmarker, expressions
 from dagan.media.output import atomic_output
 
 # These mesh points are kept of every frame ("right" is the person's right). Keypoints may stand on any of them.

@@ -24,22 +24,17 @@ import numpy as np
 from annotated_types import Ge, Le, MultipleOf
 from numpy.typing import NDArray
 
-from dagan.checks import Checked, dump, read_arrays
-from dagan.data.clips import find_clips, find_stills, refuse_mixed_parts
-from dagan.data.frame_codec import SUFFIXES, Encoding, Quality, encode
+from dagan.checks import Checked, dump, json_text, read_arrays
+from dagan.data.clips import LayoutChoice, find_clips, find_stills, refuse_mixed_parts
 from dagan.data.landmark_tables import SIDE, find_points, measured, sums_of
-from dagan.data.layouts import LayoutChoice
-from dagan.data.shard_files import ShardFolder
-from dagan.data.shards import FORMAT, INDEX_COLUMNS, NOTE, read_note
+from dagan.data.shards import FORMAT, INDEX_COLUMNS, NOTE, ShardFolder, read_note
 from dagan.data.store import middle
 from dagan.errors import InputError, require_extra
-from dagan.media.decode import probe, read_clip
-from dagan.media.expression import EXPRESSIONS
+from dagan.media.decode import SUFFIXES, Encoding, Quality, encode, probe, read_clip
 from dagan.media.framing import to_square
-from dagan.media.kinds import Clip
-from dagan.media.landmarks import FaceLandmarker
+from dagan.media.images import Clip
+from dagan.media.landmarks import EXPRESSIONS, FaceLandmarker
 from dagan.media.output import atomic_output
-from dagan.names import json_text
 from dagan.progress import Progress, Warn, silent, to_stderr
 
 STAGE = "clips"  # `Progress` is told of this stage.
@@ -65,7 +60,7 @@ class PackConfig(Checked):
     landmarks: bool = True
     """Whether landmarks are found and packed, so that training needs not search for them."""
     layout: LayoutChoice = "auto"
-    """How names tell whom clips show (see `data.layouts`)."""
+    """How names tell whom clips show (see `data.clips`)."""
     shard_bytes: Annotated[int, Ge(100_000), Le(10**12)] = 256_000_000
     """A shard is no larger than this, unless a single clip is."""
     budget: Annotated[int, Ge(100_000), Le(10**18)] | None = None

@@ -22,7 +22,7 @@ from dagan.errors import InputError
 
 # So many triplets are tried before the liveliest of them is taken, and from so many driving frames an expressive pair takes one.
 ATTEMPTS = 8
-_EPOCH = 30  # This numbers a stream of random numbers; it differs from those of `data.batches` and `train.depth.labels`.
+_EPOCH = 30  # This numbers a stream of random numbers; it differs from those of `data.batches` and `train.labels`.
 
 
 @dataclass(frozen=True)

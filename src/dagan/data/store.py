@@ -26,10 +26,9 @@ from rich.progress import track
 from torch import Tensor
 
 from dagan.checks import read_array, read_arrays
-from dagan.data.clips import Clip, find_clips, find_stills, held_out, refuse_mixed_parts
+from dagan.data.clips import Clip, find_clips, find_stills, held_out, in_words, refuse_mixed_parts
 from dagan.data.config import DataConfig
 from dagan.data.landmark_tables import POINTS, Points, Spread, deviation_of, landmarks_of
-from dagan.data.layouts import in_words
 from dagan.data.shards import ShardColumn, ShardStore, is_shards, open_index
 from dagan.errors import InputError
 from dagan.media.decode import DECODER, Frames, Probe, RandomReader, probe, read_clip

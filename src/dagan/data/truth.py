@@ -74,7 +74,7 @@ class ClipTruth:
 
     @property
     def normalised_camera(self) -> tuple[tuple[float, float], tuple[float, float]]:
-        """Focal length and principal point as fractions of the image (width, height), as `geometry.camera` has them."""
+        """Focal length and principal point as fractions of the image (width, height), as `geometry` has them."""
         height, width = self.depth.shape[1:]
         (fx, fy), (cx, cy) = self.focal, self.principal
         return (fx / width, fy / height), ((cx + 0.5) / width, (cy + 0.5) / height)

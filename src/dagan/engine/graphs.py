@@ -12,8 +12,18 @@ import numpy as np
 import torch
 
 from dagan.engine.base import Drawing, EncodedSource, Engine, check_batch_size, to_bytes, to_images
-from dagan.engine.note import DEPTH, ENCODER, GENERATOR, KEYPOINTS, ExportNote, check_files
-from dagan.engine.sessions import Session, cpu_multiplies_bfloat16, open_session, require
+from dagan.engine.sessions import (
+    DEPTH,
+    ENCODER,
+    GENERATOR,
+    KEYPOINTS,
+    ExportNote,
+    Session,
+    check_files,
+    cpu_multiplies_bfloat16,
+    open_session,
+    require,
+)
 from dagan.errors import InputError
 from dagan.models.keypoints import Keypoints, on_landmarks
 from dagan.motion.openings import FaceKeypoints

@@ -15,8 +15,7 @@ from pathlib import Path
 from dagan.device import choose_device, choose_precision
 from dagan.engine.base import Engine, check_batch_size
 from dagan.engine.graphs import GraphEngine, choose_graph_precision
-from dagan.engine.note import FORMAT, NOTE_FILE, file_digest, is_exported, read_note
-from dagan.engine.sessions import READERS, TORCH, require
+from dagan.engine.sessions import FORMAT, NOTE_FILE, READERS, TORCH, file_digest, is_exported, read_note, require
 from dagan.engine.torch import TorchEngine
 from dagan.errors import InputError
 from dagan.models.dagan import DaGAN

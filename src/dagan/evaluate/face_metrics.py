@@ -23,10 +23,19 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from dagan.evaluate.records import Metric, PairScores
-from dagan.media.expression import MOVEMENTS, followed
 from dagan.media.face_networks import ActionUnitNetwork, IdentityNetwork, LandmarkNetwork
-from dagan.media.landmarks import BLENDSHAPE_NAMES, LEFT_EYE_INNER, LEFT_EYE_OUTER, RIGHT_EYE_INNER, RIGHT_EYE_OUTER, Face, FaceLandmarker
-from dagan.motion.reference import HeadPose, head_pose, rotation_between
+from dagan.media.landmarks import (
+    BLENDSHAPE_NAMES,
+    LEFT_EYE_INNER,
+    LEFT_EYE_OUTER,
+    MOVEMENTS,
+    RIGHT_EYE_INNER,
+    RIGHT_EYE_OUTER,
+    Face,
+    FaceLandmarker,
+    followed,
+)
+from dagan.motion.file import HeadPose, head_pose, rotation_between
 
 Image = NDArray[np.uint8]
 

@@ -84,7 +84,7 @@ class PairScores:
     expressions: tuple[tuple[float, ...], ...] = ()
     """Ten numbers for each measured frame with a face everywhere.
 
-    They are the first five of `media.expression` in the driving frame and then in the result, both less those of the source.
+    They are the first five of `media.landmarks.expressions` in the driving frame and then in the result, both less those of the source.
     """
     problem: str | None = None
     """Why nothing, or not everything, could be measured; None where all went well."""

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dagan.engine.note import DEPTH, ENCODER, GENERATOR, KEYPOINTS
+from dagan.engine.sessions import DEPTH, ENCODER, GENERATOR, KEYPOINTS
 from dagan.models.dagan import DaGAN, Source
 from dagan.models.generator import SourceFeatures
 from dagan.models.keypoints import Keypoints

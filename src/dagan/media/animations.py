@@ -19,9 +19,9 @@ import numpy as np
 
 from dagan.checks import require_file
 from dagan.errors import InputError
+from dagan.media.container import Frame, VideoReader
 from dagan.media.images import shrunk
 from dagan.media.pillow_image import cube_of, opened, to_srgb_array
-from dagan.media.reader import Frame, VideoReader
 
 if TYPE_CHECKING:
     from av.filter import Graph

@@ -1,17 +1,21 @@
-"""Converts between the YUV frames of video files and RGB. Matrix and range are decided only here, so that no colour shifts.
+"""Colours: converts between the YUV frames of video files and RGB, and makes disparity maps visible.
 
-Files that are written are BT.709 with limited range, and say so. Files that are read are taken as their tags say. Untagged ones are
-taken as players take them: as BT.709 from 720 lines up, and as BT.601 below. Colours of wide gamut and of high dynamic range (HDR) are
-brought to what the networks were trained on, which are BT.709 primaries and standard range.
+Matrix and range are decided only here, so that no colour shifts. Files that are written are BT.709 with limited range, and say so. Files
+that are read are taken as their tags say. Untagged ones are taken as players take them: as BT.709 from 720 lines up, and as BT.601 below.
+Colours of wide gamut and of high dynamic range (HDR) are brought to what the networks were trained on, which are BT.709 primaries and
+standard range.
 
 Each kind of such colours has a transfer curve and primaries. It becomes a cube (a table of output colours), in which FFmpeg's `lut3d`
 filter looks colours up; the result is right within half a level of 255 on average. White of the standard range is taken as 100 cd/m2, as
 it is when a standard picture is mastered in HDR. Brighter light is compressed by a Moebius curve on the largest of the three channels, so
 that hues stay.
+
+A disparity map is shown in a range that outliers do not stretch, with the colours of a colour map.
 """
 
 from __future__ import annotations
 
+import difflib
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -23,8 +27,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dagan.errors import InputError
+
 if TYPE_CHECKING:
     import av
+
 
 # These are numbers of the H.273 standard.
 PQ, HLG = 16, 18
@@ -225,3 +232,38 @@ def _matrix(frame: av.VideoFrame) -> int:
 def _range(frame: av.VideoFrame) -> int:
     """Returns the frame's range. Untagged video is limited, except for the kinds of pixels that come from still pictures."""
     return frame.color_range or (FULL if frame.format.name.startswith(_FULL_RANGE_FORMATS) else LIMITED)
+
+
+DEFAULT_MAP = "inferno"
+# This percentage of places is left out at each end of the range, so that specks and the image's border do not set the contrast.
+_OUTLIERS = 2.0
+# A map with a smaller spread is flat. Stretching its colours would only show rounding.
+_LEAST_SPREAD = 1e-6
+
+
+def robust_range(disparity: np.ndarray) -> tuple[float, float]:
+    """Returns (low, high), the 2nd and the 98th percentile of disparities of any shape."""
+    low, high = np.percentile(disparity, (_OUTLIERS, 100 - _OUTLIERS))
+    return float(low), float(high)
+
+
+def colour_table(name: str = DEFAULT_MAP) -> np.ndarray:
+    """Returns 256 x 3 uint8 colours of a named colour map, such as inferno or turbo.
+
+    Raises InputError for an unknown one, and names similar ones.
+    """
+    from cmap import Colormap
+
+    try:
+        table = Colormap(name).lut(256)
+    except (ValueError, TypeError):
+        known = sorted(str(key) for key in Colormap.catalog().short_keys())
+        near = difflib.get_close_matches(name, known, n=3)
+        raise InputError(f"there is no colour map {name!r}: use {', '.join(near or ['inferno', 'turbo', 'viridis', 'gray'])}") from None
+    return np.rint(np.asarray(table)[:, :3] * 255).astype(np.uint8)
+
+
+def colourise(disparity: np.ndarray, low: float, high: float, table: np.ndarray) -> np.ndarray:
+    """Colours disparities of any shape as ... x 3 uint8: `low` gets the table's first colour and `high` its last."""
+    scaled = (disparity - low) / max(high - low, _LEAST_SPREAD)
+    return table[np.clip(np.rint(scaled * 255), 0, 255).astype(np.uint8)]

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from dagan.media.container import Frame, VideoReader
 from dagan.media.face_detector import overlap
-from dagan.media.faces import FaceBox, FaceFinder
-from dagan.media.reader import Frame, VideoReader
+from dagan.media.framing import FaceBox, FaceFinder
 
 _SIZE = (64, 36)  # Frames are shrunk to so many pixels: motion of details vanishes, and changes of the scene do not.
 _LEAST = 10.0  # A cut changes the picture by at least so many grey levels on average.

@@ -1,12 +1,19 @@
-"""Reads moving pictures: `open_video` opens a file, an animated picture or a folder of images. `VideoWriter` (in `writer`) writes them.
+"""Reads moving pictures: `open_video` opens a file, an animated picture or a folder of images, `camera_pictures` a camera.
 
-Frames of a video file come through PyAV, with exact times and rotation applied. A file that is cut off is reported as such.
+Frames of a video file come through PyAV, with exact times and rotation applied. A file that is cut off is reported as such. `VideoWriter`
+(in `writer`) writes videos.
+
+A camera of this machine is read through FFmpeg's devices; a video file can take a camera's place. A camera is never waited for with old
+pictures: whoever takes them gets the newest. A file is then shown at its own pace, as a camera would show it, and ends.
 """
 
 from __future__ import annotations
 
+import re
+import sys
+import time
 from collections.abc import Generator, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,9 +24,8 @@ from dagan.errors import InputError
 from dagan.media import container as files
 from dagan.media.animations import AnimationReader
 from dagan.media.clock import LONGEST_PAUSE, Clock, clock_may_jump
-from dagan.media.images import image_files, read_image, shrunk
-from dagan.media.kinds import IMAGE_SUFFIXES, is_animation, is_photo
-from dagan.media.reader import Frame, VideoReader
+from dagan.media.container import Frame, VideoReader
+from dagan.media.images import IMAGE_SUFFIXES, image_files, is_animation, is_photo, read_image, shrunk
 from dagan.media.screen import Place, Screen, deinterlaced
 from dagan.media.writer import VideoWriter
 
@@ -209,3 +215,57 @@ def open_video(path: Path | str, rate: Fraction | int = 25, threads: bool = True
     if is_animation(path):
         return AnimationReader(path)
     return FolderReader(path, Fraction(rate)) if path.is_dir() or is_photo(path) else FileReader(path, threads)
+
+
+# FFmpeg's name for the cameras of a platform, and how it names the camera of a number there; on Windows cameras have names alone.
+_DEVICES = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}:none"), "win32": ("dshow", None)}
+
+
+def camera_pictures(camera: str, width: int = 640, height: int = 480) -> Generator[np.ndarray]:
+    """Opens a camera and yields its pictures, H x W x 3 uint8, as they come, until it ends.
+
+    `camera` is a number, counted from 0, a device's name, or a video file. `width` and `height` are asked of a camera, which may choose
+    others. Raises InputError, before the first picture is asked for, when there is no such camera or file, or when it cannot be opened.
+    """
+    path = Path(camera)
+    return _paced(open_video(path)) if path.exists() and not path.is_char_device() else _decoded(_open(camera, width, height))
+
+
+def _paced(reader: VideoReader) -> Generator[np.ndarray]:
+    began = time.monotonic()
+    with reader:
+        for frame in reader:
+            time.sleep(max(0.0, float(frame.time) - (time.monotonic() - began)))
+            yield frame.image
+
+
+def _open(camera: str, width: int, height: int) -> InputContainer:
+    import av
+
+    if sys.platform not in _DEVICES:
+        raise InputError(f"cameras are not read on {sys.platform}: give a video file with --camera")
+    kind, numbered = _DEVICES[sys.platform]
+    name = camera
+    if re.fullmatch(r"\d+", camera):
+        if numbered is None:
+            raise InputError(f"camera {camera}: on Windows give the camera's own name, such as --camera 'Integrated Camera'")
+        name = numbered.format(camera)
+    elif kind == "dshow":
+        name = f"video={camera}"
+    problem: Exception | None = None
+    # Some cameras have no pictures of that size, or of that rate.
+    for options in ({"framerate": "30", "video_size": f"{width}x{height}"}, {"framerate": "30"}, {}):
+        try:
+            return av.open(name, format=kind, options=options)
+        except (av.FFmpegError, ValueError, OSError) as error:
+            problem = error
+    reason = getattr(problem, "strerror", None) or type(problem).__name__
+    raise InputError(f"camera {camera} cannot be opened ({reason}): give another with --camera, or a video file")
+
+
+def _decoded(container: InputContainer) -> Generator[np.ndarray]:
+    import av
+
+    with closing(container), suppress(av.EOFError):
+        for frame in container.decode(video=0):
+            yield frame.to_ndarray(format="rgb24")

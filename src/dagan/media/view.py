@@ -18,9 +18,20 @@ from typing import Any, Protocol, cast
 import numpy as np
 
 from dagan.errors import InputError
-from dagan.media.faces import FaceFinder, Turn, upright_angle
-from dagan.media.framing import Framing, bounds_of, crop, fit_box, fit_side, frame_still, keep_inside, middle
-from dagan.media.reader import Frame, VideoReader
+from dagan.media.container import Frame, VideoReader
+from dagan.media.framing import (
+    FaceFinder,
+    Framing,
+    Turn,
+    bounds_of,
+    crop,
+    fit_box,
+    fit_side,
+    frame_still,
+    keep_inside,
+    middle,
+    upright_angle,
+)
 from dagan.media.shots import FramingReport, Shot, find_shots
 from dagan.progress import Progress, Warn, to_stderr
 from dagan.stream import ahead

@@ -20,9 +20,8 @@ from dagan.errors import InputError
 from dagan.media.animations import ANIMATIONS, FINEST_CLOCK, GifPalette, Pace, set_last_delay
 from dagan.media.colour import from_rgb, tag_stream
 from dagan.media.container import open_container, start_time
-from dagan.media.credentials import stamp
 from dagan.media.output import atomic_output
-from dagan.media.provenance import Provenance, container_tags
+from dagan.media.provenance import Provenance, container_tags, stamp
 from dagan.media.sound import SoundTrack
 from dagan.media.sound_check import SOUND_SUFFIXES, check_sound
 from dagan.progress import Warn, to_stderr

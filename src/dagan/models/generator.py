@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from dagan.config import Attention, GeneratorConfig
 from dagan.geometry import gaussian_heatmap, resize, resize_grid, sample
 from dagan.models.blocks import DownBlock, ResidualBlock, SameBlock, SpadeBlock, UpBlock
-from dagan.models.motion import Motion
+from dagan.models.keypoints import Motion
 
 
 class CrossModalAttention(nn.Module):

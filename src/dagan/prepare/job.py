@@ -4,6 +4,10 @@ Each raw video gets a folder of its own below `prepared`, named by the video's c
 It appears at once and whole. When all are there, clips are moved to `train/IDENTITY` and `test/IDENTITY`; a clip's name is unique, so that
 it is found wherever a run that was killed has left it. Tables and reports are computed from the records alone. A run may therefore be
 ended at any moment, and the next one comes to the same result.
+
+Raw videos are shared out to the processes of one machine, or by Ray Data to the machines of a cluster, each by the same function. Every
+machine of a cluster must see the raw videos and the folder of clips under the same paths, as on a file system that they share. When a
+worker or a machine is lost, Ray gives its videos to another one; nothing half done is left visible.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -20,20 +24,20 @@ from typing import Any
 
 import numpy as np
 
+from dagan.checks import json_text
 from dagan.errors import InputError, require_extra
 from dagan.media.output import atomic_output
-from dagan.names import json_text
 from dagan.prepare.identities import Shown, Split, split
-from dagan.prepare.options import PrepareOptions
-from dagan.prepare.raws import FORMAT, Raw, find_raws, listed, read_list
+from dagan.prepare.raws import FORMAT, PrepareOptions, Raw, find_raws, listed, read_list
 from dagan.prepare.report import write_metadata, write_report, write_sheets
 from dagan.prepare.video import RECORD, Outcome, Task, prepare_video, read_record
-from dagan.processes import in_processes
+from dagan.processes import as_value, connected, in_processes
 from dagan.progress import Progress, Warn
 
 STAGE = "raw videos"
 PREPARED, TRAIN, TEST, SETTINGS = "prepared", "train", "test", "settings.json"
 _ATTEMPTS = 3  # So often workers are started again that were ended from outside.
+_PARTS = 4096  # Videos are shared out in at most so many parts, because Ray keeps account of each.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,13 +180,32 @@ def _outcomes(waiting: Sequence[Task], workers: int, cluster: str | None) -> Gen
     if not waiting:
         return
     if cluster is not None:
-        from dagan.prepare.cluster import on_cluster
-
         yield from on_cluster(prepare_video, waiting, cluster, workers)
     elif workers == 1 or len(waiting) == 1:
         yield from map(prepare_video, waiting)
     else:
         yield from in_processes(prepare_video, waiting, min(workers, len(waiting)))
+
+
+def on_cluster(function: Callable[[Task], Outcome], tasks: Sequence[Task], address: str, workers: int) -> Iterator[Outcome]:
+    """Yields function(task) as they get ready. `address` is a Ray cluster's, or "local" for one of `workers` processes on this machine.
+
+    Raises InputError where there is no cluster at the address, and whatever the function raises.
+    """
+    with connected(address, workers) as ray:
+        from ray.data import DataContext
+
+        context = DataContext.get_current()
+        context.enable_progress_bars = False
+        context.print_on_execution_start = False
+        # A worker that dies takes its video with it, which is begun anew elsewhere however often that happens.
+        data = ray.data.from_items([{"task": task} for task in tasks], override_num_blocks=min(len(tasks), _PARTS))
+        results = data.map(lambda row: {"outcome": as_value(function, row["task"])}, num_cpus=1, max_retries=-1)
+        for row in results.iter_rows():
+            outcome = row["outcome"]
+            if isinstance(outcome, InputError):
+                raise outcome
+            yield outcome
 
 
 def _places(output: Path) -> dict[str, Path]:

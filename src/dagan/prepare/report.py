@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from dagan.checks import json_text, printable
 from dagan.media.images import write_image
 from dagan.media.output import atomic_output
-from dagan.names import json_text, printable
 from dagan.prepare.identities import Split
-from dagan.prepare.options import REASONS
+from dagan.prepare.raws import REASONS
 from dagan.prepare.video import STRIP, STRIP_SIDE
 
 COLUMNS = (

@@ -15,12 +15,11 @@ from fractions import Fraction
 
 import numpy as np
 
-from dagan.media.expression import expressions
+from dagan.media.container import Frame, VideoReader
 from dagan.media.face_detector import overlap
-from dagan.media.faces import lean
-from dagan.media.landmarks import BLENDSHAPE_NAMES, OUTLINE, Face, FaceLandmarker
-from dagan.media.reader import Frame, VideoReader
-from dagan.motion.reference import head_pose
+from dagan.media.framing import lean
+from dagan.media.landmarks import BLENDSHAPE_NAMES, OUTLINE, Face, FaceLandmarker, expressions
+from dagan.motion.file import head_pose
 
 SAMPLES_A_SECOND = 8
 # These mesh points are kept of every sample: the rim of the face and its nose, then corners of the eyes and of the mouth.
@@ -61,7 +60,7 @@ class Sample:
     gaze: tuple[float, float]
     """How far the eyes look to the person's left, and up, each from -1 to 1."""
     expression: np.ndarray
-    """The seven numbers of `media.expression`."""
+    """The seven numbers of `media.landmarks.expressions`."""
 
     @property
     def outline(self) -> np.ndarray:

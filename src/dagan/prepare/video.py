@@ -18,19 +18,17 @@ from typing import Any
 
 import numpy as np
 
+from dagan.checks import json_text
 from dagan.errors import InputError
+from dagan.media.container import Frame, VideoReader
 from dagan.media.face_networks import IdentityNetwork
 from dagan.media.framing import crop
 from dagan.media.landmarks import MESH_POINTS
 from dagan.media.output import atomic_folder
-from dagan.media.reader import Frame, VideoReader
 from dagan.media.video import open_video
 from dagan.media.writer import VideoWriter
-from dagan.names import json_text
-from dagan.prepare.measure import Watch, fault, figures
-from dagan.prepare.options import PrepareOptions, Rejection
-from dagan.prepare.pieces import Piece, pieces, refused
-from dagan.prepare.raws import Raw, Wanted
+from dagan.prepare.pieces import Piece, Watch, fault, figures, pieces, refused
+from dagan.prepare.raws import PrepareOptions, Raw, Rejection, Wanted
 from dagan.prepare.tracks import KEPT, Finder, Shot, Track
 
 RECORD = "record.json"

@@ -3,7 +3,7 @@
 Measures of skull, face, hair and colours are drawn from ranges round those of adult heads. The surface is a loft: it is stretched over
 profiles of skull, jaw and neck, and the features of a face are raised on it. It is a grid. Row r runs round the head, and rows go from the
 crown down to the neck. Column c goes from the back (c = 0) over the person's right, the face (in the middle) and the left to the back
-again. Eyes and mouth are closed here; `face_mesh` slits the mesh along them.
+again. Eyes and mouth are closed here; `parts` slits the mesh along them.
 
 Legend: R rows, C columns. Lengths in mm.
 """

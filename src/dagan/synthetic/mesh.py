@@ -132,7 +132,7 @@ def rasterise(points: Floats, faces: Ints, intrinsics: tuple[float, float, float
     Args:
         points: These are the vertices, V x 3, in camera coordinates.
         faces: These are the triangles, F x 3, clockwise as seen in the image (y down) from the front.
-        intrinsics: These are fx, fy, cx, cy in pixels. Pixel centres are whole numbers, as in `geometry.camera`.
+        intrinsics: These are fx, fy, cx, cy in pixels. Pixel centres are whole numbers, as in `geometry`.
         size: This is (height, width).
     """
     height, width = size

@@ -17,9 +17,8 @@ from scipy.ndimage import gaussian_filter1d
 
 from dagan.data.truth import Label
 from dagan.synthetic.anatomy import Identity, Skull, build_skull, draw_identity
-from dagan.synthetic.face_mesh import Expression, FaceMesh, build_face_mesh, deform, swing_jaw
 from dagan.synthetic.mesh import Array, Ints, MovesWith, Piece, grid_uv, turn
-from dagan.synthetic.parts import LINING_ROWS, build_parts, lining, lining_faces
+from dagan.synthetic.parts import LINING_ROWS, Expression, FaceMesh, build_face_mesh, build_parts, deform, lining, lining_faces, swing_jaw
 from dagan.synthetic.texture import Texture, paint_tiles, paint_wall
 
 

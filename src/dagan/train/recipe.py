@@ -10,13 +10,27 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from annotated_types import Ge, Gt, Le
 
-from dagan.checks import Channels, Checked, Few, Positive, Seed, Share, ShareBelowOne, Steps, Weight, dump, parse, read_mapping, require
+from dagan.checks import (
+    Channels,
+    Checked,
+    Few,
+    Positive,
+    Seed,
+    Share,
+    ShareBelowOne,
+    Steps,
+    Weight,
+    dump,
+    parse,
+    printable,
+    read_mapping,
+    require,
+)
 from dagan.config import DepthConfig, ModelConfig, preset
 from dagan.data.config import AugmentConfig, DataConfig, PairConfig, TripletConfig
 from dagan.errors import InputError
-from dagan.losses.features import FeatureName, Pyramid
-from dagan.models.egomotion import EgomotionConfig
-from dagan.names import printable
+from dagan.losses.gan import FeatureName, Pyramid
+from dagan.models.depth import EgomotionConfig
 from dagan.weights.files import read_config
 
 R = TypeVar("R", bound="Recipe")
@@ -122,7 +136,7 @@ class DepthLossConfig(Checked):
     flip_consistency: Weight = 0.0
     """The weight of |disparity - disparity of the mirrored frame, mirrored back|."""
     consistency: Weight = 0.0
-    """The weight of the difference between the next frame's relief and this frame's relief, moved there (see `losses.relief`).
+    """The weight of the difference between the next frame's relief and this frame's relief, moved there (see `losses.depth`).
 
     A head that turned must be seen turned: the photometric error shows little of how far the depth of a face is tilted in a single
     picture. With this term the next frame's depth is also judged by the photometric error, with this frame as its only source.
@@ -138,7 +152,7 @@ class DepthLossConfig(Checked):
     start_relief: ShareBelowOne = 0.2
     """The relative height of that bulge."""
     aligned_share: Share = 1.0
-    """During this share of training the photometric error uses motions that are found by aligning frames (see `train.depth.alignment`).
+    """During this share of training the photometric error uses motions that are found by aligning frames (see `train.alignment`).
 
     Aligning on the depth needs no learning. After some 8 000 samples the egomotion network still knew too little (measured), and depth
     settled on one ridge for all faces. 0 is the paper's way, which uses that network's motions.
@@ -208,7 +222,7 @@ class GanLossConfig(Checked):
     detail: Weight = 0.0
     """The weight of an L1 of the result close to eyelids and lips, within about 0.1 of the image."""
     crops: Weight = 0.0
-    """The weight of the perceptual loss and an L1 of mouth and eyes, cut out and enlarged (see `losses.features`)."""
+    """The weight of the perceptual loss and an L1 of mouth and eyes, cut out and enlarged (see `losses.gan`)."""
     explicit: Share = 0.0
     """The share of samples that are drawn with landmarks in place of the keypoints that the detector found for them."""
     explicit_noise: Annotated[float, Ge(0), Le(1)] = 0.004

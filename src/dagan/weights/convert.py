@@ -1,11 +1,18 @@
-"""Converts released checkpoints into models of this package, tensor for tensor, and back.
+"""Reads released checkpoints and converts them into models of this package, tensor for tensor, and back.
 
 A released model is one `.pth.tar` file (keypoint detector, generator, often a discriminator) and, unless it is RGB-only, a folder with
 `encoder.pth` and `depth.pth`. Everything in them that is no optimiser state is kept, so that the way back is exact.
+
+Checkpoints saved with `torch.save` are read without executing anything from them. Torch's own `weights_only` reader does that; where it
+cannot, this file says in one sentence what is wrong.
 """
 
 from __future__ import annotations
 
+import pickle
+import re
+import warnings
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +28,6 @@ from dagan.errors import InputError
 from dagan.models.blocks import BandLimitedDown
 from dagan.models.dagan import DaGAN
 from dagan.models.generator import Discriminator
-from dagan.weights.detect import Shapes, decoder_of, discriminator_widths, has_depth, model_config
 from dagan.weights.files import ASIDE, BESIDE, DISCRIMINATOR, differences, load_weights, read_file, read_tensors, tensors_of, write_file
 from dagan.weights.released import (
     DEPTH_FILES,
@@ -29,14 +35,135 @@ from dagan.weights.released import (
     Decoder,
     Part,
     ReleasedNote,
-    State,
+    Shapes,
+    decoder_of,
+    discriminator_widths,
     from_released,
+    has_depth,
     is_aside,
-    read_checkpoint,
+    model_config,
     released_key,
-    state_of,
     to_released,
 )
+
+State = dict[str, Tensor]
+_AGAIN = "download it again"
+_UNREADABLE = f"damaged, or no checkpoint: {_AGAIN}"
+# People give these files by mistake. They are recognised by their first bytes.
+_SIGNATURES = (
+    (b"<", f"a web page saved in place of the file: {_AGAIN}"),
+    (b"version https://git-lfs", "a pointer of Git LFS: fetch the file itself (git lfs pull)"),
+    (b"\x1f\x8b", "compressed with gzip: unpack it and give the file inside"),
+    (b"BZh", "compressed with bzip2: unpack it and give the file inside"),
+    (b"\xfd7zXZ", "compressed with xz: unpack it and give the file inside"),
+    (b"7z\xbc\xaf", "a 7-Zip archive: unpack it and give the file inside"),
+    (b"Rar!", "a RAR archive: unpack it and give the file inside"),
+    (b"\x89HDF", "an HDF5 file: give a checkpoint written by torch.save"),
+    (b"\x93NUMPY", "a numpy array: give a checkpoint written by torch.save"),
+)
+# Small tensors may repeat their values. A large one that does would fill the memory when it is copied.
+_SLACK = 2**24
+_GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
+
+
+def read_checkpoint(path: Path) -> Any:
+    """Reads what a file written by `torch.save` holds (mappings, lists, numbers, text and tensors), on the CPU.
+
+    Raises InputError, with the reason, for a file that is missing, damaged, of another kind, or that holds anything that would have to be
+    executed.
+    """
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: give the checkpoint file in it")
+    if not path.is_file():
+        raise InputError(f"{path} does not exist: give the path of a released checkpoint")
+    fault = _fault(path)
+    if fault:
+        raise InputError(f"{path} is {fault}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise InputError(f"{path} is {_pickle_fault(path, str(error))}") from None
+    except Exception as error:  # A damaged file can fail anywhere in the reader.
+        if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+            raise InputError(f"{path} asks for more memory than there is: it is damaged, or needs a larger machine") from None
+        raise InputError(f"{path} is {_UNREADABLE}") from None
+
+
+def state_of(entry: Any, where: str) -> tuple[State, dict[str, Any], bool]:
+    """Returns the tensors of a state dict, its other values, and whether the tensors' keys had the prefix `module.`.
+
+    Tensors come without the prefix and own their memory. `where` names the state dict in errors. Raises InputError for anything that is
+    not a flat state dict of plain, finite tensors and single values.
+    """
+    if not isinstance(entry, Mapping) or not all(isinstance(key, str) for key in entry):
+        raise InputError(f"{where} is no state dict (it is a {type(entry).__name__}): give a released checkpoint")
+    names = [key for key, value in entry.items() if isinstance(value, Tensor)]
+    wrapped = bool(names) and all(key.startswith("module.") for key in names)
+    tensors: State = {}
+    values: dict[str, Any] = {}
+    for name, value in entry.items():
+        if isinstance(value, Tensor):
+            key = name.removeprefix("module.") if wrapped else name
+            if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
+                raise InputError(f"{where}: {name} is sparse, quantised or without data: give plain tensors")
+            if value.numel() * value.element_size() > value.untyped_storage().nbytes() + _SLACK:
+                raise InputError(f"{where}: {name} claims {tuple(value.shape)} but holds fewer values: the file is damaged, {_AGAIN}")
+            # Tensors are cloned, because those of one state dict may share memory, which the file format refuses.
+            tensors[key] = value.detach().clone(memory_format=torch.contiguous_format)
+            if value.is_floating_point() and not bool(torch.isfinite(tensors[key]).all()):
+                raise InputError(f"{where}: {name} holds values that are not finite: the weights are damaged, {_AGAIN}")
+        elif value is None or isinstance(value, bool | int | float | str):
+            values[name] = value
+        else:
+            raise InputError(f"{where}: {name} is a {type(value).__name__}, not a tensor: give a released checkpoint")
+    return tensors, values, wrapped
+
+
+def _fault(path: Path) -> str | None:
+    """Says what the file is, and what the user can do, if it is clearly no checkpoint. Returns None if it may be one."""
+    with path.open("rb") as file:
+        start = file.read(512)
+    if not start:
+        return f"empty: {_AGAIN}"
+    for signature, meaning in _SIGNATURES:
+        if start.startswith(signature):
+            return meaning
+    if start[257:262] == b"ustar":
+        return "a tar archive, despite the usual name .pth.tar of checkpoints: unpack it and give the file inside"
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= path.stat().st_size:
+        return "a safetensors file, not a released checkpoint: load it as it is, or give --to-released to convert it back"
+    return _zip_fault(path) if start.startswith(b"PK") else None
+
+
+def _pickle_fault(path: Path, error: str) -> str:
+    """Says why the reader of plain tensors stopped: at something to execute, at another program's pickle, or at nonsense."""
+    wanted = _GLOBAL.search(error)
+    with path.open("rb") as file:
+        start = file.read(2)
+    if not wanted and start != b"PK" and start[:1] != b"\x80":
+        return _UNREADABLE
+    detail = f"it asks to import {wanted[1]}" if wanted else "it is of another program"
+    return f"a pickle that holds more than tensors ({detail}) and could run code: refused; give one with tensors alone"
+
+
+def _zip_fault(path: Path) -> str | None:
+    """Says what is wrong with a zip archive. Torch's reader checks neither sums nor the unpacked size, so both are checked here."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            names = [entry.filename for entry in entries]
+            if any(name.endswith("/constants.pkl") for name in names):
+                return "a TorchScript program, which is code: give a checkpoint of tensors"
+            if not any(name.count("/") == 1 and name.endswith("/data.pkl") for name in names):
+                return "a zip archive that is no checkpoint: if one is inside, unpack it and give that file"
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+                return "a zip archive repacked with compression, which torch.save never writes: give the original file"
+            broken = archive.testzip()
+    except (zipfile.BadZipFile, OSError, ValueError, EOFError, NotImplementedError, RuntimeError):
+        return f"truncated or damaged: {_AGAIN}"
+    return f"damaged (the checksum of {broken} is wrong): {_AGAIN}" if broken else None
 
 
 @dataclass(frozen=True)

@@ -25,13 +25,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from dagan.checks import dump, nearest, parse
+from dagan.checks import dump, nearest, parse, text_path
 from dagan.config import ModelConfig
 from dagan.device import choose_device, choose_precision
 from dagan.errors import InputError
 from dagan.media.output import atomic_output
 from dagan.models.dagan import DaGAN
-from dagan.names import text_path
 
 
 def weights_digest(*modules: nn.Module | None) -> str:

@@ -1,148 +1,24 @@
 """The released layout: how the keys of the authors' published state dicts map to ours, both ways (docs/method.md#released-weights).
 
-Checkpoints saved with `torch.save` are read without executing anything from them. Torch's own `weights_only` reader does that; where it
-cannot, this file says in one sentence what is wrong.
-
 Only names differ: every tensor is stored as it is. Some tensors have no name of ours, because the networks here have no use for them
 (`is_aside`). They are the blur kernels, which are constants here, and the depth encoder's classifier.
+
+The configuration of a released checkpoint is found from the names and shapes of its tensors.
 """
 
 from __future__ import annotations
 
-import pickle
 import re
-import warnings
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, get_args
 
-import torch
 from torch import Tensor
 
-from dagan.checks import Checked
+from dagan.checks import Checked, parse
+from dagan.config import DepthConfig, GeneratorConfig, HourglassConfig, KeypointConfig, ModelConfig, MotionConfig
 from dagan.errors import InputError
-
-State = dict[str, Tensor]
-_AGAIN = "download it again"
-_UNREADABLE = f"damaged, or no checkpoint: {_AGAIN}"
-# People give these files by mistake. They are recognised by their first bytes.
-_SIGNATURES = (
-    (b"<", f"a web page saved in place of the file: {_AGAIN}"),
-    (b"version https://git-lfs", "a pointer of Git LFS: fetch the file itself (git lfs pull)"),
-    (b"\x1f\x8b", "compressed with gzip: unpack it and give the file inside"),
-    (b"BZh", "compressed with bzip2: unpack it and give the file inside"),
-    (b"\xfd7zXZ", "compressed with xz: unpack it and give the file inside"),
-    (b"7z\xbc\xaf", "a 7-Zip archive: unpack it and give the file inside"),
-    (b"Rar!", "a RAR archive: unpack it and give the file inside"),
-    (b"\x89HDF", "an HDF5 file: give a checkpoint written by torch.save"),
-    (b"\x93NUMPY", "a numpy array: give a checkpoint written by torch.save"),
-)
-# Small tensors may repeat their values. A large one that does would fill the memory when it is copied.
-_SLACK = 2**24
-_GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
-
-
-def read_checkpoint(path: Path) -> Any:
-    """Reads what a file written by `torch.save` holds (mappings, lists, numbers, text and tensors), on the CPU.
-
-    Raises InputError, with the reason, for a file that is missing, damaged, of another kind, or that holds anything that would have to be
-    executed.
-    """
-    if path.is_dir():
-        raise InputError(f"{path} is a folder: give the checkpoint file in it")
-    if not path.is_file():
-        raise InputError(f"{path} does not exist: give the path of a released checkpoint")
-    fault = _fault(path)
-    if fault:
-        raise InputError(f"{path} is {fault}")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise InputError(f"{path} is {_pickle_fault(path, str(error))}") from None
-    except Exception as error:  # A damaged file can fail anywhere in the reader.
-        if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
-            raise InputError(f"{path} asks for more memory than there is: it is damaged, or needs a larger machine") from None
-        raise InputError(f"{path} is {_UNREADABLE}") from None
-
-
-def state_of(entry: Any, where: str) -> tuple[State, dict[str, Any], bool]:
-    """Returns the tensors of a state dict, its other values, and whether the tensors' keys had the prefix `module.`.
-
-    Tensors come without the prefix and own their memory. `where` names the state dict in errors. Raises InputError for anything that is
-    not a flat state dict of plain, finite tensors and single values.
-    """
-    if not isinstance(entry, Mapping) or not all(isinstance(key, str) for key in entry):
-        raise InputError(f"{where} is no state dict (it is a {type(entry).__name__}): give a released checkpoint")
-    names = [key for key, value in entry.items() if isinstance(value, Tensor)]
-    wrapped = bool(names) and all(key.startswith("module.") for key in names)
-    tensors: State = {}
-    values: dict[str, Any] = {}
-    for name, value in entry.items():
-        if isinstance(value, Tensor):
-            key = name.removeprefix("module.") if wrapped else name
-            if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
-                raise InputError(f"{where}: {name} is sparse, quantised or without data: give plain tensors")
-            if value.numel() * value.element_size() > value.untyped_storage().nbytes() + _SLACK:
-                raise InputError(f"{where}: {name} claims {tuple(value.shape)} but holds fewer values: the file is damaged, {_AGAIN}")
-            # Tensors are cloned, because those of one state dict may share memory, which the file format refuses.
-            tensors[key] = value.detach().clone(memory_format=torch.contiguous_format)
-            if value.is_floating_point() and not bool(torch.isfinite(tensors[key]).all()):
-                raise InputError(f"{where}: {name} holds values that are not finite: the weights are damaged, {_AGAIN}")
-        elif value is None or isinstance(value, bool | int | float | str):
-            values[name] = value
-        else:
-            raise InputError(f"{where}: {name} is a {type(value).__name__}, not a tensor: give a released checkpoint")
-    return tensors, values, wrapped
-
-
-def _fault(path: Path) -> str | None:
-    """Says what the file is, and what the user can do, if it is clearly no checkpoint. Returns None if it may be one."""
-    with path.open("rb") as file:
-        start = file.read(512)
-    if not start:
-        return f"empty: {_AGAIN}"
-    for signature, meaning in _SIGNATURES:
-        if start.startswith(signature):
-            return meaning
-    if start[257:262] == b"ustar":
-        return "a tar archive, despite the usual name .pth.tar of checkpoints: unpack it and give the file inside"
-    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= path.stat().st_size:
-        return "a safetensors file, not a released checkpoint: load it as it is, or give --to-released to convert it back"
-    return _zip_fault(path) if start.startswith(b"PK") else None
-
-
-def _pickle_fault(path: Path, error: str) -> str:
-    """Says why the reader of plain tensors stopped: at something to execute, at another program's pickle, or at nonsense."""
-    wanted = _GLOBAL.search(error)
-    with path.open("rb") as file:
-        start = file.read(2)
-    if not wanted and start != b"PK" and start[:1] != b"\x80":
-        return _UNREADABLE
-    detail = f"it asks to import {wanted[1]}" if wanted else "it is of another program"
-    return f"a pickle that holds more than tensors ({detail}) and could run code: refused; give one with tensors alone"
-
-
-def _zip_fault(path: Path) -> str | None:
-    """Says what is wrong with a zip archive. Torch's reader checks neither sums nor the unpacked size, so both are checked here."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-            names = [entry.filename for entry in entries]
-            if any(name.endswith("/constants.pkl") for name in names):
-                return "a TorchScript program, which is code: give a checkpoint of tensors"
-            if not any(name.count("/") == 1 and name.endswith("/data.pkl") for name in names):
-                return "a zip archive that is no checkpoint: if one is inside, unpack it and give that file"
-            if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-                return "a zip archive repacked with compression, which torch.save never writes: give the original file"
-            broken = archive.testzip()
-    except (zipfile.BadZipFile, OSError, ValueError, EOFError, NotImplementedError, RuntimeError):
-        return f"truncated or damaged: {_AGAIN}"
-    return f"damaged (the checksum of {broken} is wrong): {_AGAIN}" if broken else None
-
 
 Part = Literal["depth_encoder", "depth_decoder", "kp_detector", "generator", "discriminator"]
 Decoder = Literal["residual", "spade"]
@@ -267,3 +143,150 @@ def to_released(state: Mapping[str, Tensor], decoder: Decoder) -> dict[Part, dic
         part = next(p for p in PARTS if p != "discriminator" and key.startswith(tuple(ours for _, ours in _prefixes(p, decoder))))
         parts.setdefault(part, {})[released_key(part, key, decoder)] = tensor
     return parts
+
+
+# The blocks of each stage and the convolutions of a block tell the encoder.
+_RESNETS: dict[tuple[tuple[int, ...], int], str] = {((2, 2, 2, 2), 2): "resnet18", ((3, 4, 6, 3), 3): "resnet50"}
+_REMEDY = "give a checkpoint of the released layout"
+# The side of the blur kernel tells how much smaller keypoints and motion are computed (docs/method.md#building-blocks).
+_FACTORS = {2 * round(2 * (factor - 1)) + 1: factor for factor in (1, 2, 4, 8)}
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """The shapes of a state dict's tensors. `where` names it in errors."""
+
+    where: str
+    state: Mapping[str, Tensor]
+
+    def __getitem__(self, key: str) -> tuple[int, ...]:
+        """Returns the shape of a tensor. Raises InputError when there is none of that name, or when its shape is empty."""
+        if key not in self.state:
+            near = ", ".join(sorted(self.state)[:3]) or "nothing"
+            raise InputError(f"{self.where} has no {key} (it has {near} ...): {_REMEDY}")
+        shape = tuple(self.state[key].shape)
+        if not shape or 0 in shape:
+            raise InputError(f"{self.where}: {key} has the shape {shape}: {_REMEDY}")
+        return shape
+
+    def count(self, pattern: str) -> int:
+        """Returns how many numbered layers the checkpoint has, counted from 0, or 0 where no tensor's name begins with `pattern`.
+
+        `pattern` is a regular expression whose one group finds the layer's number.
+        """
+        found = [int(match[1]) for key in self.state if (match := re.match(pattern, key))]
+        return max(found, default=-1) + 1
+
+
+def has_depth(kp_detector: Shapes, generator: Shapes) -> bool:
+    """Says whether the checkpoint belongs to a depth network. Its RGB-only twin finds keypoints on three channels.
+
+    Raises InputError when keypoint detector and generator are not of the same kind.
+    """
+    channels = _kernel(kp_detector, "predictor.encoder.down_blocks.0.conv.weight")[1]
+    attends = any(key.startswith(("src_first.", "AttnModule.")) for key in generator.state)
+    if channels not in (3, 4) or (channels == 4) != attends:
+        kind = "with" if attends else "without"
+        raise InputError(f"{kp_detector.where} takes {channels} channels, but the generator is one {kind} depth: {_REMEDY}")
+    return attends
+
+
+def decoder_of(generator: Shapes) -> Decoder:
+    """Returns the kind of the generator's decoder."""
+    return "spade" if any(key.startswith("decoder.") for key in generator.state) else "residual"
+
+
+def model_config(states: Mapping[Part, Shapes], image_size: int) -> ModelConfig:
+    """Returns the configuration of released networks, with the released sampling convention.
+
+    Nothing in the weights tells the size of images. Raises InputError for tensors that are missing or fit no configuration.
+    """
+    finder, generator = states["kp_detector"], states["generator"]
+    heads = _kernel(finder, "kp.weight")
+    with _naming(finder):
+        keypoints = KeypointConfig(count=heads[0], kernel=heads[2], hourglass=_hourglass(finder, "predictor."))
+    with _naming(generator):
+        kernel = _kernel(generator, "dense_motion_network.mask.weight")[2]
+        motion = MotionConfig(kernel=kernel, hourglass=_hourglass(generator, "dense_motion_network.hourglass."))
+    factor = _factor(finder, "down.weight")
+    use_depth = has_depth(finder, generator)
+    drawing = _generator(generator)
+    if image_size % factor:
+        raise InputError(f"image size is {image_size}: must be a multiple of {factor}, by which the checkpoint makes images smaller")
+    spade = "-spade" if drawing.decoder == "spade" else ""
+    return ModelConfig(
+        name=f"released{spade}-{image_size}{'' if use_depth else '-rgb'}",
+        image_size=image_size,
+        motion_size=image_size // factor,
+        use_depth=use_depth,
+        align_corners=False,
+        depth=_depth(states["depth_encoder"], states["depth_decoder"]) if use_depth else DepthConfig(),
+        keypoints=keypoints,
+        motion=motion,
+        generator=drawing,
+    )
+
+
+def discriminator_widths(shapes: Shapes) -> tuple[int, int, int]:
+    """Returns the number of keypoints, the width and the largest width of a discriminator, from its first and last convolution."""
+    first, last = (_kernel(shapes, f"discs.1.down_blocks.{i}.conv.weight") for i in (0, 3))
+    return first[1] - 3, first[0], max(first[0], last[0])
+
+
+@contextmanager
+def _naming(shapes: Shapes) -> Iterator[None]:
+    """Adds to errors of configurations where the widths come from."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(str(error) if shapes.where in str(error) else f"{shapes.where}: {error}") from None
+
+
+def _kernel(shapes: Shapes, key: str) -> tuple[int, int, int, int]:
+    shape = shapes[key]
+    if len(shape) != 4:
+        raise InputError(f"{shapes.where}: {key} has the shape {shape}, not that of a convolution: {_REMEDY}")
+    return shape[0], shape[1], shape[2], shape[3]
+
+
+def _factor(shapes: Shapes, key: str) -> int:
+    size = _kernel(shapes, key)[2]
+    if size not in _FACTORS:
+        raise InputError(f"{shapes.where}: {key} is {size} x {size}: known blur kernels have a side of {', '.join(map(str, _FACTORS))}")
+    return _FACTORS[size]
+
+
+def _hourglass(shapes: Shapes, prefix: str) -> HourglassConfig:
+    levels = shapes.count(re.escape(prefix) + r"encoder\.down_blocks\.(\d+)\.")
+    down = [_kernel(shapes, f"{prefix}encoder.down_blocks.{i}.conv.weight")[0] for i in range(max(levels, 1))]
+    width = _kernel(shapes, f"{prefix}decoder.up_blocks.{levels - 1}.conv.weight")[0]
+    with _naming(shapes):
+        return HourglassConfig(width=width, max_width=_cap(width, [width, *down], HourglassConfig().max_width), levels=levels)
+
+
+def _cap(width: int, widths: list[int], usual: int) -> int:
+    """Returns the largest width behind min(cap, width 2^i), or the usual one where the widths do not show it."""
+    return usual if all(w == width * 2**i <= usual for i, w in enumerate(widths)) else max(widths)
+
+
+def _generator(shapes: Shapes) -> GeneratorConfig:
+    downs = shapes.count(r"down_blocks\.(\d+)\.")
+    keys = ["first.conv.weight", *(f"down_blocks.{i}.conv.weight" for i in range(max(downs, 1)))]
+    widths = [_kernel(shapes, key)[0] for key in keys]
+    decoder = decoder_of(shapes)
+    cap = _cap(widths[0], widths, GeneratorConfig().max_width)
+    if decoder == "spade":  # This decoder works at twice the cap, and so shows it.
+        cap = _kernel(shapes, "decoder.fc.weight")[0] // 2
+    blocks = GeneratorConfig().blocks if decoder == "spade" else shapes.count(r"bottleneck\.r(\d+)\.")
+    with _naming(shapes):
+        return GeneratorConfig(decoder=decoder, width=widths[0], max_width=cap, downs=downs, blocks=blocks)
+
+
+def _depth(encoder: Shapes, decoder: Shapes) -> DepthConfig:
+    blocks = tuple(encoder.count(rf"encoder\.layer{i}\.(\d+)\.") for i in range(1, 5))
+    _kernel(encoder, "encoder.conv1.weight")
+    convolutions = 3 if "encoder.layer1.0.conv3.weight" in encoder.state else 2
+    if (blocks, convolutions) not in _RESNETS:
+        raise InputError(f"{encoder.where} is a ResNet with {blocks} blocks of {convolutions} convolutions: give a ResNet-18 or -50")
+    widths = [_kernel(decoder, f"decoder.{2 * (4 - i)}.conv.conv.weight")[0] for i in range(5)]
+    return parse(DepthConfig, {"encoder": _RESNETS[blocks, convolutions], "decoder_widths": widths}, decoder.where)

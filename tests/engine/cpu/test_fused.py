@@ -9,13 +9,12 @@ from torch import nn
 
 from dagan.config import HourglassConfig, MotionConfig
 from dagan.engine.cpu import fused
-from dagan.engine.cpu.dense_motion import FastDown, FastMotion
+from dagan.engine.cpu.fast import FastDown, FastMotion
 from dagan.engine.cpu.fused import FUSED, FastElu, FusedConv, ReluConv
 from dagan.engine.cpu.pyramid import PhasedUp
 from dagan.models.blocks import BandLimitedDown, DownBlock, Hourglass, ResidualBlock, SameBlock, UpBlock
 from dagan.models.depth import BasicBlock
-from dagan.models.keypoints import Keypoints
-from dagan.models.motion import DenseMotion
+from dagan.models.keypoints import DenseMotion, Keypoints
 
 
 @pytest.fixture(params=[True, False], ids=["packed", "plain"])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dagan.engine.cpu.dense_motion import FastWarp
+from dagan.engine.cpu.fast import FastWarp
 from dagan.geometry import coordinate_grid
 from dagan.models.generator import Warp
 

@@ -12,7 +12,7 @@ from dagan import device
 from dagan.bench.job import difference
 from dagan.config import GeneratorConfig
 from dagan.device import choose_precision
-from dagan.engine.cpu.quantised import Int8Conv, _scale, _to_bytes
+from dagan.engine.cpu.pyramid import Int8Conv, _scale, _to_bytes
 from dagan.engine.torch import TorchEngine
 from dagan.errors import InputError
 from running_samples import TINY, moving_pictures, tiny_model

@@ -12,12 +12,11 @@ from PIL import Image
 from conftest import moving_blob
 from dagan.data.clips import clips_for
 from dagan.errors import InputError
-from dagan.evaluate.animation.lists import read_pairs, write_pairs
-from dagan.evaluate.animation.measure import measure_pair
-from dagan.evaluate.animation.methods import CopyMethod, ResultsSpec
-from dagan.evaluate.animation.pairs import Pair
-from dagan.evaluate.animation.rulers import RulerFiles, Rulers, Settings
+from dagan.evaluate.measure import measure_pair
+from dagan.evaluate.methods import CopyMethod, ResultsSpec
+from dagan.evaluate.pairs import Pair, read_pairs, write_pairs
 from dagan.evaluate.records import load
+from dagan.evaluate.rulers import RulerFiles, Rulers, Settings
 from dagan.media.video import open_video
 
 FRAMES = 7

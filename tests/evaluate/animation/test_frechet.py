@@ -6,7 +6,7 @@ import torch
 from scipy.linalg import sqrtm
 
 from dagan.errors import InputError
-from dagan.evaluate.animation.distances import Moments, frechet_distance, onnx_features
+from dagan.evaluate.distances import Moments, frechet_distance, onnx_features
 from onnx_networks import onnx_scaling
 
 

@@ -4,8 +4,7 @@ import pytest
 
 from dagan.data.clips import Clip
 from dagan.errors import InputError
-from dagan.evaluate.animation.lists import read_pairs, write_pairs
-from dagan.evaluate.animation.pairs import Pair, draw_pairs, self_pairs
+from dagan.evaluate.pairs import Pair, draw_pairs, read_pairs, self_pairs, write_pairs
 
 
 def clip(name: str, identity: str) -> Clip:

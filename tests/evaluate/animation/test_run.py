@@ -17,11 +17,11 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from conftest import moving_blob
 from dagan.data.clips import clips_for
 from dagan.errors import InputError
-from dagan.evaluate.animation.methods import CopySpec, ResultsSpec
-from dagan.evaluate.animation.pairs import draw_pairs, self_pairs
-from dagan.evaluate.animation.rulers import RulerFiles, Settings
-from dagan.evaluate.animation.run import evaluate
+from dagan.evaluate.methods import CopySpec, ResultsSpec
+from dagan.evaluate.pairs import draw_pairs, self_pairs
 from dagan.evaluate.records import Evaluation, PairScores, load, save
+from dagan.evaluate.rulers import RulerFiles, Settings
+from dagan.evaluate.run import evaluate
 from dagan.media.video import open_video
 from fake_evaluation import model_spec
 from onnx_networks import onnx_scaling
@@ -171,8 +171,8 @@ def test_cross_identity_of_a_model(clips: Path, tiny_model: Path, dot_faces: Non
 
 def test_relative_motion_starts_at_the_source(clips: Path, tiny_model: Path, tmp_path: Path) -> None:
     """With the first frame as reference, the first result is the source as the model draws it: as in absolute motion of itself."""
-    from dagan import Animator
-    from dagan import load as load_model
+    from dagan.animate.animator import Animator
+    from dagan.evaluate.records import load as load_model
 
     found = clips_for(clips, 0)
     pair = next(p for p in draw_pairs(found, found, seed=0))
@@ -213,7 +213,7 @@ def test_what_was_measured_is_taken_up(clips: Path, tiny_model: Path, tmp_path: 
         measured.append((pair.name, list(methods)))
         return real(pair, methods, rulers, settings)
 
-    monkeypatch.setattr("dagan.evaluate.animation.run.measure_pair", spy)
+    monkeypatch.setattr("dagan.evaluate.run.measure_pair", spy)
     assert evaluate(pairs, methods, RulerFiles(), REBUILD, folder=tmp_path / "run") == first
     assert measured == []
     (tmp_path / "run" / first.pictures["tiny"][pairs[0].name]).unlink()
@@ -246,10 +246,10 @@ KILLED = """
 import sys
 from pathlib import Path
 from dagan.data.clips import clips_for
-from dagan.evaluate.animation.methods import CopySpec
-from dagan.evaluate.animation.pairs import self_pairs
-from dagan.evaluate.animation.rulers import RulerFiles, Settings
-from dagan.evaluate.animation.run import evaluate
+from dagan.evaluate.methods import CopySpec
+from dagan.evaluate.pairs import self_pairs
+from dagan.evaluate.rulers import RulerFiles, Settings
+from dagan.evaluate.run import evaluate
 from fake_evaluation import model_spec
 
 clips, model, folder = map(Path, sys.argv[1:])

@@ -13,16 +13,15 @@ from dagan.checks import dump
 from dagan.cli import app
 from dagan.data.truth import ClipTruth, read_truth
 from dagan.errors import InputError
-from dagan.evaluate.depth.measure import EvaluateDepthOptions, ShownFrame, measure_depth, measure_folder, rotation_between
-from dagan.evaluate.depth.networks import CameraMotion, open_networks
-from dagan.evaluate.depth.report import ROWS, picture
+from dagan.evaluate.depth import ROWS, EvaluateDepthOptions, measure_depth, measure_folder, picture
+from dagan.evaluate.depth_networks import CameraMotion, ShownFrame, open_networks
+from dagan.evaluate.metrics import rotation_between
 from dagan.models.dagan import DaGAN
-from dagan.models.depth import DepthNetwork
-from dagan.models.egomotion import EgomotionConfig, EgomotionNetwork
+from dagan.models.depth import DepthNetwork, EgomotionConfig, EgomotionNetwork
 from dagan.synthetic.clip import synthesise
-from dagan.train.depth.objective import DepthObjective
-from dagan.train.depth.stage import save_depth
-from dagan.train.loop.state import save_checkpoint
+from dagan.train.depth import save_depth
+from dagan.train.depth_objective import DepthObjective
+from dagan.train.log import save_checkpoint
 from dagan.weights import save_model
 from tiny import TINY
 

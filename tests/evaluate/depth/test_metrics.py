@@ -1,7 +1,15 @@
 import numpy as np
 import pytest
 
-from dagan.evaluate.depth.measure import align, angle_between, flat_scores, normal_error, rotation_between, score, surface_normals
+from dagan.evaluate.metrics import (
+    align_depth,
+    angle_between,
+    depth_scores,
+    flat_depth_scores,
+    normal_error,
+    rotation_between,
+    surface_normals,
+)
 
 FOCAL, PRINCIPAL = (150.0, 150.0), (31.5, 31.5)
 
@@ -19,7 +27,7 @@ def head(size: int = 64) -> tuple[np.ndarray, np.ndarray]:
 def test_truth_scores_perfectly_whatever_its_scale_and_shift() -> None:
     truth, face = head()
     disparity = 0.07 / truth + 0.2
-    result = score(disparity, 3.0 * truth, truth, face, FOCAL, PRINCIPAL)
+    result = depth_scores(disparity, 3.0 * truth, truth, face, FOCAL, PRINCIPAL)
     assert result.spearman == pytest.approx(1)
     assert result.relief < 1e-5
     assert result.normals < 0.2
@@ -29,8 +37,8 @@ def test_truth_scores_perfectly_whatever_its_scale_and_shift() -> None:
 
 def test_hollow_face_scores_no_better_than_a_flat_disc() -> None:
     truth, face = head()
-    flat = flat_scores(truth, face, FOCAL, PRINCIPAL)
-    hollow = score(-1 / truth, 1 / truth, truth, face, FOCAL, PRINCIPAL)
+    flat = flat_depth_scores(truth, face, FOCAL, PRINCIPAL)
+    hollow = depth_scores(-1 / truth, 1 / truth, truth, face, FOCAL, PRINCIPAL)
     assert hollow.spearman == pytest.approx(-1)
     assert flat.spearman == 0
     assert hollow.relief == pytest.approx(flat.relief, rel=1e-3)
@@ -44,7 +52,7 @@ def test_hollow_face_scores_no_better_than_a_flat_disc() -> None:
 def test_figures_grow_with_the_error() -> None:
     truth, face = head()
     half = truth + 0.5 * (0.64 - truth) * (np.arange(64) > 31)  # relief lost on one side
-    results = [score(1 / d, d, truth, face, FOCAL, PRINCIPAL) for d in (truth, half)]
+    results = [depth_scores(1 / d, d, truth, face, FOCAL, PRINCIPAL) for d in (truth, half)]
     assert results[1].relief > results[0].relief + 0.03
     assert results[1].normals > results[0].normals + 3
 
@@ -52,8 +60,8 @@ def test_figures_grow_with_the_error() -> None:
 def test_alignment_looks_inside_the_face_only() -> None:
     truth, face = head()
     disparity = np.where(face, 1 / truth, 40.0)
-    np.testing.assert_allclose(align(disparity, truth, face)[face], truth[face], rtol=1e-5)
-    assert (align(-1e3 * disparity, truth, face) > 0).all()
+    np.testing.assert_allclose(align_depth(disparity, truth, face)[face], truth[face], rtol=1e-5)
+    assert (align_depth(-1e3 * disparity, truth, face) > 0).all()
 
 
 def test_normals_of_a_slanted_plane() -> None:

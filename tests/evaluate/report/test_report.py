@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 
 from dagan.errors import InputError
+from dagan.evaluate import pages as report
+from dagan.evaluate import plots, statistics, tables
+from dagan.evaluate.pages import choose, ranking_metric, strips, write_report
 from dagan.evaluate.records import Evaluation, PairScores, load
-from dagan.evaluate.report import pages as report
-from dagan.evaluate.report import plots, statistics, tables
-from dagan.evaluate.report.pages import choose, ranking_metric, strips, write_report
-from dagan.evaluate.report.statistics import Interval, analyse, by_method, over_rotation, pair_means
+from dagan.evaluate.statistics import Interval, analyse, by_method, over_rotation, pair_means
 from fake_evaluation import CSIM, L1, LPIPS, PSNR, fake_evaluation
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}

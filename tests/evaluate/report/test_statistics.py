@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from dagan.evaluate.animation.rulers import RulerFiles, Settings, catalogue
+from dagan.evaluate import statistics
 from dagan.evaluate.records import Evaluation, PairScores
-from dagan.evaluate.report import statistics
-from dagan.evaluate.report.statistics import (
+from dagan.evaluate.rulers import RulerFiles, Settings, catalogue
+from dagan.evaluate.statistics import (
     Interval,
     against_copy,
     analyse,
@@ -22,7 +22,7 @@ from dagan.evaluate.report.statistics import (
     sign_flip,
     summarise,
 )
-from dagan.evaluate.report.tables import results
+from dagan.evaluate.tables import results
 from fake_evaluation import CSIM, FID, FLICKER, L1, LPIPS, PSNR, fake_evaluation
 
 

@@ -1,7 +1,7 @@
 import torch
 from torch import Tensor
 
-from dagan.train.depth.alignment import align, head_level
+from dagan.train.alignment import align, head_level
 from relief_scene import DISTANCE, Scene, render
 
 CAMERA = (torch.full((8, 2), 1.5), torch.full((8, 2), 0.5))

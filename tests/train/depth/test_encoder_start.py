@@ -10,9 +10,8 @@ from safetensors.torch import save_file
 
 from dagan.config import DepthConfig
 from dagan.errors import InputError
-from dagan.models.depth import DepthNetwork, build_encoder
-from dagan.models.egomotion import EgomotionConfig, EgomotionNetwork
-from dagan.train.depth.stage import start_encoder
+from dagan.models.depth import DepthNetwork, EgomotionConfig, EgomotionNetwork, build_encoder
+from dagan.train.depth import start_encoder
 
 
 @pytest.fixture(scope="module")

@@ -15,15 +15,15 @@ from safetensors.torch import load_file
 from dagan.data.config import AugmentConfig
 from dagan.data.store import ClipDataset, MemoryStore
 from dagan.errors import InputError
-from dagan.losses.relief import label_difference
+from dagan.losses.depth import label_difference
 from dagan.synthetic.clip import synthesise
-from dagan.train.depth.labels import LabelFiles, Labels, labelled_batch
-from dagan.train.depth.stage import DepthStage
-from dagan.train.loop import state
-from dagan.train.loop.fabric import make_fabric
-from dagan.train.loop.stage import Objectives, Update
-from dagan.train.loop.training import train
+from dagan.train import log as runlog
+from dagan.train.depth import DepthStage
+from dagan.train.fabric import make_fabric
+from dagan.train.labels import LabelFiles, Labels, labelled_batch
 from dagan.train.recipe import DepthRecipe, ViewsConfig, read_recipe
+from dagan.train.stage import Objectives, Update
+from dagan.train.training import train
 from run_files import assert_same, lines, trained_parts
 
 RECIPE = Path(__file__).parents[3] / "recipes" / "tiny-depth.yaml"
@@ -89,8 +89,8 @@ def test_run_resumed_is_the_uninterrupted_one(turning: Path, tmp_path: Path, sav
     quiet = Console(quiet=True)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     train(recipe(turning, whole, "checkpoint_minutes=0"), DepthStage, console=quiet)
-    save = state.save_checkpoint
-    monkeypatch.setattr(state, "save_checkpoint", lambda folder, kept, keep: save(folder, kept, keep) if kept["step"] <= saved else None)
+    save = runlog.save_checkpoint
+    monkeypatch.setattr(runlog, "save_checkpoint", lambda folder, kept, keep: save(folder, kept, keep) if kept["step"] <= saved else None)
     with pytest.raises(RuntimeError, match="power cut"):
         train(recipe(turning, parts, "checkpoint_minutes=0"), Interrupted, console=quiet)
     monkeypatch.undo()

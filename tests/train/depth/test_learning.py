@@ -9,12 +9,12 @@ import pytest
 from rich.console import Console
 
 from dagan.data.truth import ClipTruth, read_truth, truth_of
-from dagan.evaluate.depth.measure import measure_depth, summarise_depth
-from dagan.evaluate.depth.networks import open_networks
+from dagan.evaluate.depth import measure_depth, summarise_depth
+from dagan.evaluate.depth_networks import open_networks
 from dagan.synthetic.clip import synthesise
-from dagan.train.depth.stage import DepthStage
-from dagan.train.loop.training import train
+from dagan.train.depth import DepthStage
 from dagan.train.recipe import DepthRecipe, read_recipe
+from dagan.train.training import train
 
 RECIPE = Path(__file__).parents[3] / "recipes" / "tiny-depth.yaml"
 # As recipes/depth-lite.yaml, smaller; the camera starts from the focal length that the released network starts from.

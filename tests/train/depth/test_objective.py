@@ -8,14 +8,11 @@ from torch import Tensor, nn
 
 from dagan.config import DepthConfig
 from dagan.errors import InputError
-from dagan.geometry import coordinate_grid, resize
-from dagan.geometry.camera import axis_angle_to_rotation, back_project, intrinsics, invert_intrinsics, rigid_motion
-from dagan.losses.photometric import photometric_error
-from dagan.losses.relief import bulge_difference, match_shapes, start_bulge
-from dagan.models.depth import DepthNetwork
-from dagan.models.egomotion import Egomotion, EgomotionConfig, EgomotionNetwork
-from dagan.train.depth.alignment import head_level
-from dagan.train.depth.objective import DepthBatch, DepthObjective
+from dagan.geometry import axis_angle_to_rotation, back_project, coordinate_grid, intrinsics, invert_intrinsics, resize, rigid_motion
+from dagan.losses.depth import bulge_difference, match_shapes, photometric_error, start_bulge
+from dagan.models.depth import DepthNetwork, Egomotion, EgomotionConfig, EgomotionNetwork
+from dagan.train.alignment import head_level
+from dagan.train.depth_objective import DepthBatch, DepthObjective
 from dagan.train.recipe import DepthLossConfig
 from relief_scene import DISTANCE, WALL, Scene, render
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from dagan.data.truth import read_truth, truth_of
 from dagan.media.video import open_video
 from dagan.synthetic.clip import synthesise
-from dagan.train.depth.alignment import head_level
-from dagan.train.depth.views import depth_from_views, lowest
+from dagan.train.alignment import head_level
+from dagan.train.labels import depth_from_views, lowest
 
 SIDE, FRAMES, STEP, REACH = 96, 50, 4, 8
 CAMERA = (torch.full((4, 2), 1.5), torch.full((4, 2), 0.5))

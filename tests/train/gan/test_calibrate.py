@@ -13,10 +13,9 @@ from dagan.data.store import open_dataset
 from dagan.engine.open import open_engine
 from dagan.engine.torch import TorchEngine
 from dagan.errors import InputError
-from dagan.media.expression import EXPRESSIONS
-from dagan.media.landmarks import FaceLandmarker
+from dagan.media.landmarks import EXPRESSIONS, FaceLandmarker
 from dagan.motion.openings import FaceKeypoints
-from dagan.train.gan.calibrate import LADDER, _chosen, calibrate, with_gains
+from dagan.train.calibrate import LADDER, _chosen, calibrate, with_gains
 from dagan.weights.files import read_file
 from running_samples import TINY, save_tiny_model, tiny_model, write_clip
 
@@ -59,14 +58,14 @@ def test_pairs_are_drawn_with_every_gain(faces, monkeypatch):
     """A landmarker that sees one still face everywhere: nothing moves, so nothing is to be exaggerated."""
     face = FaceLandmarker().detect(astronaut()[0:256, 96:352])[0]
     looked = []
-    monkeypatch.setattr("dagan.train.gan.calibrate._face", lambda landmarker, picture: (looked.append(picture.shape), face)[1])
+    monkeypatch.setattr("dagan.train.calibrate._face", lambda landmarker, picture: (looked.append(picture.shape), face)[1])
     found = calibrate(TorchEngine(tiny_model(config=GUIDED)), faces, 4)
     assert (found.gains, found.pairs) == (Gains(), 4)
     assert looked == [(64, 64, 3)] * 4 * (2 + len(LADDER))
 
 
 def test_without_faces_nothing_can_be_told(faces, monkeypatch):
-    monkeypatch.setattr("dagan.train.gan.calibrate._face", lambda landmarker, picture: None)
+    monkeypatch.setattr("dagan.train.calibrate._face", lambda landmarker, picture: None)
     with pytest.raises(InputError, match="no pair of frames shows a face"):
         calibrate(TorchEngine(tiny_model(config=GUIDED)), faces, 4)
 
@@ -97,7 +96,7 @@ def test_the_command_refuses_what_has_no_gains_and_keeps_what_is_there(tmp_path,
 
 def test_the_command_writes_the_gains_it_finds(tmp_path, command, faces, monkeypatch):
     face = FaceLandmarker().detect(astronaut()[0:256, 96:352])[0]
-    monkeypatch.setattr("dagan.train.gan.calibrate._face", lambda landmarker, picture: face)
+    monkeypatch.setattr("dagan.train.calibrate._face", lambda landmarker, picture: face)
     model, out = save_tiny_model(tmp_path / "guided.safetensors", config=GUIDED), tmp_path / "out.safetensors"
     status, printed, _ = command("train", "gains", model, faces.clips[0].path.parent, "-o", out, "--pairs", "3", "--hold-out", "0")
     assert status == 0

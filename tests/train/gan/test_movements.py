@@ -5,9 +5,8 @@ import pytest
 import torch
 from skimage.data import astronaut
 
-from dagan.media.expression import EXPRESSIONS
-from dagan.media.landmarks import FaceLandmarker
-from dagan.train.gan.stage import MovementRuler, read_movements
+from dagan.media.landmarks import EXPRESSIONS, FaceLandmarker
+from dagan.train.gan import MovementRuler, read_movements
 
 
 def test_slopes_of_all_samples_together_without_faces_that_were_lost():

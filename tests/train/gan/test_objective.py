@@ -7,7 +7,7 @@ from dagan.data.landmark_tables import POINTS
 from dagan.errors import InputError
 from dagan.models.dagan import DaGAN
 from dagan.models.generator import Discriminator
-from dagan.train.gan.objective import DiscriminatorObjective, GanObjective
+from dagan.train.gan import DiscriminatorObjective, GanObjective
 from dagan.train.recipe import GanLossConfig
 from tiny import TINY
 

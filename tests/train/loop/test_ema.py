@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dagan.train.loop.state import MovingAverage
+from dagan.train.log import MovingAverage
 
 
 def network(device: str) -> nn.Module:

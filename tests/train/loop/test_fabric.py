@@ -9,7 +9,7 @@ import pytest
 
 from dagan.cli import main
 from dagan.errors import InputError
-from dagan.train.loop.fabric import make_fabric, started_ranks
+from dagan.train.fabric import make_fabric, started_ranks
 from toy_stage import toy_recipe
 
 

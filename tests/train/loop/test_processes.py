@@ -14,9 +14,9 @@ import psutil
 import pytest
 import torch
 
-from dagan.train.loop.stage import learning_rate
-from dagan.train.loop.state import load_checkpoint
+from dagan.train.log import load_checkpoint
 from dagan.train.recipe import OptimiserConfig
+from dagan.train.stage import learning_rate
 from run_files import lines, trained_parts
 from toy_stage import run_toy, toy_recipe
 
@@ -131,7 +131,7 @@ def test_every_objective_is_compiled_and_takes_the_same_steps(tmp_path: Path, mo
 
 
 def test_without_a_compiler_one_sentence_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dagan.train.loop.fabric import compile_objective
+    from dagan.train.fabric import compile_objective
 
     def broken(function: object) -> object:
         raise RuntimeError("InvalidCxxCompiler: No working C++ compiler found\nand more")

@@ -20,10 +20,10 @@ from safetensors.torch import load_file
 
 from dagan import device
 from dagan.errors import InputError
-from dagan.train.loop.fabric import _mixed
-from dagan.train.loop.state import load_checkpoint
-from dagan.train.loop.training import train
+from dagan.train.fabric import _mixed
+from dagan.train.log import load_checkpoint
 from dagan.train.recipe import OptimiserConfig
+from dagan.train.training import train
 from run_files import assert_same, lines, trained_parts
 from toy_stage import ToyStage, run_toy, toy_recipe
 

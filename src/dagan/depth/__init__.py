@@ -1,1 +1,0 @@
-"""The depth job: disparity maps of pictures and videos, as colours, as numbers, or as a point cloud."""

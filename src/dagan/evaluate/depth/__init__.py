@@ -1,1 +1,0 @@
-"""Measures depth against ground truth or against landmarks."""

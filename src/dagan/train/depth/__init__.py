@@ -1,1 +1,0 @@
-"""Stage 1 of training teaches the face depth network, from plain videos."""

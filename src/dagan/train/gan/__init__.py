@@ -1,1 +1,0 @@
-"""Stage 2 of training teaches keypoints, motion and generator."""

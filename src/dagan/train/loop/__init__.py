@@ -1,1 +1,0 @@
-"""The training loop, which is the same for every stage: devices, logs, checkpoints and averaged weights."""
