@@ -38,7 +38,7 @@ class EvaluateOptions:
     hold_out: float = 0.0
     """The share of identities that the training recipe holds out; they alone are measured. 0 measures all clips."""
     layout: str = "auto"
-    """How names tell whom clips show; see `dagan.data.layouts`."""
+    """How names tell whom clips show; see `dagan.data.clips`."""
     every: int = 5
     size: int | None = None
     """The side of the pictures that are measured; None takes that of the first model."""
