@@ -231,3 +231,17 @@ def test_larger_results_are_nearer_to_the_truth_than_enlarged_ones(engine, finde
         pair = [torch.from_numpy(np.array(x)[64:448, 64:448]).permute(2, 0, 1)[None] / 255 for x in (result, truth)]
         scores.append(float(lpips(*pair)))
     assert scores[1] < 0.9 * scores[0]
+
+
+def test_ears_belong_to_the_matte_whatever_is_behind_them(engine, finder, photo):
+    """A wall of the skin's colour behind the ears must not take them away from the head: they would stay where they were."""
+    face = crop(photo, frame_still(photo, finder), 256)
+    (seen,) = finder.landmarker.detect(face)
+    x, y = np.mgrid[:256, :256][::-1]
+    temples = seen.landmarks[[234, 454], :2]
+    beside = np.abs(x - temples[:, 0].mean()) > 0.52 * np.ptp(temples[:, 0])
+    skin = face[int(temples[0, 1]), int(temples[0, 0]) + 8]
+    matte = find_matte(np.where((beside & (y < temples[:, 1].mean() + 30))[..., None], skin, face), engine.disparity([face])[0], seen)
+    for temple, outward in zip(temples, (-1, 1), strict=True):
+        assert matte[int(temple[1]), int(temple[0] + 8 * outward)] > 0.99
+    assert matte[60:120, :20].max() < 0.05

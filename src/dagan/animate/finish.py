@@ -36,7 +36,7 @@ _DISAGREEING = 0.1  # Where drawing and moved source differ by this much of the 
 _NEARBY = 5  # Pixels of the model's images. Agreement is judged over squares of this side.
 _STILL, _MOVING = 0.01, 0.17  # Shares of the side. At held borders motion sets in between these distances from the border.
 _UNDRAWN, _DRAWN = 0.12, 0.2  # Shares of the side. Nearer than the first the source itself is moved, and nothing is drawn.
-_SPREAD = 0.008  # A share of the side. What stays still keeps this distance from the head.
+_SPREAD = 0.012  # A share of the side. What stays still keeps this distance from the head, or else its outline stays behind.
 _LEAST_FIT = 0.01  # Where colours are right within this share, they are left alone.
 
 
@@ -207,8 +207,8 @@ def _rise(side: int, inner: tuple[bool, bool, bool, bool], start: float, stop: f
 
 def _spread(matte: Tensor) -> Tensor:
     """Widens a matte, 1 x 1 x S x S, and softens its edge, so that moved hair has room in it."""
-    reach = max(1, round(_SPREAD * matte.shape[-1]))
-    wide = F.max_pool2d(matte, 2 * reach + 1, stride=1, padding=reach)
+    reach = max(1, round(_SPREAD * matte.shape[-1] / 2))
+    wide = F.max_pool2d(matte, 4 * reach + 1, stride=1, padding=2 * reach)  # The softening below takes back half of this.
     return F.avg_pool2d(wide, 2 * reach + 1, stride=1, padding=reach, count_include_pad=False)
 
 
@@ -217,6 +217,10 @@ _EDGES = 300.0  # So strongly differences of colour keep the walk from crossing.
 _HEAD = 0.72  # Shares of the way from the far depth to the face's: nearer than this is head,
 _BEHIND = 0.25  # and farther than this is background, wherever it is.
 _ASIDE = 0.6  # The share that still counts as background at a whole face's width beside the head.
+_SKULL = (1.3, 1.25)  # So much wider and higher than the face the skull is, with its hair,
+_EDGE = 0.45  # and there as little nearness as this will do.
+_TEMPLES = (234, 454)  # At these mesh points the ears begin,
+_EAR = (0.15, 0.2)  # which reach by these shares of the face's width and height around them, and look like nothing else of the face.
 _FACE_POINTS = len(OUTLINE) - 2  # The last two points of the outline are on the nose.
 _PERSON, _BACKGROUND = 1, 2
 
@@ -253,18 +257,26 @@ def _seeds(points: np.ndarray, near: np.ndarray | None) -> np.ndarray:
     from PIL import Image, ImageDraw
     from scipy.ndimage import binary_erosion, distance_transform_edt
 
-    drawn = Image.new("L", (_WALK_SIDE, _WALK_SIDE))
-    ImageDraw.Draw(drawn).polygon([tuple(point) for point in points[list(OUTLINE[:_FACE_POINTS])].tolist()], fill=1)
-    face = np.asarray(drawn) > 0
-    y, x = np.mgrid[:_WALK_SIDE, :_WALK_SIDE] + 0.5
     (left, top), (right, chin) = points.min(axis=0), points.max(axis=0)
     width, middle = right - left, (left + right) / 2
+    outline = points[list(OUTLINE[:_FACE_POINTS])]
+
+    def filled(corners: np.ndarray) -> np.ndarray:
+        drawn = Image.new("L", (_WALK_SIDE, _WALK_SIDE))
+        ImageDraw.Draw(drawn).polygon([tuple(point) for point in corners.tolist()], fill=1)
+        return np.asarray(drawn) > 0
+
+    face, skull = filled(outline), filled((outline - (middle, chin)) * _SKULL + (middle, chin))
+    y, x = np.mgrid[:_WALK_SIDE, :_WALK_SIDE] + 0.5
+    ears = np.zeros_like(face)
+    for temple in points[list(_TEMPLES)]:
+        ears |= np.hypot((x - temple[0]) / (_EAR[0] * width), (y - temple[1]) / (_EAR[1] * (chin - top))) < 1
     if near is None or not face.any():
         nearness = np.where(face, 1.0, 0.0)
     else:
         far = np.percentile(near, 5)
         nearness = (near - far) / max(float(np.median(near[face]) - far), 1e-6)
-    head = face | ((nearness > _HEAD) & (y < chin) & (np.abs(x - middle) < width))
+    head = face | ears | (skull & (nearness > _EDGE)) | ((nearness > _HEAD) & (y < chin) & (np.abs(x - middle) < width))
     below = y - chin
     # The neck is under the chin, and shoulders spread from a third of a face's width below it.
     body = (below > -0.05 * (chin - top)) & (np.abs(x - middle) < 0.28 * width + 2 * np.maximum(below - 0.3 * width, 0))
