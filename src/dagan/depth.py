@@ -209,7 +209,7 @@ _RANGE_SAMPLES = 48  # About so many frames decide on the range of a video's col
 
 @dataclass(frozen=True, kw_only=True)
 class DepthOptions:
-    """How to estimate depth."""
+    """What the depth job is asked for beside its input and output: see each field."""
 
     crop: bool = True
     """Whether the face is found; otherwise the middle is taken."""

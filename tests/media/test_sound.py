@@ -1,6 +1,5 @@
 """The sound of a driving video: copied where that is safe, else encoded anew; whatever it is, the pictures are written."""
 
-import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -145,11 +144,37 @@ def test_channels_without_places_are_mixed(tmp_path):
     assert (abs(late) < 0.005, alike > 0.97) == (True, True)
 
 
-def test_sound_that_cannot_be_decoded_is_left_out_and_said_so(tmp_path):
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize(("layout", "channels"), [("7.1", 8), ("hexadecagonal", 16)])
+def test_sound_of_many_channels(tmp_path, layout, channels, suffix):
+    """PyAV reads memory that is not there in frames of eight planes or more, which ended the process."""
+    source = tmp_path / "in.mkv"
+    record(tmp_path / "plain.mkv", TIMES, codec="pcm_s16le")
+    with av.open(str(tmp_path / "plain.mkv")) as container, av.open(str(source), "w") as output:
+        video = output.add_stream_from_template(container.streams.video[0])
+        sound = output.add_stream("aac", rate=RATE, layout=layout)
+        for packet in container.demux(video=0):
+            if packet.size:
+                packet.stream = video
+                output.mux(packet)
+        samples = np.repeat(chirp(1.0), channels)[None]
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), format="flt", layout=layout)
+        frame.sample_rate, frame.pts, frame.time_base = RATE, 0, Fraction(1, RATE)
+        for part in av.AudioResampler("fltp", layout, RATE, frame_size=1024).resample(frame):
+            output.mux(sound.encode(part))
+        output.mux(sound.encode(None))
+    assert carry(source, tmp_path / f"out.{suffix}") == []
+    late, alike = shift(chirp(0.9), heard(tmp_path / f"out.{suffix}")[0][: round(0.9 * RATE)])
+    assert (abs(late) < 0.05, alike > 0.9) == (True, True)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_sound_that_cannot_be_decoded_is_left_out_and_said_so(tmp_path, seed):
+    rng = np.random.default_rng(seed)
     source = record(tmp_path / "in.mov", TIMES, codec="aac", video_codec="libx264")
     noise = source.read_bytes()
     for _, content in packets(source):
-        noise = noise.replace(content, os.urandom(len(content)) if len(content) > 16 else content)
+        noise = noise.replace(content, rng.bytes(len(content)) if len(content) > 16 else content)
     (tmp_path / "noise.mov").write_bytes(noise)
     said = carry(tmp_path / "noise.mov", tmp_path / "out.mp4")
     with open_video(tmp_path / "out.mp4") as result:

@@ -47,7 +47,7 @@ class Plain:
         self.width = self.height = size
 
     def compose(self, results: np.ndarray, driving: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
-        """See Layout."""
+        """Implements the method of `Layout`, which is documented there."""
         yield from results
 
 
@@ -67,7 +67,7 @@ class SideBySide:
         self.width, self.height = side * (4 if engine.has_depth else 3), side
 
     def compose(self, results: np.ndarray, driving: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
-        """See Layout."""
+        """Implements the method of `Layout`, which is documented there."""
         depth = self._depth(driving) if self._engine.has_depth else None
         for i, result in enumerate(results):
             shown = [driving[i]] if depth is None else [driving[i], depth[i]]
@@ -94,7 +94,7 @@ class PasteBack:
         self._image, self._framing = image, framing
 
     def compose(self, results: np.ndarray, driving: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
-        """See Layout."""
+        """Implements the method of `Layout`, which is documented there."""
         for result in results:
             yield self._image if self._framing is None else paste(self._image, result, self._framing)
 
@@ -108,7 +108,7 @@ class Marked:
         self._mark = _drawn_mark(self.width, self.height)
 
     def compose(self, results: np.ndarray, driving: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
-        """See Layout."""
+        """Implements the method of `Layout`, which is documented there."""
         height, width = self._mark.shape[:2]
         colours, weight = self._mark[..., :3].astype(np.float32), self._mark[..., 3:].astype(np.float32) / 255
         for frame in self._layout.compose(results, driving):
@@ -184,7 +184,7 @@ class Tiles:
         self.width, self.height = self._columns * side, self._rows * side
 
     def compose(self, results: np.ndarray, driving: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
-        """See Layout."""
+        """Implements the method of `Layout`, which is documented there."""
         for i, tiles in enumerate(results):
             shown = [to_square(driving[i], self._side), *tiles] if self.wants_driving else list(tiles)
             frame = np.zeros((self.height, self.width, tiles.shape[-1]), np.uint8)

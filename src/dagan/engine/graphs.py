@@ -57,11 +57,11 @@ class GraphEngine(Engine):
 
     @property
     def detector_digest(self) -> str:
-        """See Engine."""
+        """Implements the method of `Engine`, which is documented there."""
         return self._note.detector
 
     def encode(self, picture: np.ndarray, places: np.ndarray | None = None) -> EncodedSource:
-        """See Engine."""
+        """Implements the method of `Engine`, which is documented there."""
         image = self._images([picture])
         content = {**self._run(ENCODER, {"image": image}), "source_image": image}
         found = _keypoints(content["source_value"], content["source_jacobian"])
@@ -71,22 +71,22 @@ class GraphEngine(Engine):
         return EncodedSource(found, content)
 
     def keypoints(self, pictures: Sequence[np.ndarray]) -> Keypoints:
-        """See Engine."""
+        """Implements the method of `Engine`, which is documented there."""
         found = self._run(KEYPOINTS, {"image": self._images(pictures)})
         return _keypoints(found["value"], found["jacobian"])
 
     def render(self, source: EncodedSource, keypoints: Keypoints) -> np.ndarray:
-        """See Engine."""
+        """Implements the method of `Engine`, which is documented there."""
         return to_bytes(self.draw(source, keypoints).images).numpy()
 
     def draw(self, source: EncodedSource, keypoints: Keypoints) -> Drawing:
-        """See Engine."""
+        """Implements the method of `Engine`, which is documented there."""
         driven = {"value": keypoints.value.numpy(), "jacobian": keypoints.jacobian.numpy(), **source.content}
         drawn = self._run(GENERATOR, driven)
         return Drawing(torch.from_numpy(drawn["result"]), torch.from_numpy(drawn["deformation"]))
 
     def disparity(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
-        """See Engine."""
+        """Implements the method of `Engine`, which is documented there."""
         if not self.has_depth:
             raise InputError(f"model {self.name!r} has no depth network: use one whose name does not end in -rgb")
         return self._run(DEPTH, {"image": self._images(pictures)})["disparity"][:, 0]

@@ -208,7 +208,7 @@ class _OnnxRuntime:
         self._outputs = [o.name for o in self._session.get_outputs()]
 
     def run(self, inputs: Arrays) -> dict[str, np.ndarray]:
-        """See Session."""
+        """Implements the method of `Session`, which is documented there."""
         given = {name: np.ascontiguousarray(array) for name, array in inputs.items() if name in self._inputs}
         return dict(zip(self._outputs, self._session.run(self._outputs, given), strict=True))
 
@@ -234,7 +234,7 @@ class _OpenVino:
         self._lock = Lock()
 
     def run(self, inputs: Arrays) -> dict[str, np.ndarray]:
-        """See Session."""
+        """Implements the method of `Session`, which is documented there."""
         given = {name: np.ascontiguousarray(array) for name, array in inputs.items() if name in self._inputs}
         with self._lock:  # A request computes one thing at a time. The results are copies, so they may be used outside.
             results = self._request.infer(given, share_inputs=True)

@@ -66,11 +66,11 @@ class TorchEngine(Engine):
 
     @cached_property
     def detector_digest(self) -> str:
-        """See Engine."""
+        """Implements the method of `Engine`, which is documented there."""
         return weights_digest(self._original.keypoint_detector, self._original.depth_network)
 
     def encode(self, picture: np.ndarray, places: np.ndarray | None = None) -> EncodedSource:
-        """See Engine."""
+        """Implements the method of `Engine`, which is documented there."""
         source = self._model.encode_source(to_images(self._to_device([picture])))
         if places is not None:
             source = replace(source, keypoints=on_landmarks(source.keypoints, torch.from_numpy(places)[None].to(self._device)))
@@ -87,20 +87,20 @@ class TorchEngine(Engine):
         return EncodedSource(_to_cpu(source.keypoints.value, source.keypoints.jacobian), pencils)
 
     def keypoints(self, pictures: Sequence[np.ndarray]) -> Keypoints:
-        """See Engine."""
+        """Implements the method of `Engine`, which is documented there."""
         return _to_cpu(*self._find(self._to_device(pictures)))
 
     def render(self, source: EncodedSource, keypoints: Keypoints) -> np.ndarray:
-        """See Engine."""
+        """Implements the method of `Engine`, which is documented there."""
         (pictures,) = source.content.pictures(keypoints.value.to(self._device), keypoints.jacobian.to(self._device))
         return _to_host(pictures).numpy()
 
     def draw(self, source: EncodedSource, keypoints: Keypoints) -> Drawing:
-        """See Engine."""
+        """Implements the method of `Engine`, which is documented there."""
         return Drawing(*source.content.drawing(keypoints.value.to(self._device), keypoints.jacobian.to(self._device)))
 
     def disparity(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
-        """See Engine."""
+        """Implements the method of `Engine`, which is documented there."""
         return self._model.depth(to_images(self._to_device(pictures)))[:, 0].float().cpu().numpy()
 
     def _find_keypoints(self, batch: Tensor) -> tuple[Tensor, Tensor]:

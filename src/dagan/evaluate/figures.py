@@ -276,11 +276,11 @@ class DepthMeasurement:
 
     @property
     def facts(self) -> Mapping[str, str]:
-        """See Measurement."""
+        """Implements the method of `Measurement`, which is documented there."""
         return {"frames measured": f"each {self.every}th"}
 
     def check(self, recipe: TrainedRecipe) -> None:
-        """See Measurement."""
+        """Implements the method of `Measurement`, which is documented there."""
         if self.synthetic is None and self.real is None:
             raise InputError("there is nothing to measure on: name clips with --synthetic, --real or both")
         for folder in (self.synthetic, self.real):
@@ -288,7 +288,7 @@ class DepthMeasurement:
                 find_clips(folder)  # Missing clips are an error before the training and not after it.
 
     def __call__(self, recipe: TrainedRecipe, weights: Path) -> dict[str, Figure]:
-        """See Measurement."""
+        """Implements the method of `Measurement`, which is documented there."""
         figures: dict[str, Figure] = {}
         for kind, folder, hold_out in (("synthetic", self.synthetic, 0.0), ("real", self.real, self.hold_out)):
             if folder is None:
@@ -322,15 +322,15 @@ class GanMeasurement:
 
     @property
     def facts(self) -> Mapping[str, str]:
-        """See Measurement."""
+        """Implements the method of `Measurement`, which is documented there."""
         return {"measured": f"each {self.every}th frame of clips of people held out, rebuilt from their first frame"}
 
     def check(self, recipe: TrainedRecipe) -> None:
-        """See Measurement."""
+        """Implements the method of `Measurement`, which is documented there."""
         clips_for(*self._measured(recipe), recipe.data.layout)
 
     def __call__(self, recipe: TrainedRecipe, weights: Path) -> dict[str, Figure]:
-        """See Measurement."""
+        """Implements the method of `Measurement`, which is documented there."""
         clips, hold_out = self._measured(recipe)
         options = EvaluateOptions(
             hold_out=hold_out, every=self.every, workers=self.workers, layout=recipe.data.layout, folder=weights.parent / "measured",

@@ -117,7 +117,7 @@ class ModelSpec:
         }
 
     def stamp(self, pair: Pair) -> str:
-        """See Spec."""
+        """Implements the method of `Spec`, which is documented there."""
         return f"{self.digest} {self._device} {self.precision} {self.keypoints}"
 
     @property
@@ -185,11 +185,11 @@ class CopySpec:
     facts: dict[str, str] = field(default_factory=dict)
 
     def stamp(self, pair: Pair) -> str:
-        """See Spec."""
+        """Implements the method of `Spec`, which is documented there."""
         return ""
 
     def open(self) -> CopyMethod:
-        """See Spec."""
+        """Implements the method of `Spec`, which is documented there."""
         return CopyMethod()
 
 
@@ -259,12 +259,12 @@ class ResultsSpec:
         return {f"{self.name}: results": f"folder {self.folder.resolve().name}"}
 
     def stamp(self, pair: Pair) -> str:
-        """See Spec."""
+        """Implements the method of `Spec`, which is documented there."""
         file = self.find(pair)
         return "" if file is None else stamp_of(file)
 
     def open(self) -> ResultsMethod:
-        """See Spec."""
+        """Implements the method of `Spec`, which is documented there."""
         return ResultsMethod(self)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dagan.media.output import DISK_FULL
-from dagan.media.sound_check import JITTER, Encoding, SoundCheck, add_encoder, open_sound
+from dagan.media.sound_check import JITTER, Encoding, SoundCheck, add_encoder, channels_of, open_sound
 from dagan.progress import Warn
 
 if TYPE_CHECKING:
@@ -201,9 +201,7 @@ def _with_layout(frame: AudioFrame) -> AudioFrame:
 
     if frame.layout.nb_channels <= 2 or not frame.layout.name.endswith("channels"):
         return frame
-    samples = frame.to_ndarray()
-    if not frame.format.is_planar:
-        samples = samples.reshape(-1, frame.layout.nb_channels).T
+    samples = channels_of(frame)
     mixed = samples.mean(0, keepdims=True).astype(samples.dtype)
     single = av.AudioFrame.from_ndarray(mixed, format=frame.format.name, layout="mono")
     single.sample_rate = frame.sample_rate

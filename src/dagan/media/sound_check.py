@@ -37,6 +37,8 @@ _ENCODERS = ("aac", "libfdk_aac", "aac_at", "libmp3lame", "ac3")
 _WEBM_ENCODERS = ("libopus", "libvorbis")
 _FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 JITTER = 0.02  # Times may be off by so many seconds, because some formats round them to 1/1000 s.
+# PyAV looks for a missing ninth plane where none is stored, so the memory of frames with this many planes must not be read through it.
+_MANY_CHANNELS = 8
 _TRIAL_PACKETS = 50  # So many packets are written for a trial.
 _LOWEST_RATE = 44_100  # Hz. Sound that is encoded again has at least this sampling rate.
 
@@ -159,7 +161,10 @@ class _Survey:
             self.kinds.add((frame.sample_rate, frame.layout.nb_channels, frame.format.name))
             self._layouts.add(frame.layout.name)
             if len(self.beginning) < _TRIAL_PACKETS:
-                self.samples.append(_plain(frame))
+                try:
+                    self.samples.append(_plain(frame))
+                except (av.FFmpegError, ValueError):
+                    self.steady = False
         self.steady = self.steady and len(self.kinds) <= 1 and len(self._layouts) <= 1
 
     def _follow(self, packet: Packet) -> None:
@@ -233,11 +238,21 @@ def _nearest_rate(codec: str, rate: int) -> int:
     return min((known for known in rates if known >= rate), default=max(rates))
 
 
+def channels_of(frame: AudioFrame) -> np.ndarray:
+    """Returns the samples of a frame as C x N, in the type of its format. Raises av.FFmpegError for channels that cannot be told apart."""
+    import av
+
+    count = frame.layout.nb_channels
+    if frame.format.is_planar and count >= _MANY_CHANNELS:
+        packed = frame.format.packed.name
+        (frame,) = av.AudioResampler(packed, frame.layout, frame.sample_rate).resample(frame)
+    samples = frame.to_ndarray()
+    return samples if frame.format.is_planar else samples.reshape(-1, count).T
+
+
 def _plain(frame: AudioFrame) -> np.ndarray:
     """Returns the samples of a frame as C x N floats, where 1 is the largest value that the format can hold."""
-    samples = frame.to_ndarray()
-    if not frame.format.is_planar:
-        samples = samples.reshape(-1, frame.layout.nb_channels).T
+    samples = channels_of(frame)
     if samples.dtype.kind == "f":
         return samples.astype(np.float64)
     full = 2.0 ** (8 * samples.dtype.itemsize - 1)

@@ -68,7 +68,7 @@ class ShotFraming:
 
 @dataclass(frozen=True, eq=False)
 class VideoFraming:
-    """The framing of a video at any time: that of the shot, or the picture's middle in shots without a face."""
+    """The square that is cut out of a video's frame at any time: that of the shot, or the picture's middle in shots without a face."""
 
     starts: tuple[float, ...]
     """The seconds at which the shots begin; the first is 0."""
@@ -196,7 +196,7 @@ class MiddleView:
     height: int
 
     def at(self, time: Fraction | float) -> Framing:
-        """See View."""
+        """Implements the method of `View`, which is documented there."""
         return middle(self.width, self.height)
 
 

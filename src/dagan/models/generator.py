@@ -1,9 +1,11 @@
 """The generator, which warps features (docs/method.md#generator), and the discriminator that judges its images.
 
 The generator has encoders of appearance and depth, warping, attention between the two (docs/method.md#cross-modal-attention), and one of
-three decoders. The discriminator judges patches and knows the driving keypoints (docs/method.md#discriminator).
+three decoders (pyramid, residual, spade). The discriminator judges patches and sees heatmaps of the driving keypoints
+(docs/method.md#discriminator).
 
-Legend: B batch, C channels, H W image, h w motion size. Scale i has 1/2^i of the image's size and min(max, width 2^i) channels.
+Legend: B batch, C channels, H W image, h w size of the dense motion. Scale i has 1/2^i of the image's size and
+min(max_width, width * 2^i) channels.
 """
 
 from __future__ import annotations
@@ -71,7 +73,7 @@ def _reduction(side: int, most: int) -> int:
 
 @dataclass(frozen=True)
 class SourceFeatures:
-    """What the generator keeps of a source."""
+    """What the generator computes once from a source image and its depth, to draw every driving frame from."""
 
     appearance: tuple[Tensor, ...]
     """The features of scales 0 (the finest) to downs."""

@@ -126,7 +126,7 @@ _STYLES: tuple[HairStyle, ...] = ("bald", "buzz", "short", "full", "long")
 
 
 def draw_identity(rng: np.random.Generator) -> Identity:
-    """Draws a random person. Most measures are normal draws, cut at two standard deviations."""
+    """Draws a random person. Most measures are drawn from normal distributions and clamped to two standard deviations."""
 
     def about(mean: float, spread: float) -> float:
         return float(mean + spread * np.clip(rng.standard_normal(), -2, 2))

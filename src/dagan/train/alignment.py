@@ -120,7 +120,11 @@ def _refine(pose: Tensor, first: Tensor, second: Tensor, inverse: Tensor, camera
 
 
 def moving_head(first: Tensor, second: Tensor, inverse: Tensor) -> Tensor:
-    """Returns P x 1 x S x S weights. They are large for what changes between the frames, near the middle, and not behind the head."""
+    """Weighs pixels of pairs of frames by how sure they belong to the moving head: P x 1 x S x S in [0, 1].
+
+    A pixel of `first` weighs much where three things hold: it differs from that of `second` (both P x 3 x S x S), lies near the middle of
+    the picture, and is not behind the head by the first frame's disparity, `inverse` (P x 1 x S x S).
+    """
     still = (first - second).abs().mean(1, keepdim=True)
     return torch.sigmoid((still - STATIC) / (STATIC / 2)) * middle_window(first, WINDOW) * torch.sigmoid((inverse - NEAR) / SOFTNESS)
 

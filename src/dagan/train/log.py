@@ -273,7 +273,7 @@ class MovingAverage(AveragedModel):
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
-        """Moves towards the weights and buffers of `model`. Whole numbers, such as counts of batches, are copied."""
+        """Moves this average a step towards the weights and buffers of `model`. Whole numbers, such as counts of batches, are copied."""
         steps = int(self.n_averaged)
         share = 1 - min(self.decay, (1 + steps) / (10 + steps)) if steps else 1.0
         averaged: list[Tensor] = []

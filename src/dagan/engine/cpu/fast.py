@@ -118,7 +118,7 @@ class ChunkedAttention(CrossModalAttention):
         self.keys = attention.keys
 
     def forward(self, query: Tensor, features: Tensor) -> Tensor:
-        """See CrossModalAttention."""
+        """Implements the method of `CrossModalAttention`, which is documented there."""
         key, value = self.asked(features)
         keys, values = key.flatten(2), value.flatten(2).transpose(1, 2)  # B C/8 M, B M C
         queries = query.to(keys.dtype).flatten(2).transpose(1, 2)  # B N C/8
@@ -140,7 +140,7 @@ class FastWarp(Warp):
     """`Warp` for maps in channels last on a CPU."""
 
     def forward(self, x: Tensor, deformation: Tensor, occlusion: Tensor | None = None) -> Tensor:
-        """See Warp."""
+        """Implements the method of `Warp`, which is documented there."""
         sources, channels, height, width = x.shape
         if channels < _LEAST_CHANNELS:
             return super().forward(x, deformation, occlusion)
@@ -204,7 +204,7 @@ class FastDown(BandLimitedDown):
         self._rows = [slice(int(rows.min()), int(rows.max()) + 1) for rows in reached]
 
     def forward(self, x: Tensor) -> Tensor:
-        """See BandLimitedDown."""
+        """Implements the method of `BandLimitedDown`, which is documented there."""
         x = x.contiguous()
         blocks = zip(self._rows, self.matrix.split(_BLOCK, dim=1), strict=True)
         return torch.cat([block[rows].T @ x[:, :, rows] for rows, block in blocks], dim=2) @ self.matrix
@@ -237,7 +237,7 @@ class FastMotion(DenseMotion):
         return pixels.transpose(1, 2).unflatten(2, warped.shape[-2:])
 
     def shares(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """See DenseMotion."""
+        """Implements the method of `DenseMotion`, which is documented there."""
         logits = self.heads(self.hourglass(x)).float().contiguous()
         return torch.softmax(torch.cat([torch.zeros_like(logits[:, :1]), logits[:, 1:]], dim=1), dim=1), torch.sigmoid(logits[:, :1])
 

@@ -83,7 +83,7 @@ class ReluConv(nn.Conv2d):
         return twin
 
     def forward(self, x: Tensor, add: Tensor | None = None) -> Tensor:
-        """See the class."""
+        """Computes what the docstring of the class says."""
         out = super().forward(x)
         return F.relu(out if add is None else out + add)
 
@@ -96,7 +96,7 @@ class FusedSame(nn.Module):
         self.conv = ReluConv.of(block.conv)
 
     def forward(self, x: Tensor) -> Tensor:
-        """See SameBlock."""
+        """Implements the method of `SameBlock`, which is documented there."""
         return self.conv(x)
 
 
@@ -104,7 +104,7 @@ class FusedDown(FusedSame):
     """A folded `DownBlock`: its convolution does the ReLU."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """See DownBlock."""
+        """Implements the method of `DownBlock`, which is documented there."""
         return F.avg_pool2d(self.conv(x), 2)
 
 
@@ -116,7 +116,7 @@ class FusedResidual(nn.Module):
         self.norm1, self.conv1, self.conv2 = block.norm1, ReluConv.of(block.conv1), block.conv2
 
     def forward(self, x: Tensor) -> Tensor:
-        """See ResidualBlock."""
+        """Implements the method of `ResidualBlock`, which is documented there."""
         return self.conv2(self.conv1(F.relu_(self.norm1(x))), x)
 
 
@@ -128,7 +128,7 @@ class FusedBasic(nn.Module):
         self.conv1, self.conv2, self.downsample = ReluConv.of(block.conv1), ReluConv.of(block.conv2), block.downsample
 
     def forward(self, x: Tensor) -> Tensor:
-        """See BasicBlock."""
+        """Implements the method of `BasicBlock`, which is documented there."""
         return self.conv2(self.conv1(x), x if self.downsample is None else self.downsample(x))
 
 
@@ -167,7 +167,7 @@ class FastSpadeBlock(nn.Module):
         self.shortcut = _Shortcut(block.norm_s, block.conv_s) if block.project else None
 
     def forward(self, x: Tensor, guidance: Tensor) -> Tensor:
-        """See SpadeBlock."""
+        """Implements the method of `SpadeBlock`, which is documented there."""
         guidance = F.interpolate(guidance, size=x.shape[-2:], mode="nearest")
         normal = _normalised(x)
         out = self.conv_1(self.norm_1(_normalised(self.conv_0(self.norm_0(normal, guidance))), guidance))

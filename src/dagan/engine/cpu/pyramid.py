@@ -97,7 +97,7 @@ class FastPyramid(nn.Module):
         self.final.bias = nn.Parameter(bias.detach()[by_place], requires_grad=False)
 
     def forward(self, features: list[Tensor], warped: Tensor) -> Tensor:
-        """See PyramidDecoder."""
+        """Implements the method of `PyramidDecoder`, which is documented there."""
         x = self.blocks(features[-1])
         for up, join, skip in zip(self.ups, self.joins, reversed(features[:-1]), strict=True):
             x = join(up(x, skip))
@@ -206,7 +206,7 @@ class Int8Pyramid(nn.Module):
         return self.exact.finish(x, warped)
 
     def forward(self, features: list[Tensor], warped: Tensor) -> Tensor:
-        """See PyramidDecoder."""
+        """Implements the method of `PyramidDecoder`, which is documented there."""
         if get_ident() in self._watchers:
             return self._watch(features, warped)
         scales = iter([_scale(most) for most in self.ranges])
