@@ -1,10 +1,10 @@
-# `make demo` animates the bundled portrait; `make test` runs lint, types and tests; `make docs` builds the documentation
-# site. All set everything up first.
+# `make demo` animates the bundled portrait; `make test` runs lint, types and tests; `make test-slow` runs the tests that take long;
+# `make docs` builds the documentation site. All set everything up first.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 
-.PHONY: setup demo test docs lock clean
+.PHONY: setup demo test test-slow docs lock clean
 
 setup: $(VENV)/.ready
 
@@ -18,11 +18,16 @@ demo: setup
 	$(BIN)/dagan demo -o out/demo.mp4 --overwrite
 
 # One worker a core, with one thread each; those tests that take longest are listed at the end.
-test: export OMP_NUM_THREADS = 1
+PYTEST = $(BIN)/pytest -n logical --dist loadfile --max-worker-restart 0 --durations 15
+
+test test-slow: export OMP_NUM_THREADS = 1
 test: setup
 	$(BIN)/ruff check
 	$(BIN)/mypy
-	$(BIN)/pytest -n logical --dist loadfile --max-worker-restart 0 --durations 15
+	$(PYTEST) -m "not slow"
+
+test-slow: setup
+	$(PYTEST) -m slow
 
 # The documentation site, in out/site. A link that leads nowhere is an error.
 docs: export NO_MKDOCS_2_WARNING = 1  # the theme would print a notice about its own future

@@ -233,6 +233,7 @@ print(peak_memory_mb())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".mp4", ".npz"])
 def test_memory_does_not_grow_with_length(files, tmp_path, suffix):
     peaks = {}

@@ -44,6 +44,7 @@ def run(monkeypatch: pytest.MonkeyPatch, command: Callable[..., tuple[int, str, 
     return call
 
 
+@pytest.mark.slow
 def test_reconstruction_prints_ratios_and_writes_the_folder(run, clips: Path, model: str, tmp_path: Path) -> None:
     common = ("reconstruction", clips, "--model", model, "--device", "cpu", "--every", 4)
     code, out, _ = run(*common, "--json", tmp_path / "s.json", "-o", tmp_path / "run")
@@ -109,6 +110,7 @@ def test_ratios_are_of_the_pairs_that_both_have(run, clips: Path, tmp_path: Path
     assert copied == pytest.approx(np.mean([found["copy", f"id{i}#v#0.mp4"] for i in range(3)]))
 
 
+@pytest.mark.slow
 def test_cross_identity_writes_pairs_that_can_be_given_again(run, clips: Path, model: str, tmp_path: Path) -> None:
     common = ("cross-identity", clips, "--model", model, "--device", "cpu", "--every", 4)
     assert run(*common, "--count", 2, "--seed", 5, "-o", tmp_path / "a")[0] == 0
@@ -165,6 +167,7 @@ def test_identity_is_fetched_when_asked_for(run, clips: Path, model: str, monkey
     assert "could not be fetched" in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
 def test_another_runtime_gives_the_same_figures(
     run, clips: Path, onnx_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runtime: str

@@ -111,6 +111,7 @@ def test_a_video_streams_and_equals_its_batches(model, tmp_path):
     assert (np.stack(frames) == again).all()
 
 
+@pytest.mark.slow
 def test_memory_of_a_video_does_not_grow_with_length(model, tmp_path):
     """Python's own allocations (pictures are among them) stay below a few batches, whatever the length."""
     peaks = []

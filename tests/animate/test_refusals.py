@@ -138,6 +138,7 @@ print(animate(engine, folder / "portrait.png", Path(sys.argv[2]), Path(sys.argv[
 """
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_length(files, tmp_path):
     peaks = {}
     for count in (20, 170):
@@ -170,6 +171,7 @@ main()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["reading", "drawing"])
 def test_an_interrupt_leaves_no_litter(files, tmp_path, stage):
     clip = write_clip(tmp_path / "clip.mp4", moving_pictures(30), sound=True)

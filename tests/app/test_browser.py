@@ -116,6 +116,7 @@ def test_an_example_is_animated_by_one_click_and_a_long_job_is_stopped(visit, pa
     expect(tab.get_by_role("button", name="Animate", exact=True)).to_be_enabled()
 
 
+@pytest.mark.slow
 def test_twelve_bad_uploads_are_each_said_in_one_sentence_and_a_good_one_works(visit, samples, tmp_path):
     tab = visit()
     assert len(BAD) == 12

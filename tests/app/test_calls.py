@@ -27,6 +27,7 @@ def animate(client: Client, **more: object) -> Path:
     return Path(result["path"] if isinstance(result, dict) else result)
 
 
+@pytest.mark.slow
 def test_a_photo_is_animated_with_a_video_and_its_sound(client, samples):
     result = animate(client, video=handle_file(samples / "driving.mp4"))
     with open_video(result) as video:
@@ -71,6 +72,7 @@ def test_only_the_calls_that_are_documented_can_be_made(client):
     assert {"/animate", "/depth", "/pose"} == set(named)
 
 
+@pytest.mark.slow
 def test_five_at_once_are_all_served_and_nothing_stays(serve, samples):
     served = serve()
 
@@ -88,6 +90,7 @@ def test_five_at_once_are_all_served_and_nothing_stays(serve, samples):
     until(lambda: served.folder.visitors_files() == [], 15)
 
 
+@pytest.mark.slow
 def test_a_visitor_who_vanishes_frees_the_place(serve):
     served = serve()
     gone = Client(served.address, verbose=False)

@@ -65,6 +65,7 @@ def test_graphs_take_any_batch(onnx_folder, batch):
             assert tensor.shape[0] == batch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config",
     [

@@ -59,6 +59,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, few_raws: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_run_without_its_clips_makes_them_again(whole: Path, few_raws: Path, digests: Digests, tmp_path: Path) -> None:
     before = digests(whole)
     clip = min((whole / "train").glob("*/*.mp4"))

@@ -79,6 +79,7 @@ def test_stage_1_writes_what_stage_2_takes(clips_folder: Path, tmp_path: Path) -
     assert str(clips_folder) not in card
 
 
+@pytest.mark.slow
 def test_generator_learns(clips_folder: Path, depth_weights: Path, tmp_path: Path) -> None:
     settings = ("max_steps=60", "loss.adversarial=0", "loss.equivariance_value=0", "loss.equivariance_jacobian=0", "optimiser.lr=5e-3")
     _gan(clips_folder, tmp_path, depth_weights, *settings, "log_every=10", "validate_every=5", "picture_every=100")
@@ -109,6 +110,7 @@ def _process(clips: Path, output: Path, depth: Path) -> subprocess.Popen[bytes]:
 KILLED = ("max_steps=16", "checkpoint_minutes=0", "accumulate=2", "optimiser.schedule=cosine", "loss.adversarial_start=6", "batch_size=2")
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_run_is_the_uninterrupted_one(clips_folder: Path, depth_weights: Path, tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert _process(clips_folder, whole, depth_weights).wait(200) == 0

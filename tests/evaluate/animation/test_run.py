@@ -108,6 +108,7 @@ def test_faces_that_are_lost_are_counted(clips: Path, dot_faces: None, tmp_path:
     assert None not in scores.values["l1"]
 
 
+@pytest.mark.slow
 def test_results_that_do_not_fit(clips: Path, tmp_path: Path, write_clip: Write) -> None:
     """Shorter, longer, of another size, missing and damaged: each said, the rest measured."""
     folder = tmp_path / "peer"
@@ -155,6 +156,7 @@ def test_nothing_to_measure_is_an_error(clips: Path, tmp_path: Path, write_clip:
         evaluate(self_pairs(clips_for(clips, 0)), [ResultsSpec("peer", tmp_path / "peer")], RulerFiles(), REBUILD)
 
 
+@pytest.mark.slow
 def test_cross_identity_of_a_model(clips: Path, tiny_model: Path, dot_faces: None) -> None:
     found = clips_for(clips, 0)
     pairs = draw_pairs(found, found, seed=0)
@@ -189,6 +191,7 @@ def test_relative_motion_starts_at_the_source(clips: Path, tiny_model: Path, tmp
         assert np.abs(strip[:, place * 128 : (place + 1) * 128] - expected).mean() < 6  # JPEG
 
 
+@pytest.mark.slow
 def test_fid_of_equal_sets_is_zero(clips: Path, tmp_path: Path) -> None:
     files, settings = RulerFiles(fid=onnx_scaling(tmp_path / "n.onnx", 1.0)), replace(REBUILD, fid=True)
     pairs, methods = self_pairs(clips_for(clips, 0)), [ResultsSpec("same", clips), CopySpec()]
@@ -200,6 +203,7 @@ def test_fid_of_equal_sets_is_zero(clips: Path, tmp_path: Path) -> None:
     assert evaluate(pairs, methods, files, settings, folder=tmp_path / "run").totals == run.totals  # from it
 
 
+@pytest.mark.slow
 def test_what_was_measured_is_taken_up(clips: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pairs = self_pairs(clips_for(clips, 0))
     methods = [model_spec(tiny_model), CopySpec()]
@@ -228,12 +232,14 @@ def test_what_was_measured_is_taken_up(clips: Path, tiny_model: Path, tmp_path: 
     assert evaluate(pairs, methods, RulerFiles(), REBUILD, folder=tmp_path / "run").scores == first.scores
 
 
+@pytest.mark.slow
 def test_workers_change_no_figure(clips: Path, tiny_model: Path) -> None:
     pairs = self_pairs(clips_for(clips, 0))
     methods = [model_spec(tiny_model), CopySpec()]
     assert evaluate(pairs, methods, RulerFiles(), REBUILD, workers=2) == evaluate(pairs, methods, RulerFiles(), REBUILD)
 
 
+@pytest.mark.slow
 def test_workers_report_bad_input(clips: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.safetensors").write_bytes(b"nothing")
     methods = [model_spec(tmp_path / "broken.safetensors")]
@@ -258,6 +264,7 @@ evaluate(self_pairs(clips_for(clips, 0)), [model_spec(model), CopySpec()], Ruler
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_with_the_same_figures(clips: Path, tiny_model: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     command = [sys.executable, "-c", KILLED, str(clips), str(tiny_model), str(folder)]

@@ -57,6 +57,7 @@ def test_settings_out_of_range_are_refused(setting: str, tmp_path: Path) -> None
         recipe(tmp_path, tmp_path, f"views.{setting}")
 
 
+@pytest.mark.slow
 def test_losses_change_with_the_rounds(turning: Path, tmp_path: Path) -> None:
     train(recipe(turning, tmp_path, "log_every=1"), DepthStage, console=Console(quiet=True))
     learnt = {line["step"]: ("depth/views" in line, "depth/photometric" in line) for line in lines(tmp_path) if "minutes" in line}
@@ -68,6 +69,7 @@ def test_losses_change_with_the_rounds(turning: Path, tmp_path: Path) -> None:
             assert kept["inverse"].shape == (len(kept["numbers"]), 1, 64, 64)
 
 
+@pytest.mark.slow
 def test_rounds_run_in_mixed_precision(turning: Path, tmp_path: Path) -> None:
     train(recipe(turning, tmp_path, "precision=bf16-mixed", "log_every=1"), DepthStage, console=Console(quiet=True))
     assert lines(tmp_path)[-1]["depth/views"] > 0
@@ -84,6 +86,7 @@ class Interrupted(DepthStage):
         return super().updates(objectives, batch, step)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("saved", [6, 4], ids=["within the round", "before the round began"])
 def test_run_resumed_is_the_uninterrupted_one(turning: Path, tmp_path: Path, saved: int, monkeypatch: pytest.MonkeyPatch) -> None:
     quiet = Console(quiet=True)

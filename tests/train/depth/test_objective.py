@@ -316,6 +316,7 @@ def rank_agreement(disparity: Tensor, scene: Scene) -> float:
     return torch.stack([torch.corrcoef(pair)[0, 1] for pair in pairs]).mean().item()
 
 
+@pytest.mark.slow
 def test_learning_from_frames_alone_finds_the_relief() -> None:
     torch.manual_seed(2)
     scene = render(10, 64, torch.Generator().manual_seed(2))

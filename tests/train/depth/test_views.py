@@ -73,6 +73,7 @@ def tilt_error(heads: Heads, inverse: Tensor, axis: str = "x") -> Tensor:
     return torch.stack(slopes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("axis", ["x", "y"])
 def test_a_face_that_stands_wrong_is_put_right(heads: Heads, axis: str) -> None:
     wrong = tilted(heads, 0.06, axis)
