@@ -16,9 +16,8 @@ from dagan.data.clips import clips_for
 from dagan.engine.open import open_engine
 from dagan.media.framing import FaceFinder
 from dagan.media.images import read_image
-from dagan.media.landmarks import Face, FaceLandmarker, expressions, followed
+from dagan.media.landmarks import RIGID, Face, FaceLandmarker, expressions, followed, head_pose, pose_distance, rotation_between
 from dagan.media.video import open_video
-from dagan.motion.file import RIGID, head_pose, pose_distance, rotation_between
 from dagan.motion.head import angles_of
 
 MOVES = ("all", "expression", "pose")

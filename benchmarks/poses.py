@@ -17,7 +17,7 @@ from dagan.engine.open import open_engine
 from dagan.evaluate.face_metrics import IdentityNetwork
 from dagan.media.framing import FaceFinder
 from dagan.media.images import read_image
-from dagan.motion.file import RIGID, rotation_between
+from dagan.media.landmarks import RIGID, rotation_between
 from dagan.motion.head import angles_of
 from dagan.motion.pose import Pose
 

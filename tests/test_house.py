@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -111,3 +113,9 @@ def test_the_page_shows_every_room():
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     tree = page[page.index("## The tree") : page.index("## The arrows")]
     assert {room(module) for module in INSIDE} <= set(re.findall(r"(\w+)(?:/|\.py)", tree))
+
+
+def test_preparing_starts_without_torch():
+    """Every worker of a preparation is a process of its own, and torch alone takes seconds and 200 MB in each."""
+    code = "import sys, dagan.prepare.job; raise SystemExit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

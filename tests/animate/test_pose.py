@@ -14,8 +14,7 @@ from dagan.cli.animate import PORTRAIT
 from dagan.engine.open import open_engine
 from dagan.errors import InputError
 from dagan.media.images import read_image
-from dagan.media.landmarks import FaceLandmarker
-from dagan.motion.file import RIGID, rotation_between
+from dagan.media.landmarks import RIGID, FaceLandmarker, rotation_between
 from dagan.motion.head import angles_of
 from dagan.motion.pose import Pose
 from running_samples import TINY, decoded, save_tiny_model

@@ -4,16 +4,8 @@ import numpy as np
 import pytest
 
 from dagan.errors import InputError
-from dagan.media.landmarks import BLENDSHAPE_NAMES, Face
-from dagan.motion.file import (
-    check_reference,
-    head_pose,
-    nearest_layout,
-    normalise,
-    parse_reference,
-    pose_distance,
-    turn_between,
-)
+from dagan.media.landmarks import BLENDSHAPE_NAMES, Face, head_pose, pose_distance, turn_between
+from dagan.motion.file import check_reference, nearest_layout, normalise, parse_reference
 
 
 def turn(yaw=0.0, pitch=0.0, roll=0.0):

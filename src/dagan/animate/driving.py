@@ -22,10 +22,10 @@ from dagan.engine.base import Engine
 from dagan.errors import InputError
 from dagan.media.container import Frame, VideoReader
 from dagan.media.images import is_photo, is_picture, is_video
-from dagan.media.landmarks import Face, FaceLandmarker
+from dagan.media.landmarks import Face, FaceLandmarker, head_pose, pose_distance
 from dagan.media.shots import MOST_SAMPLES
 from dagan.models.keypoints import Keypoints
-from dagan.motion.file import MOTION_SUFFIXES, DrivingMotion, check_reference, head_pose, holds_motion, nearest_layout, pose_distance
+from dagan.motion.file import MOTION_SUFFIXES, DrivingMotion, check_reference, holds_motion, nearest_layout
 from dagan.stream import batched, on_workers
 
 OnMissing = Literal["hold", "rest", "error"]

@@ -26,9 +26,8 @@ from torch import Tensor
 
 from dagan.engine.base import EncodedSource, Engine, to_bytes, to_images
 from dagan.geometry import coordinate_grid, inverse_2x2, sample
-from dagan.media.landmarks import CHIN, FOREHEAD_TOP, Face, FaceLandmarker
+from dagan.media.landmarks import CHIN, FOREHEAD_TOP, RIGID, Face, FaceLandmarker, rotation_between
 from dagan.models.keypoints import Keypoints
-from dagan.motion.file import RIGID, rotation_between
 from dagan.motion.head import Relief, angles_of, rotations, turn_of
 from dagan.motion.pose import RANGES, Pose, check_pose, posed
 from dagan.motion.transfer import Soft, layout_radius, transfer

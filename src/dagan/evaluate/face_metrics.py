@@ -33,9 +33,11 @@ from dagan.media.landmarks import (
     RIGHT_EYE_OUTER,
     Face,
     FaceLandmarker,
+    HeadPose,
     followed,
+    head_pose,
+    rotation_between,
 )
-from dagan.motion.file import HeadPose, head_pose, rotation_between
 
 Image = NDArray[np.uint8]
 

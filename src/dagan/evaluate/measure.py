@@ -22,8 +22,8 @@ from dagan.evaluate.pairs import Image, Pair, Plan, count_frames, evenly, make_p
 from dagan.evaluate.records import PairScores
 from dagan.evaluate.rulers import Rulers, Settings, Tally
 from dagan.media.framing import to_square
+from dagan.media.landmarks import pose_distance
 from dagan.media.video import VideoReader, open_video
-from dagan.motion.file import pose_distance
 from dagan.stream import batched
 
 TILE = 128  # The side of a frame in a strip, in pixels.

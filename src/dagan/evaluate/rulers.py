@@ -35,8 +35,7 @@ from dagan.evaluate.pairs import FLICKER_PAIRS, Image
 from dagan.evaluate.records import Metric, PairScores, Value
 from dagan.losses.gan import SQUEEZENET, FaceCrops
 from dagan.media.face_networks import PRESENT, ActionUnitNetwork, IdentityNetwork, LandmarkNetwork
-from dagan.media.landmarks import BUNDLE, MESH_POINTS, SIXTY_EIGHT, expressions
-from dagan.motion.file import turn_between
+from dagan.media.landmarks import BUNDLE, MESH_POINTS, SIXTY_EIGHT, expressions, turn_between
 
 Protocol = Literal["reconstruction", "cross-identity"]
 _LPIPS: dict[str, tuple[str, LpipsNetwork, str]] = {

@@ -18,8 +18,7 @@ import numpy as np
 from dagan.media.container import Frame, VideoReader
 from dagan.media.face_detector import overlap
 from dagan.media.framing import lean
-from dagan.media.landmarks import BLENDSHAPE_NAMES, OUTLINE, Face, FaceLandmarker, expressions
-from dagan.motion.file import head_pose
+from dagan.media.landmarks import BLENDSHAPE_NAMES, OUTLINE, Face, FaceLandmarker, expressions, head_pose
 
 SAMPLES_A_SECOND = 8
 # These mesh points are kept of every sample: the rim of the face and its nose, then corners of the eyes and of the mouth.

@@ -173,8 +173,8 @@ def test_cross_identity_of_a_model(clips: Path, tiny_model: Path, dot_faces: Non
 
 def test_relative_motion_starts_at_the_source(clips: Path, tiny_model: Path, tmp_path: Path) -> None:
     """With the first frame as reference, the first result is the source as the model draws it: as in absolute motion of itself."""
-    from dagan.animate.animator import Animator
-    from dagan.evaluate.records import load as load_model
+    from dagan import Animator
+    from dagan import load as load_model
 
     found = clips_for(clips, 0)
     pair = next(p for p in draw_pairs(found, found, seed=0))
