@@ -74,7 +74,9 @@ def test_where_one_process_is_killed_all_end_with_a_sentence(tmp_path: Path, lau
         said = process.communicate(timeout=60)[1]
         assert time.monotonic() - begun < 60
         assert process.returncode != 0
-    assert "has ended, so all others end too" in said or "the connection to another process of the run is lost" in said
+    ours = "has ended, so all others end too" in said or "the connection to another process of the run is lost" in said
+    # torchrun ends the others itself, and names the killed one, at times before they have noticed.
+    assert ours or (launcher == "torchrun" and "SIGKILL" in said)
     assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in family)
 
 
