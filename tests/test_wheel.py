@@ -82,6 +82,7 @@ def test_the_installed_program_answers(programs: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_the_installed_program_shows_the_demo(programs: Path, tmp_path: Path) -> None:
     assert "demo.mp4: 250 frames, 10.00 s" in run(programs / "dagan", "demo", folder=tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["demo.mp4"]

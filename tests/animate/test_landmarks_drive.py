@@ -122,6 +122,7 @@ def test_landmarks_are_refused_with_models_that_know_none(run):
     )
 
 
+@pytest.mark.slow
 def test_graphs_draw_with_landmarks_too(guided, tmp_path, portrait):
     model = read_model(guided / "model.safetensors")
     export_model(model, tmp_path / "graphs", ExportOptions())

@@ -37,6 +37,7 @@ def test_the_naive_way_draws_the_same_pictures():
     assert type(model.generator.attention).__name__ == "CrossModalAttention"  # its own model is untouched
 
 
+@pytest.mark.slow
 def test_the_naive_process_ends_whatever_happens(model_file: Path, tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "clip.mp4", 2)
     with Rival(str(model_file), "cpu", "float32", PICTURES[0]) as rival:

@@ -156,6 +156,7 @@ def _tried(case: Case, samples: Path, folder: Path, worker: Worker) -> list[str]
     return [f"case {case.number}: {case.path} {case.damage}; dagan {words}: {', '.join(found)}\n{answer['err'][-1500:]}"]
 
 
+@pytest.mark.slow
 def test_what_the_commands_read_is_read_when_it_is_whole(samples: Path, worker: Worker, tmp_path: Path) -> None:
     # Else every refusal below could be of something else than the damage.
     for number, specimen in enumerate(SPECIMENS):
@@ -168,6 +169,7 @@ def test_what_the_commands_read_is_read_when_it_is_whole(samples: Path, worker: 
             assert answer["status"] == 0, (case.path, arguments, answer["err"])
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_damaged_files_are_refused_or_read_rightly(samples: Path, worker: Worker, tmp_path: Path) -> None:
     count, seed = int(os.environ.get("DAGAN_HOSTILE", CASES)), int(os.environ.get("DAGAN_HOSTILE_SEED", 0))

@@ -64,6 +64,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, head: Pictures) -> tuple[
     return folder, json.loads((folder / "report.json").read_text())
 
 
+@pytest.mark.slow
 def test_the_right_clips_and_the_right_reasons(prepared: tuple[Path, dict[str, Any]]) -> None:
     _, report = prepared
     outside = {entry["source"]: {entry["reason"]} for entry in report["outside"]}

@@ -39,6 +39,7 @@ def _finetuned(clips: Path, file: Path, *settings: str, console: Console | None 
     return train(read_recipe(GanRecipe, RECIPE, small), GanStage, "auto", console or Console(quiet=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("decoder", "use_depth"), [("residual", True), ("spade", False)])
 def test_converted_checkpoints_go_on_learning(decoder: str, use_depth: bool, clips_folder: Path, tmp_path: Path) -> None:
     file = _converted(tmp_path, decoder, use_depth)

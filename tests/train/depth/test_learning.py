@@ -59,6 +59,7 @@ def _truth(path: Path) -> ClipTruth:
     return read_truth(description)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)  # 40 s on an idle core
 def test_video_alone_teaches_relief_and_camera(heads: tuple[Path, Path], tmp_path: Path) -> None:
     training, folder = heads

@@ -99,6 +99,7 @@ def test_lowest_cost_is_found_between_the_values_tried() -> None:
     assert (sure > 0).all()
 
 
+@pytest.mark.slow
 def test_relief_that_is_too_flat_grows(heads: Heads) -> None:
     flat = torch.where(heads.inverse > 0.9, 1 + 0.4 * (heads.inverse - 1), heads.inverse)
     found = depth_from_views(heads.frame, heads.views, heads.present, flat, *CAMERA)
@@ -119,6 +120,7 @@ def test_clips_that_do_not_turn_leave_the_depth_as_it_was(heads: Heads) -> None:
     torch.testing.assert_close(found.inverse, heads.inverse, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_views_that_are_missing_are_not_looked_at(heads: Heads) -> None:
     present = heads.present.clone()
     present[:, REACH:] = False
@@ -131,6 +133,7 @@ def test_views_that_are_missing_are_not_looked_at(heads: Heads) -> None:
     torch.testing.assert_close(clean.inverse, other.inverse)
 
 
+@pytest.mark.slow
 def test_autocast_does_not_reach_the_geometry(heads: Heads) -> None:
     arguments = (heads.frame, heads.views, heads.present, heads.inverse, *CAMERA)
     plain = depth_from_views(*arguments)
