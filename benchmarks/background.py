@@ -61,6 +61,8 @@ def main() -> None:
                 chosen = np.linspace(0, len(drawn[0]) - 1, 6).astype(int)
                 strip = np.vstack([np.hstack([pictures[i] for i in chosen]) for pictures in reversed(drawn)])
                 write_image(options.pictures / f"{still.path.stem}.png", strip, overwrite=True)
+    if not rows:
+        raise SystemExit("no portrait that is held out shows a face with something behind it: raise --hold-out, or name other folders")
     before, after = np.array(rows).T
     print(f"{len(rows)} portraits: {before.mean():.2f} without, {after.mean():.2f} with: {after.mean() / before.mean():.2f} of it; "
           f"each by itself {np.mean(after / before):.2f}, median {np.median(after / before):.2f}")  # fmt: skip

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from dagan.errors import InputError
 from dagan.examples import PORTRAIT
 from dagan.models.dagan import DaGAN
 from dagan.models.generator import CrossModalAttention
@@ -30,7 +31,10 @@ def main() -> None:
     parser.add_argument("model", help="bundled name or file of a model with depth")
     parser.add_argument("-o", "--output", type=Path, required=True, help="this folder takes the models")
     arguments = parser.parse_args()
-    model = load(arguments.model)
+    try:
+        model = load(arguments.model)
+    except InputError as error:
+        raise SystemExit(str(error)) from None
     if model.depth_network is None:
         raise SystemExit(f"{arguments.model} has no depth network: there is nothing to take away")
     arguments.output.mkdir(parents=True, exist_ok=True)

@@ -214,13 +214,14 @@ def _spread(matte: Tensor) -> Tensor:
 
 _WALK_SIDE = 128  # The walk works at this size, where it takes a quarter of a second; four times as many places take ten times as long.
 _EDGES = 300.0  # So strongly differences of colour keep the walk from crossing.
-_HEAD = 0.72  # Shares of the way from the far depth to the face's: nearer than this is head,
-_BEHIND = 0.25  # and farther than this is background, wherever it is.
-_ASIDE = 0.6  # The share that still counts as background at a whole face's width beside the head.
-_SKULL = (1.3, 1.25)  # So much wider and higher than the face the skull is, with its hair,
-_EDGE = 0.45  # and there as little nearness as this will do.
-_TEMPLES = (234, 454)  # At these mesh points the ears begin,
-_EAR = (0.15, 0.2)  # which reach by these shares of the face's width and height around them, and look like nothing else of the face.
+# Nearness is 0 at the far depth and 1 at the face's.
+_HEAD = 0.72  # What is nearer than this is head, up to a face's width beside the face's middle.
+_BEHIND = 0.25  # What is less near than this is background, wherever it is.
+_ASIDE = 0.6  # What is less near than this is background at a whole face's width beside the head.
+_SKULL = (1.3, 1.25)  # The skull with its hair is so much wider and higher than the face.
+_EDGE = 0.45  # Inside of the skull, what is nearer than this is head.
+_TEMPLES = (234, 454)  # The ears begin at these mesh points.
+_EAR = (0.15, 0.2)  # An ear reaches around its mesh point by these shares of the face's width and height.
 _FACE_POINTS = len(OUTLINE) - 2  # The last two points of the outline are on the nose.
 _PERSON, _BACKGROUND = 1, 2
 

@@ -170,7 +170,7 @@ def ablate_depth(
     tabulate: TabulateOption = False,
     overwrite: AgainOption = False,
 ) -> None:
-    """Train variants of stage 1 with each of its seeds, and measure them as `dagan evaluate depth` does. What was stopped goes on."""
+    """Train variants of stage 1 with every seed of the table, and measure them as `dagan evaluate depth` does. What was stopped goes on."""
     require_extra("train", "training")
     from dagan.evaluate.figures import DepthMeasurement
     from dagan.train.depth import DepthStage
@@ -200,7 +200,7 @@ def ablate_gan(
     tabulate: TabulateOption = False,
     overwrite: AgainOption = False,
 ) -> None:
-    """Train variants of stage 2 with each of its seeds, and compare how they rebuild people held out. What was stopped goes on."""
+    """Train variants of stage 2 with every seed of the table, and compare how they rebuild people held out. What was stopped goes on."""
     require_extra("train", "training")
     require_extra("evaluate", "measuring")
     from dagan.cli.console import warn

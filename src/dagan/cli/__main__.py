@@ -1,5 +1,0 @@
-"""Runs the command line."""
-
-from dagan.cli import main
-
-main()
