@@ -106,11 +106,11 @@ def test_a_frame_is_the_same_alone_and_among_others(source):
 
 
 def test_motion_grows_without_a_jump_at_the_knee():
-    magnitudes = torch.linspace(0, 4 * SHAPE.ceiling, 4000, dtype=torch.float64)
-    steps = SHAPE(magnitudes).diff() / magnitudes.diff()
+    magnitudes = np.linspace(0, 4 * SHAPE.ceiling, 4000)
+    steps = np.diff(SHAPE(magnitudes)) / np.diff(magnitudes)
     assert (steps >= 0).all()
     assert steps.max() <= 1 + 1e-6
-    assert steps.diff().abs().max() < 0.02  # no corner
+    assert np.abs(np.diff(steps)).max() < 0.02  # no corner
 
 
 @pytest.mark.parametrize("relative", [True, False])

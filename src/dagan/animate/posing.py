@@ -247,7 +247,4 @@ class PosedSource:
 
 
 def _held(angle: float, soft: Soft) -> float:
-    import torch
-
-    held = float(soft(torch.tensor(abs(angle), dtype=torch.float64)))
-    return float(np.clip(np.copysign(held, angle), *RANGES["roll"]))
+    return float(np.clip(np.copysign(soft(np.array(abs(angle))), angle), *RANGES["roll"]))

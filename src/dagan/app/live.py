@@ -35,17 +35,6 @@ _LOST = 0.5  # Seconds without a face after which the square is placed anew.
 _WHOLE = 0.8  # A face must have this share of its landmarks inside the picture. One that is cut off more does not drive.
 
 
-# On so few cores PyTorch's threads share one picture where each takes long, because it is shown sooner then: on two AVX2 cores there
-# are 9.3 pictures a second after 201 ms, where two pictures at once gave 9.7 after 284 ms. In bfloat16 the networks are so fast that what
-# lies between them counts: two cores give 13.8 a second after 145 ms, and two pictures at once 16.5 after 156 ms.
-_FEW = 2
-
-
-def drawing_threads(engine: Engine) -> int:
-    """Returns how many pictures a live view draws at once."""
-    return 1 if engine.workers <= _FEW and engine.precision == "float32" else engine.workers
-
-
 class SteadySquare:
     """Where to look in the camera's picture: a square that stands still, and follows when the face leaves its middle or changes size.
 
@@ -239,8 +228,8 @@ class Newest(Generic[A]):
 
     def _look(self) -> None:
         while True:
-            with self._condition:
-                self._condition.wait_for(lambda: not self._open or (self._slot is not None and self._busy < self._workers))
+            with self._condition:  # One picture is looked at while others are drawn, so that a thread that draws never waits for a look.
+                self._condition.wait_for(lambda: not self._open or (self._slot is not None and self._busy <= self._workers))
                 if not self._open:
                     return
                 assert self._slot is not None

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dagan.animate.animator import Animator
-from dagan.app.live import Answer, Driver, Newest, drawing_threads
+from dagan.app.live import Answer, Driver, Newest
 from dagan.engine.base import Engine
 from dagan.errors import InputError, require_extra
 
@@ -69,7 +69,7 @@ def run_live(
     Raises InputError where the portrait shows no face, and whatever goes wrong while drawing or showing.
     """
     tally = _Tally(show, mirror)
-    newest: Newest[None] = Newest(Driver(engine, portrait, animate), drawing_threads(engine), None, tally)
+    newest: Newest[None] = Newest(Driver(engine, portrait, animate), engine.workers, None, tally)
     began = time.monotonic()
     try:
         for picture in pictures:

@@ -24,7 +24,7 @@ from fastapi import APIRouter, Query, WebSocket, WebSocketDisconnect
 from fastapi.responses import FileResponse, Response
 
 from dagan.animate.animator import Animator
-from dagan.app.live import Answer, Driver, Newest, drawing_threads
+from dagan.app.live import Answer, Driver, Newest
 from dagan.app.uploads import check_photo
 from dagan.engine.base import Engine
 from dagan.errors import InputError
@@ -151,7 +151,7 @@ class _Visit:
     async def run(self) -> None:
         """Serves the page until it goes."""
         driver = await asyncio.to_thread(self._driver)
-        workers = drawing_threads(self._rooms.engine)
+        workers = self._rooms.engine.workers
         self._newest = Newest(driver, workers, decode_picture, self._deliver)
         sender = asyncio.create_task(self._send())
         try:

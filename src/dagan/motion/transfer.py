@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -32,8 +33,9 @@ from dagan.geometry import inverse_2x2
 from dagan.models.keypoints import Keypoints
 from dagan.motion.file import DrivingMotion
 from dagan.motion.head import Parts
-from dagan.motion.openings import FaceKeypoints
+from dagan.motion.openings import FaceKeypoints, places
 
+Numbers = NDArray[np.float64]
 # Vertical change of the layout breaks faces at about half the size at which horizontal change does, so it counts so many times.
 _VERTICAL = 2.0
 _SMALLEST_SIZE = 1e-3  # Relative to the source's layout. Division by smaller sizes is avoided.
@@ -46,14 +48,14 @@ class Soft:
     knee: float
     ceiling: float
 
-    def __call__(self, magnitude: Tensor) -> Tensor:
+    def __call__(self, magnitude: Numbers) -> Numbers:
         """Returns what is left of magnitudes, which are at least 0."""
         room = self.ceiling - self.knee
-        return torch.where(magnitude <= self.knee, magnitude, self.knee + room * torch.tanh((magnitude - self.knee) / room))
+        return np.where(magnitude <= self.knee, magnitude, self.knee + room * np.tanh((magnitude - self.knee) / room))
 
-    def share(self, magnitude: Tensor) -> Tensor:
+    def share(self, magnitude: Numbers) -> Numbers:
         """Returns which share of magnitudes is left, in (0, 1]. It is exactly 1 up to the knee."""
-        return torch.where(magnitude <= self.knee, 1.0, self(magnitude) / magnitude.clamp(min=self.knee))
+        return np.where(magnitude <= self.knee, 1.0, self(magnitude) / np.maximum(magnitude, self.knee))
 
 
 SHIFT = Soft(0.8, 1.2)  # The shift of the middle, in radii of the source's layout.
@@ -67,8 +69,13 @@ SINGLE_JACOBIAN = Soft(0.5, 0.8)  # The relative change of one Jacobian. Below 1
 
 def layout_radius(points: Tensor) -> float:
     """Returns the radius of the circle as large as the convex hull of K x 2 points, or 0 where the hull has no area."""
+    return _hull_radius(points.detach().double().cpu().numpy().tobytes())
+
+
+@lru_cache(maxsize=256)  # Every frame asks for the source's and the reference's.
+def _hull_radius(points: bytes) -> float:
     try:
-        area = float(ConvexHull(points.detach().double().cpu().numpy()).volume)  # In two dimensions `volume` is the area.
+        area = float(ConvexHull(np.frombuffer(points).reshape(-1, 2)).volume)  # In two dimensions `volume` is the area.
     except QhullError:  # There are fewer than three points, or all are on a line.
         return 0.0
     return math.sqrt(area / np.pi)
@@ -84,45 +91,56 @@ def limit(source: Keypoints, driving: Keypoints, judged: Sequence[int] | None = 
     radius = layout_radius(source.value[0])
     if radius == 0:
         return driving, torch.ones(len(driving.value), dtype=torch.float64, device=driving.value.device)
-    home, target = source.value.double(), driving.value.double()
-    middle, moved = home.mean(1, keepdim=True), target.mean(1, keepdim=True)
-    centred = torch.view_as_complex((home - middle).contiguous())  # 1 K; a complex factor turns and sizes a layout.
-    placed = torch.view_as_complex((target - moved).contiguous())  # B K
-    similarity = (placed * centred.conj()).sum(1) / centred.abs().square().sum(1)  # B: least squares
-    size, roll = similarity.abs().clamp(min=_SMALLEST_SIZE), similarity.angle()
-    similarity = torch.polar(size, roll)
-    growth = size.log()
-    held = torch.polar((growth.sign() * GROWTH(growth.abs())).exp(), roll.sign() * ROLL(roll.abs()))
+    with np.errstate(all="ignore"):  # What has no size or no inverse is dealt with below.
+        value, jacobian, left = _limited(source, driving, radius, judged)
+    shares = torch.from_numpy(left).to(driving.value.device)
+    same = shares == 1
+    return Keypoints(
+        torch.where(same[:, None, None], driving.value, torch.from_numpy(value).to(driving.value)),
+        torch.where(same[:, None, None, None], driving.jacobian, torch.from_numpy(jacobian).to(driving.jacobian)),
+    ), shares
 
-    layout = placed / similarity[:, None] - centred  # This is the change of the layout, in the source's own axes and size.
-    weighted = torch.stack([layout.real, _VERTICAL * layout.imag], dim=-1) / radius
+
+def _limited(
+    source: Keypoints, driving: Keypoints, radius: float, judged: Sequence[int] | None
+) -> tuple[Numbers, Numbers, Numbers]:  # fmt: skip
+    """Returns the damped positions, B x K x 2, and Jacobians, B x K x 2 x 2, and the B shares that are left, all in float64.
+
+    It counts in numpy, which needs a third of PyTorch's time for so few numbers.
+    """
+    home, target = places(source.value), places(driving.value)
+    middle, moved = home.mean(1, keepdims=True), target.mean(1, keepdims=True)
+    centred, placed = home - middle, target - moved  # 1 K and B K; a complex factor turns and sizes a layout.
+    factor = (placed * centred.conj()).sum(1) / np.square(np.abs(centred)).sum(1)  # B: least squares
+    size, roll = np.maximum(np.abs(factor), _SMALLEST_SIZE), np.angle(factor)
+    factor = size * np.exp(1j * roll)
+    growth = np.log(size)
+    held = np.exp(np.sign(growth) * GROWTH(np.abs(growth)) + 1j * np.sign(roll) * ROLL(np.abs(roll)))
+
+    layout = placed / factor[:, None] - centred  # This is the change of the layout, in the source's own axes and size.
+    weighted = np.stack([layout.real, _VERTICAL * layout.imag], axis=-1) / radius
     counted = list(range(layout.shape[1])) if judged is None else list(judged)
-    relative = driving.jacobian.double() @ inverse_2x2(source.jacobian.double())
-    identity = torch.eye(2, dtype=torch.float64, device=target.device)
-    change = inverse_2x2(_matrix(similarity))[:, None] @ relative - identity  # B K 2 2
-    single = change.square().sum((2, 3)).sqrt()  # B K
-    shape = torch.maximum(weighted.square().sum(2)[:, counted].mean(1), single.square()[:, counted].mean(1)).sqrt()
+    own = source.jacobian.detach().double().cpu()
+    relative = driving.jacobian.detach().double().cpu().numpy() @ inverse_2x2(own).numpy()
+    change = _matrix(1 / factor)[:, None] @ relative - np.eye(2)  # B K 2 2
+    single = np.sqrt(np.square(change).sum((2, 3)))  # B K
+    shape = np.sqrt(np.maximum(np.square(weighted).sum(2)[:, counted].mean(1), np.square(single)[:, counted].mean(1)))
     share = SHAPE.share(shape)
     kept = share[:, None] * SINGLE_JACOBIAN.share(share[:, None] * single)  # B K
-    shift = moved - middle
-    near = SHIFT.share(shift.norm(dim=2) / radius)  # B 1
+    shift = moved - middle  # B 1
+    near = SHIFT.share(np.abs(shift) / radius)
 
-    value = middle + shift * near[..., None] + torch.view_as_real(held[:, None] * (centred + share[:, None] * layout))
-    jacobian = _matrix(held)[:, None] @ (identity + kept[..., None, None] * change) @ source.jacobian.double()
-    shares = [kept.amin(1), near[:, 0], GROWTH.share(growth.abs()), ROLL.share(roll.abs())]
-    left = torch.stack(shares).amin(0)
-    left = torch.where(torch.isfinite(left), left, 1.0)  # A source Jacobian without inverse says nothing of changes.
-    same = left == 1
-    return Keypoints(
-        torch.where(same[:, None, None], driving.value, value.to(driving.value.dtype)),
-        torch.where(same[:, None, None, None], driving.jacobian, jacobian.to(driving.jacobian.dtype)),
-    ), left
+    value = middle + shift * near + held[:, None] * (centred + share[:, None] * layout)
+    jacobian = _matrix(held)[:, None] @ (np.eye(2) + kept[..., None, None] * change) @ own.numpy()
+    left = np.minimum.reduce([kept.min(1), near[:, 0], GROWTH.share(np.abs(growth)), ROLL.share(np.abs(roll))])
+    left = np.where(np.isfinite(left), left, 1.0)  # A source Jacobian without inverse says nothing of changes.
+    return np.stack([value.real, value.imag], axis=-1), jacobian, left
 
 
-def _matrix(similarity: Tensor) -> Tensor:
-    """Returns the B x 2 x 2 matrices that do to points what multiplying by complex factors does."""
-    x, y = similarity.real, similarity.imag
-    return torch.stack([torch.stack([x, -y], dim=-1), torch.stack([y, x], dim=-1)], dim=-2)
+def _matrix(factor: NDArray[np.complex128]) -> Numbers:
+    """Returns the B x 2 x 2 matrices that do to points what multiplying by B complex factors does."""
+    x, y = factor.real, factor.imag
+    return np.stack([np.stack([x, -y], axis=-1), np.stack([y, x], axis=-1)], axis=-2)
 
 
 def transfer(
@@ -203,18 +221,18 @@ def smoothed(motion: DrivingMotion, amount: float) -> DrivingMotion:
     return replace(motion, value=value.copy(), jacobian=jacobian.reshape(motion.jacobian.shape).copy())
 
 
-def _cutoff(speed: NDArray[np.float64], amount: float) -> NDArray[np.float64]:
+def _cutoff(speed: Numbers, amount: float) -> Numbers:
     """Returns cutoffs in hertz for speeds in radii a second."""
     return (_STILL + _RISE * np.maximum(speed - _NOISE, 0)) / amount
 
 
-def _share(cutoff: NDArray[np.float64], step: float | NDArray[np.float64]) -> NDArray[np.float64]:
+def _share(cutoff: Numbers, step: float | Numbers) -> Numbers:
     """Returns which share of a new value counts, in (0, 1], for a low-pass of first order and steps in seconds."""
     turn = 2 * np.pi * cutoff * step
     return turn / (1 + turn)
 
 
-def _one_way(values: NDArray[np.float64], cutoff: NDArray[np.float64], steps: NDArray[np.float64]) -> NDArray[np.float64]:
+def _one_way(values: Numbers, cutoff: Numbers, steps: Numbers) -> Numbers:
     """Filters N x K x C values in their order."""
     shares = _share(cutoff, steps[:, None])[..., None]
     filtered = values.copy()
@@ -230,9 +248,9 @@ class Steadier:
         """`step` is the time from frame to frame, in seconds. Raises InputError for an amount outside 0 to 1."""
         check_smooth(amount)
         self._amount, self._step = amount, step
-        self._last: NDArray[np.float64] | None = None
-        self._before: NDArray[np.float64] | None = None
-        self._speed: NDArray[np.float64] | None = None
+        self._last: Numbers | None = None
+        self._before: Numbers | None = None
+        self._speed: Numbers | None = None
 
     def __call__(self, keypoints: Keypoints) -> Keypoints:
         """Returns the keypoints of the next frames, N x K x 2 and N x K x 2 x 2, smoothed."""
@@ -243,7 +261,7 @@ class Steadier:
         steady = torch.from_numpy(np.stack([self._next(frame) for frame in packed])).to(keypoints.value.dtype)
         return Keypoints(steady[..., :2].contiguous(), steady[..., 2:].reshape(keypoints.jacobian.shape).contiguous())
 
-    def _next(self, frame: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _next(self, frame: Numbers) -> Numbers:
         if self._last is None or self._before is None or self._speed is None:
             self._last, self._before, self._speed = frame, frame, np.zeros(frame[:, :2].shape)
             return frame

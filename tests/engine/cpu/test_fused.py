@@ -45,6 +45,21 @@ def test_convolution_sum_and_relu(packing, relu):
     assert fast.weight.is_mkldnn == packing
 
 
+def test_weights_are_packed_for_the_number_of_threads_that_use_them(request):
+    if not fused._can_pack(torch.float32):
+        pytest.skip("weights cannot be packed here")
+    threads = torch.get_num_threads()
+    request.addfinalizer(lambda: torch.set_num_threads(threads))
+    torch.manual_seed(0)
+    conv = nn.Conv2d(8, 16, 3, padding=1)
+    fast, x = FusedConv(conv, torch.float32), torch.randn(1, 8, 12, 10)
+    for count in (2, 1, 2):
+        torch.set_num_threads(count)
+        with torch.inference_mode():
+            torch.testing.assert_close(fast(x), conv(x), atol=1e-5, rtol=0)
+    assert sorted(fast._packed) == [1, 2]
+
+
 def test_inputs_are_brought_to_the_weights_precision(packing):
     if packing and not fused._can_pack(torch.bfloat16):
         pytest.skip("no bfloat16 here")
