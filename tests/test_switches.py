@@ -16,7 +16,7 @@ from dagan.engine.sessions import ENCODER, GENERATOR, open_session
 from dagan.engine.torch import TorchEngine
 from dagan.export.graph_modules import check_inputs, example_inputs, graphs_of
 from dagan.export.job import write_onnx
-from dagan.models.dagan import DaGAN
+from dagan.models.dagan import DaGAN, normalised
 from dagan.models.generator import CrossModalAttention, Discriminator
 from dagan.train.gan import DiscriminatorObjective, GanObjective
 from dagan.train.recipe import GanLossConfig
@@ -32,9 +32,9 @@ LOSS = GanLossConfig(perceptual=0, l1=10)
 
 
 def switched(depth: bool, finding: bool, attention: str, align: bool, decoder: str, count: int) -> ModelConfig:
-    """A tiny model with these switches. `finding` says whether keypoints are found with depth."""
+    """A tiny model with these switches. `finding` says whether keypoints are found with depth. Depth is normalised where K is 6."""
     return replace(
-        TINY, use_depth=depth, keypoints=replace(TINY.keypoints, depth=finding, count=count),
+        TINY, use_depth=depth, normalise_depth=count == 6, keypoints=replace(TINY.keypoints, depth=finding, count=count),
         generator=replace(DECODERS[decoder], attention=attention, align_depth=align, attention_keys=8),
     )  # fmt: skip
 
@@ -52,6 +52,16 @@ COMBINATIONS = WITH_DEPTH + [(False, True, "coarsest", False, decoder, count) fo
 EXPORTED = [
     (True, True, "all", True, "pyramid", 3), (True, False, "all", False, "residual", 6), (True, True, "all", False, "spade", 3),
 ]  # fmt: skip
+
+
+def test_normalised_depth_has_the_same_contrast_whatever_the_network_gave() -> None:
+    shown = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    for scale, shift in ((1.0, 0.0), (0.1, 0.45)):
+        widened = normalised(scale * shown + shift)
+        assert widened.mean((2, 3)).flatten().tolist() == pytest.approx([0.5, 0.5], abs=1e-5)
+        assert widened.std((2, 3)).flatten().tolist() == pytest.approx([0.2, 0.2], rel=0.05)
+    flat = normalised(0.5 + 1e-5 * shown)
+    assert (flat - 0.5).abs().max() < 0.01, "what shows nothing stays flat"
 
 
 def named(switches: tuple[bool, bool, str, bool, str, int]) -> str:

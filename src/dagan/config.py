@@ -167,6 +167,8 @@ class ModelConfig(Checked):
     """The side at which keypoints and dense motion are computed. It must divide the image's."""
     use_depth: bool = True
     """Whether there is a depth network. False gives the RGB-only twin, where `keypoints.depth` and `generator.attention` have no effect."""
+    normalise_depth: bool = False
+    """Whether each disparity map is brought to the same mean and contrast before keypoints and attention see it."""
     align_corners: bool = True
     """The sampling convention. True fits the grids of docs/method.md#sampling (identity motion is exact); False is released weights'."""
     depth: DepthConfig = field(default_factory=DepthConfig)

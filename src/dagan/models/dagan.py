@@ -74,6 +74,16 @@ class Reconstruction:
     """The keypoints that it found in the transformed driving frame, if there was a transform."""
 
 
+_MEAN, _DEVIATION = 0.5, 0.2  # Those of pictures, roughly.
+_FLAT = 1e-3  # A map that deviates by less than about this shows nothing, so it is not widened to noise.
+
+
+def normalised(disparity: Tensor) -> Tensor:
+    """Brings each disparity map, B x 1 x H x W, to the mean and the standard deviation that pictures have."""
+    away = disparity - disparity.mean((2, 3), keepdim=True)
+    return _MEAN + _DEVIATION * away / (away.square().mean((2, 3), keepdim=True).sqrt() + _FLAT)
+
+
 class DaGAN(nn.Module):
     """The model of one configuration, freshly initialised. `dagan.load` gives a trained one, in evaluation mode.
 
@@ -174,7 +184,8 @@ class DaGAN(nn.Module):
         """Returns the disparity of images, or None where nothing that is drawn depends on it."""
         if self.depth_network is None or not (self.config.depth_in_keypoints or self.generator.attends):
             return None
-        return self.depth_network(image, scales=1)[0]
+        disparity = self.depth_network(image, scales=1)[0]
+        return normalised(disparity) if self.config.normalise_depth else disparity
 
     def _found(self, image: Tensor, disparity: Tensor | None) -> Keypoints:
         return self.keypoint_detector(image, disparity if self.config.depth_in_keypoints else None)

@@ -350,6 +350,7 @@ def _check_expressible(config: ModelConfig, path: Path) -> None:
     settings: dict[str, tuple[object, tuple[object, ...]]] = {
         "generator.decoder": (config.generator.decoder, ("residual", "spade")),
         "generator.align_depth": (config.generator.align_depth, (False,)),
+        "normalise_depth": (config.normalise_depth, (False,)),
         # They have depth in keypoints and attention, or neither.
         "keypoints.depth": (config.depth_in_keypoints, (config.use_depth,)),
         "keypoints.geometry": (config.keypoints.geometry, (None,)),
