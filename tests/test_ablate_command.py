@@ -161,9 +161,11 @@ def test_what_depth_brings_is_asked_at_equal_steps() -> None:
     models = {name: (m.use_depth, m.depth_in_keypoints, m.attention) for name, m in ((n, r.model) for n, r in recipes.items())}
     assert models == {
         "lite": (True, True, "coarsest"), "RGB only": (False, False, "none"), "depth in keypoints only": (True, True, "none"),
-        "attention only": (True, False, "coarsest"), "attention at all scales": (True, True, "all"),
+        "normalised depth": (True, True, "coarsest"), "attention only": (True, False, "coarsest"),
+        "attention at all scales": (True, True, "all"),
         "plus (all scales, keypoints on two branches)": (True, True, "all"),
     }  # fmt: skip
+    assert [name for name, recipe in recipes.items() if recipe.model.normalise_depth] == ["normalised depth"]
     assert {(r.batch_size * r.max_steps, r.model.image_size, r.optimiser.lr) for r in recipes.values()} == {(8000, 128, 4e-4)}
     assert {v.seeds for v in read.variants} == {(0, 1, 2)}
 

@@ -24,6 +24,7 @@ from dagan.app.live import Driver, Look, Newest, SteadySquare
 from dagan.app.screening import run_live
 from dagan.media.images import read_image
 from dagan.media.landmarks import FaceLandmarker
+from dagan.media.provenance import find_xmp
 from dagan.media.video import camera_pictures
 from running_samples import moving_pictures, save_tiny_model, write_clip
 
@@ -148,7 +149,7 @@ def told(socket: ClientConnection, wish: dict) -> dict:
     return json.loads(socket.recv(10))
 
 
-def test_a_socket_answers_pictures_and_the_clean_page_shows_them(page):
+def test_a_socket_answers_pictures_and_the_clean_page_shows_them(page, tmp_path):
     with connect(f"ws://127.0.0.1:{page.port}/live/socket") as socket:
         ready = json.loads(socket.recv(10))
         assert ready["ready"]
@@ -156,6 +157,8 @@ def test_a_socket_answers_pictures_and_the_clean_page_shows_them(page):
             facts, picture = send(socket, 1, jpeg(camera_picture()))
             assert (facts["number"], facts["time"], facts["face"]) == (1, 12.5, True)
             assert Image.open(io.BytesIO(picture)).size == (64, 64)
+            (tmp_path / "answer.jpg").write_bytes(picture)
+            assert [mark.synthetic for mark in find_xmp(tmp_path / "answer.jpg")[1]] == [True], "what a model drew says so"
             assert watching.recv(10) == picture
         facts, picture = send(socket, 2, jpeg(camera_picture(face=False)))
         assert (facts["face"], picture) == (False, b"")

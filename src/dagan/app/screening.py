@@ -108,13 +108,13 @@ def virtual_camera(size: int, device: str | None = None, rate: float = 25) -> It
 
 
 @contextmanager
-def screen(port: int | None = None, page: Callable[[str], None] | None = None) -> Iterator[tuple[Show, str]]:
-    """Yields what shows pictures on the clean page, and the page's address; `page` is called with it when it is served.
+def screen(model: str, port: int | None = None, page: Callable[[str], None] | None = None) -> Iterator[tuple[Show, str]]:
+    """Yields what shows pictures that a model drew on the clean page, and the page's address; `page` is called with it when it is served.
 
     Raises InputError for a port that cannot be used.
     """
     from dagan.app.server import PageServer, PageSettings, make_watch_page
-    from dagan.app.socket import LatestPicture, encode_picture
+    from dagan.app.socket import LatestPicture, encode_result
 
     latest = LatestPicture()
     settings = PageSettings(port=port)
@@ -123,7 +123,7 @@ def screen(port: int | None = None, page: Callable[[str], None] | None = None) -
         address = f"{server.address}live/view"
         if page is not None:
             page(address)
-        yield lambda picture: latest.put(encode_picture(picture)), address
+        yield lambda picture: latest.put(encode_result(picture, model)), address
 
 
 def check_shown(to: str) -> None:
@@ -135,9 +135,9 @@ def check_shown(to: str) -> None:
 
 
 def shown_to(
-    to: str, size: int, port: int | None, device: str | None, page: Callable[[str], None]
+    to: str, engine: Engine, port: int | None, device: str | None, page: Callable[[str], None]
 ) -> AbstractContextManager[tuple[Show, str]]:  # fmt: skip
-    """Returns what shows pictures: screen, virtual-camera, or nothing."""
+    """Returns what shows an engine's pictures: screen, virtual-camera, or nothing."""
     if to == "screen":
-        return screen(port, page)
-    return virtual_camera(size, device) if to == "virtual-camera" else nullcontext((lambda picture: None, to))
+        return screen(engine.name, port, page)
+    return virtual_camera(engine.size, device) if to == "virtual-camera" else nullcontext((lambda picture: None, to))

@@ -29,6 +29,7 @@ from dagan.app.uploads import check_photo
 from dagan.engine.base import Engine
 from dagan.errors import InputError
 from dagan.media.images import shrunk
+from dagan.media.provenance import Provenance, jpeg_with, xmp_packet
 
 STATIC = Path(__file__).parent / "static"
 _STAMP = struct.Struct("<dI")
@@ -62,6 +63,11 @@ def encode_picture(picture: np.ndarray) -> bytes:
     data = io.BytesIO()
     Image.fromarray(picture).save(data, "JPEG", quality=_QUALITY)
     return data.getvalue()
+
+
+def encode_result(picture: np.ndarray, model: str) -> bytes:
+    """Returns a JPEG of what a model drew, H x W x 3 uint8. It carries the mark that says so."""
+    return jpeg_with(encode_picture(picture), xmp_packet(Provenance(model)))
 
 
 @dataclass(frozen=True)
@@ -210,7 +216,7 @@ class _Visit:
 
     def _deliver(self, answer: Answer[tuple[float, int]]) -> None:
         """Takes an answer from the thread that hands over. It waits for the page only as the newest."""
-        data = b"" if answer.picture is None else encode_picture(answer.picture)
+        data = b"" if answer.picture is None else encode_result(answer.picture, self._rooms.engine.name)
         with suppress(RuntimeError):  # The loop may have ended meanwhile.
             self._loop.call_soon_threadsafe(self._put, answer, data)
 

@@ -18,7 +18,7 @@ import numpy as np
 from dagan.animate.outputs import AnimateReport
 from dagan.animate.pipeline import AnimateOptions
 from dagan.app.runs import Step
-from dagan.app.socket import encode_picture
+from dagan.app.socket import encode_result
 from dagan.app.studio import MOTIONS, Studio, Wish
 from dagan.app.uploads import PrivateFolder
 from dagan.errors import InputError
@@ -72,11 +72,14 @@ def summary(report: AnimateReport) -> str:
     return " ".join(words)
 
 
-def picture_of(picture: np.ndarray | None) -> str:
-    """Returns a picture, H x W x 3 uint8, as part of the page itself, so that no file is left behind; None is an empty frame."""
+def picture_of(picture: np.ndarray | None, model: str) -> str:
+    """Returns a picture that a model drew, H x W x 3 uint8, as part of the page itself, so that no file is left behind.
+
+    None gives an empty frame.
+    """
     if picture is None:
         return '<div class="dagan-picture"></div>'
-    address = f"data:image/jpeg;base64,{base64.b64encode(encode_picture(picture)).decode('ascii')}"
+    address = f"data:image/jpeg;base64,{base64.b64encode(encode_result(picture, model)).decode('ascii')}"
     return f'<img class="dagan-picture" alt="The posed photo" src="{address}">'
 
 
@@ -245,7 +248,7 @@ def pose_tab(studio: Studio) -> None:
     with gr.Row(equal_height=False):
         with gr.Column(min_width=260):
             photo = photo_field(studio.folder, value=str(PORTRAIT), label="Photo", elem_id="pose-photo")
-            drawn = gr.HTML(picture_of(None), elem_id="pose-result", container=False)
+            drawn = gr.HTML(picture_of(None, studio.engine.name), elem_id="pose-result", container=False)
             line = gr.HTML(status("Move a slider: the photo follows."), elem_id="pose-line")
         with gr.Column(min_width=260):
             add(_TURNS | _FACE)
@@ -261,7 +264,7 @@ def pose_tab(studio: Studio) -> None:
             picture, held = studio.pose(session_of(request), Path(photo), pose)
         except InputError as error:
             return gr.skip(), status(sentence_of(error), problem=True)
-        return picture_of(picture), status(" ".join(sentence_of(InputError(sentence)) for sentence in held))
+        return picture_of(picture, studio.engine.name), status(" ".join(sentence_of(InputError(sentence)) for sentence in held))
 
     order = list(sliders.values())
     for slider in order:

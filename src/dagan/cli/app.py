@@ -128,7 +128,7 @@ def live(
         if opens_browser(browser):
             webbrowser.open(address)
 
-    with shown_to(to, engine.size, port, virtual_device, page) as (show, name):
+    with shown_to(to, engine, port, virtual_device, page) as (show, name):
         if to == "virtual-camera":
             warn(f"the picture goes to the camera {name}: Ctrl-C ends it")
         report = run_live(engine, picture, animate, pictures, show, to == "screen" if mirror is None else mirror)

@@ -98,7 +98,7 @@ def put_xmp(path: Path, packet: bytes) -> None:
         with path.open("ab") as file:  # A box at the end moves nothing.
             file.write(struct.pack(">I4s", 8 + len(_UUID) + len(packet), b"uuid") + _UUID + packet)
         return
-    writers = {"PNG": _png, "GIF": _gif, "WebP": _webp, "JPEG": _jpeg}
+    writers = {"PNG": _png, "GIF": _gif, "WebP": _webp, "JPEG": jpeg_with}
     if kind in writers:
         path.write_bytes(writers[kind](path.read_bytes(), packet))
 
@@ -115,7 +115,8 @@ def _gif(data: bytes, packet: bytes) -> bytes:
     return data[:end] + _GIF_HEAD + packet + _GIF_TAIL + data[end:]
 
 
-def _jpeg(data: bytes, packet: bytes) -> bytes:
+def jpeg_with(data: bytes, packet: bytes) -> bytes:
+    """Returns a JPEG file that carries an XMP packet too."""
     content = b"http://ns.adobe.com/xap/1.0/\0" + packet
     return data[:2] + struct.pack(">2sH", b"\xff\xe1", len(content) + 2) + content + data[2:]
 
