@@ -156,7 +156,9 @@ class Finisher:
         if maps.shape[-1] == self._side:
             return maps
         aligned = self._align and maps.shape[1] == 2
-        return F.interpolate(maps, size=(self._side, self._side), mode=mode, align_corners=aligned)
+        # Nothing is there to be smoothed when a map grows, but on processors this code path takes less than half of the time.
+        quicker = mode == "bicubic" and maps.device.type == "cpu"
+        return F.interpolate(maps, size=(self._side, self._side), mode=mode, align_corners=aligned, antialias=quicker)
 
     def _reduced(self, picture: Tensor) -> Tensor:
         """Makes a picture, 1 x 3 x T x T, as small as the model's, well filtered."""
