@@ -106,12 +106,12 @@ class _Carry:
     ) -> None:
         self.gains, self.relative, self.scale = face.gains, initial is not None, scale
         self.index = {point: i for i, point in enumerate(face.landmarks)}
-        self.source, self.result = places(source.value), places(moved.value)
-        reference = self.source if initial is None else places(initial.value)
+        self.source, self.result = complex_places(source.value), complex_places(moved.value)
+        reference = self.source if initial is None else complex_places(initial.value)
         rigid = face.rigid(self.source.shape[1])
         self.pose = similarity(self.source[:, rigid], self.result[:, rigid])
         # Driving places are brought to the axes and the size of what they are compared with.
-        driven = places(driving.value)
+        driven = complex_places(driving.value)
         self.told = driven / similarity(reference[:, rigid], driven[:, rigid])[:, None]
         self.reference = reference
 
@@ -189,7 +189,7 @@ class _Carry:
         return places[:, self.index[a]] - places[:, self.index[b]]
 
 
-def places(value: Tensor) -> Places:
+def complex_places(value: Tensor) -> Places:
     """Returns B x K positions as complex numbers in double precision, of B x K x 2 keypoints."""
     x, y = np.moveaxis(value.detach().double().cpu().numpy(), -1, 0)
     return x + 1j * y

@@ -23,7 +23,6 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 from scipy.spatial import ConvexHull, QhullError
 from torch import Tensor
@@ -33,9 +32,8 @@ from dagan.geometry import inverse_2x2
 from dagan.models.keypoints import Keypoints
 from dagan.motion.file import DrivingMotion
 from dagan.motion.head import Parts
-from dagan.motion.openings import FaceKeypoints, places
+from dagan.motion.openings import FaceKeypoints, Numbers, Places, complex_places
 
-Numbers = NDArray[np.float64]
 # Vertical change of the layout breaks faces at about half the size at which horizontal change does, so it counts so many times.
 _VERTICAL = 2.0
 _SMALLEST_SIZE = 1e-3  # Relative to the source's layout. Division by smaller sizes is avoided.
@@ -108,7 +106,7 @@ def _limited(
 
     It counts in numpy, which needs a third of PyTorch's time for so few numbers.
     """
-    home, target = places(source.value), places(driving.value)
+    home, target = complex_places(source.value), complex_places(driving.value)
     middle, moved = home.mean(1, keepdims=True), target.mean(1, keepdims=True)
     centred, placed = home - middle, target - moved  # 1 K and B K; a complex factor turns and sizes a layout.
     factor = (placed * centred.conj()).sum(1) / np.square(np.abs(centred)).sum(1)  # B: least squares
@@ -137,7 +135,7 @@ def _limited(
     return np.stack([value.real, value.imag], axis=-1), jacobian, left
 
 
-def _matrix(factor: NDArray[np.complex128]) -> Numbers:
+def _matrix(factor: Places) -> Numbers:
     """Returns the B x 2 x 2 matrices that do to points what multiplying by B complex factors does."""
     x, y = factor.real, factor.imag
     return np.stack([np.stack([x, -y], axis=-1), np.stack([y, x], axis=-1)], axis=-2)
