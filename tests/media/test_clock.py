@@ -137,3 +137,13 @@ def test_the_recorded_cases(tmp_path, name):
     assert abs(end - 1.2) < 0.05
     loud = np.sqrt((sound[: round(1.2 * RATE)].reshape(24, -1) ** 2).mean(1))
     assert loud.min() > 0.04  # a steady tone: no hole at the joint
+
+
+def test_a_clock_that_is_damaged_beyond_use_leaves_the_rate_that_the_file_names(tmp_path, monkeypatch):
+    """Ten frames in eleven days would round to no frames a second."""
+    source = record(tmp_path / "a.ts", TWO_SECONDS[:10], codec=None)
+    monkeypatch.setattr("dagan.media.video.clock_may_jump", lambda container: True)
+    monkeypatch.setattr("dagan.media.container.packet_span", lambda path: (10, Fraction(10**6), 1))
+    with open_video(source) as reader:
+        assert reader.rate == 25
+        assert len(list(reader)) == 10

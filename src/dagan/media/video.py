@@ -69,7 +69,7 @@ class FileReader(VideoReader):
                 count, length = packets, last - self.start
                 measured = packets / max(length, self.time_base)
                 if not 0.8 < measured / self.rate < 1.25:  # The header's average counts the jumps as time.
-                    self.rate = measured.limit_denominator(1001)
+                    self.rate = measured.limit_denominator(1001) or self.rate  # Damaged clocks make it next to nothing.
         self.duration = max(length, 1 / self.rate)
         self.frame_count = count or max(1, round(self.duration * self.rate))
 
