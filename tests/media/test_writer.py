@@ -290,3 +290,9 @@ def test_one_thread_writes_the_same_bytes_every_time(tmp_path, size):
 
     first = written(0)
     assert all(written(i) == first for i in range(1, 20))
+
+
+def test_a_frame_that_lasts_longer_than_files_can_say_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"a\.mp4 is not written, because \.mp4 files cannot hold a frame at its time"):
+        write(tmp_path / "a.mp4", [Fraction(0), Fraction(1, 25), Fraction(10**6)], time_base=Fraction(1, 90_000))
+    assert list(tmp_path.iterdir()) == []

@@ -261,7 +261,7 @@ class VideoWriter:
             self._encode(ready)
         self._encode(None)
         if self._held is not None:
-            self._output.mux_one(self._with_end(self._held, stored_last=True))
+            self._mux(self._with_end(self._held, stored_last=True))
         if self._sound is not None:
             self._sound.feed(self._end)
         self._output.close()
@@ -285,8 +285,22 @@ class VideoWriter:
             if self._held is None:
                 self._first_dts = packet.dts or 0
             else:
-                self._output.mux_one(self._with_end(self._held))
+                self._mux(self._with_end(self._held))
             self._held = packet
+
+    def _mux(self, packet: Packet) -> None:
+        """Writes a packet. Raises InputError for times that this kind of file cannot hold."""
+        import av
+
+        try:
+            self._output.mux_one(packet)
+        except av.FFmpegError as error:
+            if isinstance(error, OSError):  # The disk is full, for example.
+                raise
+            raise InputError(
+                f"{self.path} is not written, because {self._suffix} files cannot hold a frame at its time ({error.strerror}): "
+                "the clock of the driving video may be damaged, so give another"
+            ) from error
 
     def _with_end(self, packet: Packet, stored_last: bool = False) -> Packet:
         """Returns the packet. If the video's end depends on it, its duration is set such that the video ends in time.
