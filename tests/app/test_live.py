@@ -129,6 +129,30 @@ def test_late_pictures_are_dropped_and_answers_come_in_order(workers):
     assert max(answer.seconds for answer in answers[2:]) < 0.2  # Nothing grows old.
 
 
+def test_the_next_picture_is_looked_at_while_one_is_drawn():
+    ended, seen = threading.Event(), threading.Event()
+
+    class Waiting(Slow):
+        def see(self, picture, now=None):
+            if picture[0, 0, 0] == 1:
+                seen.set()
+            return super().see(picture)
+
+        def draw(self, look):
+            assert ended.wait(10)
+            return look.view
+
+    newest = Newest(Waiting(), 1, None, lambda answer: None)
+    try:
+        newest.offer(np.zeros((2, 2, 3), np.uint8), 0)
+        until(lambda: newest._slot is None, 10)
+        newest.offer(np.ones((2, 2, 3), np.uint8), 1)
+        assert seen.wait(5), "it is seen before the first one is drawn"
+    finally:
+        ended.set()
+        newest.close()
+
+
 def jpeg(picture: np.ndarray) -> bytes:
     data = io.BytesIO()
     Image.fromarray(picture).save(data, "JPEG")

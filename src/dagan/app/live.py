@@ -181,7 +181,7 @@ class Newest(Generic[A]):
     """Feeds a driver with the newest picture, and hands over each answer, in order, from threads of its own.
 
     Args:
-        workers: So many threads draw.
+        workers: So many threads draw. One picture more may be looked at meanwhile.
         decode: This makes a picture of what is handed in.
         deliver: This is called with each answer.
     """

@@ -19,6 +19,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
@@ -72,6 +73,7 @@ def software() -> str:
     return f"dagan {version('dagan')}"
 
 
+@lru_cache(maxsize=32)  # Each picture of a live camera asks for the same packet, and asking for the version takes most of a millisecond.
 def xmp_packet(provenance: Provenance) -> bytes:
     """Returns the XMP packet, in UTF-8."""
     return (

@@ -298,8 +298,8 @@ class VideoWriter:
             if isinstance(error, OSError):  # The disk is full, for example.
                 raise
             raise InputError(
-                f"{self.path} is not written, because {self._suffix} files cannot hold a frame at its time ({error.strerror}): "
-                "the clock of the driving video may be damaged, so give another"
+                f"{self.path} is not written, because {self._suffix} files cannot hold a frame at its time: the clock of the driving "
+                "video may be damaged, so give another"
             ) from error
 
     def _with_end(self, packet: Packet, stored_last: bool = False) -> Packet:

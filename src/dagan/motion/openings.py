@@ -200,10 +200,13 @@ def similarity(home: Places, there: Places) -> Places:
 
     A factor is 1 where the places shrink to a point, or where home is one.
     """
-    centred = home - home.mean(1, keepdims=True)
-    moved = there - there.mean(1, keepdims=True)
-    factor = (moved * centred.conj()).sum(1) / np.square(np.abs(centred)).sum(1)
+    factor = turn_and_size(home - home.mean(1, keepdims=True), there - there.mean(1, keepdims=True))
     return np.where(np.abs(factor) > _SMALLEST, factor, 1)
+
+
+def turn_and_size(centred: Places, moved: Places) -> Places:
+    """Returns B complex factors that bring a layout (1 x K) nearest to others (B x K), by least squares. All are centred on 0."""
+    return (moved * centred.conj()).sum(1) / np.square(np.abs(centred)).sum(1)
 
 
 def _direction(offset: Places) -> Places:

@@ -32,7 +32,7 @@ from dagan.geometry import inverse_2x2
 from dagan.models.keypoints import Keypoints
 from dagan.motion.file import DrivingMotion
 from dagan.motion.head import Parts
-from dagan.motion.openings import FaceKeypoints, Numbers, Places, complex_places
+from dagan.motion.openings import FaceKeypoints, Numbers, Places, complex_places, turn_and_size
 
 # Vertical change of the layout breaks faces at about half the size at which horizontal change does, so it counts so many times.
 _VERTICAL = 2.0
@@ -109,7 +109,7 @@ def _limited(
     home, target = complex_places(source.value), complex_places(driving.value)
     middle, moved = home.mean(1, keepdims=True), target.mean(1, keepdims=True)
     centred, placed = home - middle, target - moved  # 1 K and B K; a complex factor turns and sizes a layout.
-    factor = (placed * centred.conj()).sum(1) / np.square(np.abs(centred)).sum(1)  # B: least squares
+    factor = turn_and_size(centred, placed)  # B
     size, roll = np.maximum(np.abs(factor), _SMALLEST_SIZE), np.angle(factor)
     factor = size * np.exp(1j * roll)
     growth = np.log(size)
