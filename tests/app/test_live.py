@@ -287,7 +287,7 @@ def test_dagan_live_feeds_a_virtual_camera(tmp_path, command, monkeypatch):
     [
         (["--camera", "/dev/video97"], "camera /dev/video97 cannot be opened"), (["--to", "wall"], "--to is 'wall'"),
         (["--camera", "CLIP", "--move", "feet"], "--move is 'feet'"), (["--camera", "CLIP", "--strength", "3"], "--strength is 3"),
-        (["nobody.png"], "nobody.png does not exist"), (["--camera", "CLIP", "waves.png"], "no face found"),
+        (["nobody.png"], "nobody.png does not exist"), (["--camera", "CLIP", "waves.png"], "no face found in waves.png"),
         (["--camera", "waves.txt"], "cannot be read as a video"),
     ],
 )  # fmt: skip

@@ -108,19 +108,23 @@ def live(
     from dagan.animate.animator import Animator
     from dagan.app.screening import check_shown, run_live, shown_to
     from dagan.cli.console import warn
+    from dagan.media.framing import FaceFinder
     from dagan.media.images import read_image
     from dagan.media.video import camera_pictures
+    from dagan.media.view import view_still
     from dagan.processes import keep_freed_memory
 
     keep_freed_memory()
     check_shown(to)
-    picture = read_image(portrait or PORTRAIT)
+    source = portrait or PORTRAIT
+    picture = read_image(source)
+    framing = view_still(picture, FaceFinder(), str(source), warn)
     pictures = camera_pictures(camera)
     engine = open_chosen(model, runtime, None, device, precision)
 
-    def animate(source: object) -> Animator:
+    def animate(_: object) -> Animator:
         animator = Animator(engine, relative=not absolute, limit_motion=limit_motion, move=move, strength=strength)
-        animator.set_source(picture, crop=True)
+        animator.set_source(picture, framing=framing)
         return animator
 
     def page(address: str) -> None:
