@@ -205,8 +205,12 @@ def test_a_portrait_is_read_as_every_upload_is(page):
         assert nobody["problem"].startswith("no face found")
         for wish in ({"portrait": 99}, {"options": {"x": 1}}, {"options": 3}, [1], {"portrait": "a"}):
             assert "not understood" in told(socket, wish)["problem"]
-        assert send(socket, 1, jpeg(camera_picture()))[0]["face"]
-    assert not any("me.png" in path.name or "bad" in path.name for path in page.folder.files())
+        socket.send(json.dumps({"options": {"relative": False}}))
+        socket.send(struct.pack("<dI", 12.5, 1) + jpeg(camera_picture()))
+        answer = socket.recv(10)
+        assert isinstance(answer, bytes), "the portrait chosen last that there is takes the options, without a problem"
+        assert json.loads(answer[4 : 4 + struct.unpack_from("<I", answer)[0]])["face"]
+    assert not {"me.png", "bad.png", "waves.jpg"} & {path.name for path in page.folder.files()}
 
 
 def test_live_places_are_counted_and_freed(serve):

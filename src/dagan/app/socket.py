@@ -188,8 +188,9 @@ class _Visit:
             if wish.get("recentre"):
                 driver.recentre()
             if "portrait" in wish:
-                self._chosen = int(wish["portrait"])
-                await asyncio.to_thread(driver.choose, self._portraits[self._chosen])
+                chosen = int(wish["portrait"])
+                await asyncio.to_thread(driver.choose, self._portraits[chosen])
+                self._chosen = chosen
             if "photo" in wish:
                 portrait = await asyncio.to_thread(self._read_portrait, str(wish.get("name", "photo")), str(wish["photo"]))
                 await asyncio.to_thread(driver.choose, portrait)
