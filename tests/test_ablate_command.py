@@ -170,6 +170,24 @@ def test_what_depth_brings_is_asked_at_equal_steps() -> None:
     assert {v.seeds for v in read.variants} == {(0, 1, 2)}
 
 
+def test_the_design_table_leaves_out_one_part_at_a_time() -> None:
+    tables = [read_table(RECIPES / "ablations" / name) for name in ("design.yaml", "gan.yaml")]
+    design, depth = tables
+    assert (design.recipe, design.settings, design.variants[0]) == (depth.recipe, depth.settings, depth.variants[0]), "one run serves both"
+    recipes = {v.name: read_recipe(GanRecipe, design.recipe, [*design.settings, *v.settings]) for v in design.variants}
+    parts = {
+        name: (
+            r.model.motion.landmark_variance, r.model.generator.landmark_variance, r.loss.crops, r.loss.detail,
+            (r.sampling.expressive, r.sampling.lively), r.loss.explicit, (r.model.keypoints.count, len(r.model.keypoints.landmarks)),
+        )
+        for name, r in recipes.items()
+    }  # fmt: skip
+    whole = parts.pop("lite")
+    assert whole == (0.001, 0.0005, 3, 60, (0.6, 0.5), 0.7, (22, 15))
+    left_out = (None, None, 0, 0, (0, 0), 0, (15, 8))
+    assert list(parts.values()) == [(*whole[:i], left_out[i], *whole[i + 1 :]) for i in range(len(whole))]
+
+
 def test_mean_and_spread_over_seeds(tmp_path: Path) -> None:
     better = {key: replace(figure, value=figure.value + (0.2 if key == "spearman" else 2)) for key, figure in FIGURES.items()}
     runs = [RUN, replace(RUN, seed=1, figures=better), replace(RUN, variant="b", steps=9)]
