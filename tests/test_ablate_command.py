@@ -171,8 +171,7 @@ def test_what_depth_brings_is_asked_at_equal_steps() -> None:
 
 
 def test_the_design_table_leaves_out_one_part_at_a_time() -> None:
-    tables = [read_table(RECIPES / "ablations" / name) for name in ("design.yaml", "gan.yaml")]
-    design, depth = tables
+    design, depth = (read_table(RECIPES / "ablations" / name) for name in ("design.yaml", "gan.yaml"))
     assert (design.recipe, design.settings, design.variants[0]) == (depth.recipe, depth.settings, depth.variants[0]), "one run serves both"
     recipes = {v.name: read_recipe(GanRecipe, design.recipe, [*design.settings, *v.settings]) for v in design.variants}
     parts = {

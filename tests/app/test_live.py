@@ -164,8 +164,12 @@ def send(socket: ClientConnection, number: int, data: bytes) -> tuple[dict, byte
     while True:
         answer = socket.recv(10)
         if isinstance(answer, bytes):
-            length = struct.unpack_from("<I", answer)[0]
-            return json.loads(answer[4 : 4 + length]), answer[4 + length :]
+            return parted(answer)
+
+
+def parted(answer: bytes) -> tuple[dict, bytes]:
+    length = struct.unpack_from("<I", answer)[0]
+    return json.loads(answer[4 : 4 + length]), answer[4 + length :]
 
 
 def told(socket: ClientConnection, wish: dict) -> dict:
@@ -205,11 +209,14 @@ def test_a_portrait_is_read_as_every_upload_is(page):
         assert nobody["problem"].startswith("no face found")
         for wish in ({"portrait": 99}, {"options": {"x": 1}}, {"options": 3}, [1], {"portrait": "a"}):
             assert "not understood" in told(socket, wish)["problem"]
-        socket.send(json.dumps({"options": {"relative": False}}))
+        socket.send(json.dumps({"options": {"relative": True}}))  # They are for the portrait chosen last that there is.
+        assert "move" in told(socket, {"options": {"move": "ears"}})["problem"]
+        assert told(socket, {"photo": url + good, "name": "me.png"}) == {"portrait": 2}, "wishes that failed have left nothing behind"
+        socket.send(json.dumps({"portrait": 1, "options": {"relative": False}}))
         socket.send(struct.pack("<dI", 12.5, 1) + jpeg(camera_picture()))
         answer = socket.recv(10)
-        assert isinstance(answer, bytes), "the portrait chosen last that there is takes the options, without a problem"
-        assert json.loads(answer[4 : 4 + struct.unpack_from("<I", answer)[0]])["face"]
+        assert isinstance(answer, bytes), "these wishes are fulfilled, without a problem"
+        assert parted(answer)[0]["face"]
     assert not {"me.png", "bad.png", "waves.jpg"} & {path.name for path in page.folder.files()}
 
 

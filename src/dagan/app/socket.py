@@ -198,8 +198,9 @@ class _Visit:
                 self._chosen = len(self._portraits) - 1
                 await self._tell(portrait=self._chosen)
             if "options" in wish:
-                self._options = LiveOptions(**wish["options"])
-                driver.use(await asyncio.to_thread(self._rooms.animator, self._portraits[self._chosen], self._options))
+                options = LiveOptions(**wish["options"])
+                driver.use(await asyncio.to_thread(self._rooms.animator, self._portraits[self._chosen], options))
+                self._options = options
         except InputError as error:
             await self._tell(problem=str(error))
         except (ValueError, TypeError, IndexError, AttributeError):
