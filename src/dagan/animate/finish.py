@@ -36,7 +36,7 @@ _DISAGREEING = 0.1  # Where drawing and moved source differ by this much of the 
 _NEARBY = 5  # Pixels of the model's images. Agreement is judged over squares of this side.
 _STILL, _MOVING = 0.01, 0.17  # Shares of the side. At held borders motion sets in between these distances from the border.
 _UNDRAWN, _DRAWN = 0.12, 0.2  # Shares of the side. Nearer than the first the source itself is moved, and nothing is drawn.
-_SPREAD = 0.008  # A share of the side. What stays still keeps this distance from the head, or else its outline stays behind.
+_SPREAD = 0.012  # A share of the side. What stays still keeps this distance from the head, or else its outline stays behind.
 _LEAST_FIT = 0.01  # Where colours are right within this share, they are left alone.
 
 
