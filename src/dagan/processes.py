@@ -51,21 +51,33 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def in_processes(function: Callable[[T], R], items: Iterable[T], count: int) -> Generator[R]:
-    """Yields function(item) for each item as they get ready, computed by `count` processes. Their exceptions are raised here.
+class WorkerEndedError(InputError):
+    """A worker process was ended from outside."""
 
-    `function` and items must be picklable. Raises BrokenProcessPool when a process was ended from outside.
+    def __init__(self) -> None:
+        reason = "a worker was ended from outside, perhaps for want of memory"
+        super().__init__(f"{reason}: try fewer --workers (what is finished is kept)")
+
+
+def in_processes(function: Callable[[T], R], items: Iterable[T], count: int, *, ordered: bool = False) -> Generator[R]:
+    """Yields function(item) for each item, computed by `count` processes: as they get ready, or `ordered` as the items are.
+
+    Few items are begun ahead of those that were yielded, so that results do not fill the memory. `function` and items must be picklable.
+    Raises WorkerEndedError when a process was ended from outside, and what the function raises.
     """
     # Processes are spawned and not forked, because the parent may hold threads of numeric libraries.
     spawn, waiting = multiprocessing.get_context("spawn"), iter(items)
     with ProcessPoolExecutor(count, spawn, start_worker) as pool:
         try:
-            running: set[Future[R]] = {pool.submit(function, item) for item in islice(waiting, 2 * count)}
+            running: list[Future[R]] = [pool.submit(function, item) for item in islice(waiting, 2 * count)]
             while running:
-                done, running = wait(running, return_when=FIRST_COMPLETED)
+                done = wait(running[:1] if ordered else running, return_when=FIRST_COMPLETED).done
                 for future in done:
                     yield future.result()
-                running |= {pool.submit(function, item) for item in islice(waiting, len(done))}
+                running = [future for future in running if future not in done]
+                running += [pool.submit(function, item) for item in islice(waiting, len(done))]
+        except BrokenProcessPool:
+            raise WorkerEndedError from None
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
@@ -92,13 +104,9 @@ def share_out(
         for piece in pieces:
             yield piece, function(piece)
     else:
-        try:
-            with closing(in_processes(partial(_numbered, prepare), list(enumerate(pieces)), min(workers, len(pieces)))) as results:
-                for number, result in results:
-                    yield pieces[number], result
-        except BrokenProcessPool:
-            reason = "a worker was ended from outside, perhaps for want of memory"
-            raise InputError(f"{reason}: try fewer --workers (what is finished is kept)") from None
+        with closing(in_processes(partial(_numbered, prepare), list(enumerate(pieces)), min(workers, len(pieces)))) as results:
+            for number, result in results:
+                yield pieces[number], result
 
 
 _function: Callable[[Any], Any] | None = None  # Each worker process has its own.

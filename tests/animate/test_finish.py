@@ -10,7 +10,7 @@ from PIL import Image
 from scipy.ndimage import binary_dilation
 
 from dagan.animate.animator import Animator
-from dagan.animate.finish import Finish, Finisher, find_matte, parse_size
+from dagan.animate.finish import Finish, Finisher, Matte, find_matte, parse_size
 from dagan.animate.layout import PasteBack
 from dagan.cli.animate import MOTION, PORTRAIT
 from dagan.engine.base import Drawing
@@ -111,7 +111,7 @@ def test_behind_the_head_nothing_moves():
     matte = np.zeros((SMALL, SMALL), np.float32)
     matte[24:40, 24:40] = 1
     wild = drawing(torch.rand(3, 3, SMALL, SMALL), 0.2)
-    results = finisher(picture, shrunk(picture), matte, size=LARGE, still_background=True)(wild)
+    results = finisher(picture, shrunk(picture), Matte(matte, SMALL), size=LARGE, still_background=True)(wild)
     gap = np.abs(results.astype(int) - picture).max((0, 3))
     assert gap[:32].max() <= 1
     assert gap[56:72, 56:72].mean() > 30
@@ -119,11 +119,26 @@ def test_behind_the_head_nothing_moves():
     assert gap[48:80, :16].max() <= 1
 
 
+def test_what_stays_still_keeps_a_larger_distance_below_the_chin():
+    """Collars look like walls, and rims of them that were taken for walls stood there twice."""
+    picture = textured(256)
+    rest = torch.from_numpy(picture).permute(2, 0, 1)[None] / 255
+    matte = np.zeros((256, 256), np.float32)
+    matte[:, 96:160] = 1
+    results = finisher(picture, rest, Matte(matte, 128), still_background=True)(drawing(torch.rand(3, 3, 256, 256)))
+    gap = np.abs(results.astype(int) - picture).max((0, 3))
+    assert gap[:, 160].min() > 10
+    assert gap[:110, 166:].max() == 0
+    assert gap[128:, 166].min() > 10
+    assert gap[:, 180:].max() == 0
+
+
 def test_cutouts_follow_the_head():
     picture = textured()
     matte = np.zeros((SMALL, SMALL), np.float32)
     matte[24:40, 24:40] = 1
-    (result,) = finisher(picture, shrunk(picture), matte, size=LARGE, cutout=True)(drawing(shrunk(picture), 16 * 2 / (LARGE - 1)))
+    moved = drawing(shrunk(picture), 16 * 2 / (LARGE - 1))
+    (result,) = finisher(picture, shrunk(picture), Matte(matte, SMALL), size=LARGE, cutout=True)(moved)
     assert result.shape == (LARGE, LARGE, 4)
     alpha = result[..., 3].astype(int)
     assert alpha[64].argmax() in range(31, 35)  # It was at 48 and looks sixteen to the right.
@@ -188,10 +203,11 @@ def test_pasted_back_into_the_bundled_portrait_nothing_changes_at_the_border(eng
 
 
 def test_behind_a_synthetic_head_less_swims(engine, finder):
-    """Labels of the synthetic head say exactly which pixels never show it."""
+    """Labels of the synthetic head say exactly which pixels never show it. As in evaluate's measure, those above the chin count."""
     scene = draw_scene(7, 4, 256, 24, 25)
     views = [HeadRenderer(scene).frame(index) for index in (0, 12, 23)]
     behind = ~binary_dilation(np.any([view.label != 0 for view in views], axis=0), iterations=4)
+    behind[max(int(face.landmarks[:, 1].max()) for view in views for face in finder.landmarker.detect(view.image)) :] = False
     deviations = []
     for still in (False, True):
         animator = Animator(engine, face_finder=finder, finish=Finish(still_background=still))
@@ -205,7 +221,7 @@ def test_the_matte_tells_a_head_from_what_is_behind(engine, finder, photo):
     face = crop(photo, frame_still(photo, finder), 256)
     (seen,) = finder.landmarker.detect(face)
     for disparity in (engine.disparity([face])[0], None):
-        matte = find_matte(face, disparity, seen)
+        matte = find_matte(face, disparity, seen).person
         x, y = seen.landmarks[:, :2].mean(0).astype(int)
         assert matte[y, x] > 0.99
         assert matte[250, 128] > 0.99  # the neck
@@ -241,7 +257,8 @@ def test_ears_belong_to_the_matte_whatever_is_behind_them(engine, finder, photo)
     temples = seen.landmarks[[234, 454], :2]
     beside = np.abs(x - temples[:, 0].mean()) > 0.52 * np.ptp(temples[:, 0])
     skin = face[int(temples[0, 1]), int(temples[0, 0]) + 8]
-    matte = find_matte(np.where((beside & (y < temples[:, 1].mean() + 30))[..., None], skin, face), engine.disparity([face])[0], seen)
+    wall = np.where((beside & (y < temples[:, 1].mean() + 30))[..., None], skin, face)
+    matte = find_matte(wall, engine.disparity([face])[0], seen).person
     for temple, outward in zip(temples, (-1, 1), strict=True):
         assert matte[int(temple[1]), int(temple[0] + 8 * outward)] > 0.99
     assert matte[60:120, :20].max() < 0.05

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 import dagan.animate.animator
+from dagan.animate.finish import Matte
 from dagan.media.animations import AnimationReader
 from running_samples import FRAMES, decoded, moving_pictures
 
@@ -15,7 +16,7 @@ def square(monkeypatch):
     """The person is taken for the square in the middle, because the tiny model's portraits show no face."""
     matte = np.zeros((64, 64), np.float32)
     matte[16:48, 16:48] = 1
-    monkeypatch.setattr(dagan.animate.animator, "find_matte", lambda *given: matte)
+    monkeypatch.setattr(dagan.animate.animator, "find_matte", lambda *given: Matte(matte, 64))
 
 
 def test_frames_become_image_files(run, written, tmp_path):

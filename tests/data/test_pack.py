@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import random
 import shutil
 import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from PIL import Image
@@ -25,6 +22,7 @@ from dagan.data.shards import NOTE
 from dagan.data.store import open_dataset
 from dagan.errors import InputError
 from dagan.media.decode import read_clip
+from killed_runs import dagan_command, environment, killed_again_and_again, start, wait_until
 
 SMALL = PackConfig(size=64, landmarks=False, shard_bytes=100_000)
 
@@ -222,28 +220,37 @@ def test_the_command_says_what_it_packed(command: Callable[..., tuple[int, str, 
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_leaves_the_same_files(shards: Path, clips_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_run_that_is_killed_leaves_the_same_files(shards: Path, clips_folder: Path, tmp_path: Path, workers: int) -> None:
     output = tmp_path / "shards"
-    script = (
-        "import sys, time, pathlib, dagan.data.pack as p\n"
-        "whole = p.pack_clip\n"
-        "def slow(*a, **k):\n    time.sleep(0.05)\n    return whole(*a, **k)\n"
-        "p.pack_clip = slow\n"
-        "p.pack(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), p.PackConfig(size=64, landmarks=False, shard_bytes=100_000))\n"
-    )
-    moment = random.Random(1)
-    kills = 0
-    for _ in range(int(os.environ.get("DAGAN_KILLS", "3"))):
-        process = subprocess.Popen([sys.executable, "-c", script, str(clips_folder), str(output)], stderr=subprocess.DEVNULL)
-        until = time.monotonic() + 60
-        while not output.exists() and process.poll() is None and time.monotonic() < until:
-            time.sleep(0.01)
-        time.sleep(moment.uniform(0, 0.6))
-        kills += process.poll() is None
-        process.kill()
-        process.wait()
-    assert kills > 0
-    subprocess.run([sys.executable, "-c", script, str(clips_folder), str(output)], check=True, stderr=subprocess.DEVNULL)
+    words = ("pack", clips_folder, "-o", output, "--size", "64", "--no-landmarks", "--shard-size", "0.1MB", "--workers", workers)
+
+    def whole() -> None:
+        assert digest(output) == digest(shards)
+        shutil.rmtree(output)
+
+    killed_again_and_again(dagan_command(*words), output.exists, whole, seed=workers)
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_ends_the_run_with_a_sentence(shards: Path, clips_folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "shards"
+    command = dagan_command("pack", clips_folder, "-o", output, "--size", "64", "--no-landmarks", "--shard-size", "0.1MB", "--workers", 2)
+    process = start(command)
+    found: list[psutil.Process] = []
+
+    def at_work() -> bool:
+        found[:] = [p for p in psutil.Process(process.pid).children() if "spawn_main" in " ".join(p.cmdline())]
+        return bool(found)
+
+    assert wait_until(at_work, process)
+    found[0].kill()
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 2
+    assert said.splitlines()[-1].endswith("try fewer --workers (what is finished is kept)")
+    assert "Traceback" not in said
+    subprocess.run(command, env=environment(), check=True, capture_output=True)
     assert digest(output) == digest(shards)
 
 

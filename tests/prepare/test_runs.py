@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import csv
-import os
+import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,13 +14,13 @@ import numpy as np
 import psutil
 import pytest
 
-import dagan
 from dagan.media.video import open_video
 from dagan.prepare.job import prepare
 from dagan.prepare.pieces import pieces
 from dagan.prepare.raws import PrepareOptions
 from dagan.prepare.tracks import Finder, Shot, Track
 from dagan.progress import silent
+from killed_runs import dagan_command, environment, killed_again_and_again
 from onnx_networks import onnx_flattening
 from raw_videos import Pictures, another, scene, write_raw
 
@@ -36,11 +35,7 @@ def run(raws: Path, output: Path, **more: Any) -> dict[str, Any]:
 
 
 def command_of(raws: Path, output: Path, *more: object) -> list[str]:
-    return [sys.executable, "-m", "dagan", "prepare", str(raws), "-o", str(output), "--size", str(SIZE), *map(str, more)]
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(Path(dagan.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    return dagan_command("prepare", raws, "-o", output, "--size", SIZE, *more)
 
 
 def table(folder: Path) -> list[dict[str, str]]:
@@ -73,23 +68,15 @@ def test_a_run_without_its_clips_makes_them_again(whole: Path, few_raws: Path, d
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_killed_runs_come_to_the_same_files(whole: Path, few_raws: Path, digests: Digests, tmp_path: Path) -> None:
-    folder, rng = tmp_path / "clips", np.random.default_rng(0)
-    seen = set()
-    for kill in range(3):
-        running = subprocess.Popen(command_of(few_raws, folder, "--workers", 2), env=environment(), stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 120
-        # The first kill comes while videos are being prepared, and the others at random.
-        while time.monotonic() < deadline and running.poll() is None and not list(folder.glob("prepared/.*/*.mp4")):
-            time.sleep(0.05)
-        time.sleep(float(rng.uniform(0, 1.5)) if kill else 0)
-        running.kill()
-        running.wait()
-        seen.add(tuple(sorted(path.name for path in folder.glob("prepared/*"))))
-    assert seen
-    done = subprocess.run(command_of(few_raws, folder, "--workers", 2), env=environment(), capture_output=True, text=True, check=True)
-    assert "3 clips" in done.stdout
-    assert digests(folder) == digests(whole)
+    folder = tmp_path / "clips"
+
+    def check() -> None:
+        assert digests(folder) == digests(whole)
+        shutil.rmtree(folder)
+
+    killed_again_and_again(command_of(few_raws, folder, "--workers", 2), folder.exists, check, seed=0)
 
 
 @pytest.mark.slow

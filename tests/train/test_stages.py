@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +23,7 @@ from dagan.train.gan import GanStage
 from dagan.train.recipe import DepthRecipe, GanRecipe, read_recipe
 from dagan.train.training import Result, train
 from dagan.weights.files import read_card, read_model, read_tensors, write_tensors
+from killed_runs import KILLS, dagan_command, kill, start, wait_until
 from run_files import assert_same, lines, trained_parts
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -100,30 +99,27 @@ def test_discriminator_starts_when_told(clips_folder: Path, depth_weights: Path,
     assert adversary == {1: (False, False), 2: (False, False), 3: (True, True), 4: (True, True)}
 
 
-def _process(clips: Path, output: Path, depth: Path) -> subprocess.Popen[bytes]:
-    settings = [*_gan_settings(clips, output, depth), *KILLED]
-    call = [sys.executable, "-c", "from dagan.cli import main; main()", "train", "gan", str(RECIPES / "tiny-gan.yaml"), *settings]
-    return subprocess.Popen(call, stderr=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"})
+def _process(clips: Path, output: Path, depth: Path) -> subprocess.Popen[str]:
+    return start(dagan_command("train", "gan", RECIPES / "tiny-gan.yaml", *_gan_settings(clips, output, depth), *KILLED))
 
 
 # A checkpoint after every step; the adversary joins half-way.
-KILLED = ("max_steps=16", "checkpoint_minutes=0", "accumulate=2", "optimiser.schedule=cosine", "loss.adversarial_start=6", "batch_size=2")
+KILLED = ("max_steps=28", "checkpoint_minutes=0", "accumulate=2", "optimiser.schedule=cosine", "loss.adversarial_start=6", "batch_size=2")
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_killed_and_resumed_run_is_the_uninterrupted_one(clips_folder: Path, depth_weights: Path, tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert _process(clips_folder, whole, depth_weights).wait(200) == 0
+    _finish(_process(clips_folder, whole, depth_weights))
     moment = random.Random(4)
-    for reached in (3, 9):
+    for reached in range(1, 2 * KILLS, 2):
         process = _process(clips_folder, parts, depth_weights)
         # Wait for the run to pass a step, then kill it at any moment of the next ones.
         _wait_for(parts, reached, process)
         time.sleep(moment.uniform(0, 0.2))
-        process.kill()
-        process.wait()
-        assert process.returncode != 0, "the run was over before it was killed"
-    assert _process(clips_folder, parts, depth_weights).wait(200) == 0
+        assert kill(process), "the run was over before it was killed"
+    _finish(_process(clips_folder, parts, depth_weights))
     assert_same(trained_parts(whole), trained_parts(parts))
     assert_same(load_file(whole / "model.safetensors"), load_file(parts / "model.safetensors"))
     keep = ("step", "generator/total", "discriminator/total", "validation/l1")
@@ -136,16 +132,14 @@ def _shorten(log: Sequence[dict[str, Any]], keep: Sequence[str]) -> list[dict[st
     return [{k: line[k] for k in keep if k in line} for line in log]
 
 
-def _wait_for(folder: Path, step: int, process: subprocess.Popen[bytes]) -> None:
-    until = time.monotonic() + 120
-    while time.monotonic() < until:
-        assert process.poll() is None
-        # Cheaper than reading the checkpoint, and written right after it.
-        weights = folder / "model.safetensors"
-        if weights.is_file() and read_card(weights)["steps"] >= step:
-            return
-        time.sleep(0.01)
-    raise AssertionError(f"step {step} was not reached")
+def _finish(process: subprocess.Popen[str]) -> None:
+    complaint = process.communicate(timeout=200)[1]
+    assert process.returncode == 0, complaint
+
+
+def _wait_for(folder: Path, step: int, process: subprocess.Popen[str]) -> None:
+    weights = folder / "model.safetensors"  # Cheaper to read than the checkpoint, and written right after it.
+    assert wait_until(lambda: weights.is_file() and read_card(weights)["steps"] >= step, process), f"step {step} was not reached"
 
 
 def test_start_from_a_model_of_another_size(clips_folder: Path, depth_weights: Path, tmp_path: Path) -> None:

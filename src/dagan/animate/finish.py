@@ -36,8 +36,19 @@ _DISAGREEING = 0.1  # Where drawing and moved source differ by this much of the 
 _NEARBY = 5  # Pixels of the model's images. Agreement is judged over squares of this side.
 _STILL, _MOVING = 0.01, 0.17  # Shares of the side. At held borders motion sets in between these distances from the border.
 _UNDRAWN, _DRAWN = 0.12, 0.2  # Shares of the side. Nearer than the first the source itself is moved, and nothing is drawn.
-_SPREAD = 0.012  # A share of the side. What stays still keeps this distance from the head, or else its outline stays behind.
+# Shares of the side. What stays still keeps these distances from the head and, below the chin, from the body, or else outlines stay behind.
+_SPREAD, _BODY_SPREAD = 0.012, 0.04
 _LEAST_FIT = 0.01  # Where colours are right within this share, they are left alone.
+
+
+@dataclass(frozen=True)
+class Matte:
+    """Where the person is in the source's square."""
+
+    person: np.ndarray
+    """S x S float32 in [0, 1], 1 where the person is."""
+    chin: float
+    """The row in which the face ends, in pixels. Below it the edge is uncertain, because collars can look like walls."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,12 +102,12 @@ class Finisher:
     Args:
         picture: This is the source's square in the wanted size, T x T x 3 uint8.
         framing: This says where in the whole photo, which is `whole` = (width, height) pixels, the square lies.
-        matte: This says where the person is in the square, S x S in [0, 1]. It is needed for still backgrounds and cutouts.
+        matte: This says where the person is in the square. It is needed for still backgrounds and cutouts.
     """
 
     def __init__(
         self, engine: Engine, source: EncodedSource, picture: np.ndarray, finish: Finish, framing: Framing, whole: tuple[int, int],
-        matte: np.ndarray | None = None,
+        matte: Matte | None = None,
     ) -> None:  # fmt: skip
         self._align, self._size, self._side, self._finish = engine.align_corners, engine.size, len(picture), finish
         rest = engine.draw(source, source.keypoints)
@@ -112,10 +123,11 @@ class Finisher:
             self._moving = _rise(self._side, inner, _STILL, _MOVING).to(device)
             self._drawn = _rise(self._size, inner, _UNDRAWN, _DRAWN).to(device)
         self._matte: Tensor | None = None
+        self._spread: Tensor | None = None
         if finish.needs_matte:
             assert matte is not None
-            self._matte = torch.from_numpy(matte.astype(np.float32))[None, None].to(device)
-        self._spread = None if self._matte is None else _spread(self._matte)
+            self._matte = torch.from_numpy(matte.person)[None, None].to(device)
+            self._spread = _spread(self._matte, matte.chin)
 
     def __call__(self, drawing: Drawing) -> np.ndarray:
         """Returns N x T x T x 3 uint8, or N x T x T x 4 for cutouts. Frames are made one by one, so that memory stays small."""
@@ -207,11 +219,17 @@ def _rise(side: int, inner: tuple[bool, bool, bool, bool], start: float, stop: f
     return line(top, bottom)[:, None] * line(left, right)[None, :]
 
 
-def _spread(matte: Tensor) -> Tensor:
-    """Widens a matte, 1 x 1 x S x S, and softens its edge, so that moved hair has room in it."""
-    reach = max(1, round(_SPREAD * matte.shape[-1] / 2))
-    wide = F.max_pool2d(matte, 4 * reach + 1, stride=1, padding=2 * reach)  # The softening below takes back half of this.
-    return F.avg_pool2d(wide, 2 * reach + 1, stride=1, padding=reach, count_include_pad=False)
+def _spread(matte: Tensor, chin: float) -> Tensor:
+    """Widens a matte, 1 x 1 x S x S, and softens its edge, so that moved hair has room in it. Below the row `chin` it widens more."""
+
+    def widened(share: float) -> Tensor:
+        reach = max(1, round(share * matte.shape[-1] / 2))
+        wide = F.max_pool2d(matte, 4 * reach + 1, stride=1, padding=2 * reach)  # The softening below takes back half of this.
+        return F.avg_pool2d(wide, 2 * reach + 1, stride=1, padding=reach, count_include_pad=False)
+
+    rows = torch.arange(matte.shape[-1], device=matte.device)[:, None]
+    below = (1 + (rows - chin) / (_BODY_SPREAD * matte.shape[-1])).clamp(0, 1)
+    return torch.lerp(widened(_SPREAD), widened(_BODY_SPREAD), below)
 
 
 _WALK_SIDE = 128  # The walk works at this size, where it takes a quarter of a second; four times as many places take ten times as long.
@@ -228,8 +246,8 @@ _FACE_POINTS = len(OUTLINE) - 2  # The last two points of the outline are on the
 _PERSON, _BACKGROUND = 1, 2
 
 
-def find_matte(picture: np.ndarray, disparity: np.ndarray | None, face: Face | None) -> np.ndarray:
-    """Returns S x S float32 in [0, 1], 1 where the person is, for the source's square, S x S x 3 uint8.
+def find_matte(picture: np.ndarray, disparity: np.ndarray | None, face: Face | None) -> Matte:
+    """Tells the person from what is behind in the source's square, S x S x 3 uint8.
 
     `disparity` is its S x S depth map, None for models without one. Raises InputError without a face, because then it is not known where
     the person is.
@@ -240,19 +258,19 @@ def find_matte(picture: np.ndarray, disparity: np.ndarray | None, face: Face | N
 
     if face is None:
         raise InputError("no face found in the source picture, so the person cannot be told from the background: leave that option out")
-    size = len(picture)
+    size, chin = len(picture), float(face.landmarks[:, 1].max())
     small = np.asarray(Image.fromarray(picture).resize((_WALK_SIDE, _WALK_SIDE), Image.Resampling.BOX))
     near = None if disparity is None else np.asarray(Image.fromarray(disparity).resize((_WALK_SIDE, _WALK_SIDE), Image.Resampling.BOX))
     seeds = _seeds(face.landmarks[:, :2] * (_WALK_SIDE / size), near)
     if _BACKGROUND not in seeds:  # The person fills the picture.
-        return np.ones((size, size), np.float32)
+        return Matte(np.ones((size, size), np.float32), chin)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Without further libraries the solver is not the fastest, and says so.
         shares = random_walker(rgb2lab(small) / 50, seeds, beta=_EDGES, mode="cg_j", channel_axis=-1, return_full_prob=True, prob_tol=1)
     # Half a chance is the edge. A steeper rise there leaves no veil over what the walk is unsure of.
     edge = np.clip((shares[0].astype(np.float32) - 0.25) / 0.5, 0, 1)
     edge = edge * edge * (3 - 2 * edge)
-    return np.clip(np.asarray(Image.fromarray(edge).resize((size, size), Image.Resampling.BICUBIC)), 0, 1)
+    return Matte(np.clip(np.asarray(Image.fromarray(edge).resize((size, size), Image.Resampling.BICUBIC)), 0, 1), chin)
 
 
 def _seeds(points: np.ndarray, near: np.ndarray | None) -> np.ndarray:

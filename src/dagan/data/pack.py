@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import io
-import multiprocessing
 import tarfile
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -35,6 +33,7 @@ from dagan.media.framing import to_square
 from dagan.media.images import Clip
 from dagan.media.landmarks import EXPRESSIONS, FaceLandmarker
 from dagan.media.output import atomic_output
+from dagan.processes import in_processes
 from dagan.progress import Progress, Warn, silent, to_stderr
 
 STAGE = "clips"  # `Progress` is told of this stage.
@@ -116,8 +115,8 @@ def pack(
     """Packs the clips below a folder, and stills below `portraits`, into shards in the folder `output`.
 
     Clips that an earlier run packed are kept, and new ones come into further shards. `workers` processes encode. Clips that cannot be
-    decoded are left out, and `warn` is told. Raises InputError for folders without clips, and for an output that was packed with other
-    settings or holds something else.
+    decoded are left out, and `warn` is told. Raises InputError for folders without clips, for an output that was packed with other
+    settings or holds something else, and where a worker was ended from outside.
     """
     require_extra("shards", "packing")
     if workers < 1:
@@ -215,22 +214,10 @@ def _packed(clips: Sequence[Clip], config: PackConfig, most: int | None, workers
     """Yields clips ready to be written, in their order, or a sentence about one that cannot be."""
     work = partial(pack_clip, config=config, most=most)
     if workers == 1 or len(clips) < 2:
-        for clip in clips:
-            yield work(clip)
-        return
-    # Processes are spawned and not forked, because the parent may hold threads of numeric libraries.
-    with ProcessPoolExecutor(min(workers, len(clips)), multiprocessing.get_context("spawn")) as pool:
-        ahead: deque[Future[PackedClip | str]] = deque()
-        try:
-            for clip in clips:
-                ahead.append(pool.submit(work, clip))
-                if len(ahead) > 2 * workers:  # Clips that are ready wait in memory, so there are few of them.
-                    yield ahead.popleft().result()
-            for future in ahead:
-                yield future.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+        yield from map(work, clips)
+    else:
+        with closing(in_processes(work, clips, min(workers, len(clips)), ordered=True)) as results:
+            yield from results
 
 
 def pack_clip(clip: Clip, config: PackConfig, most: int | None) -> PackedClip | str:

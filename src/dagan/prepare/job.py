@@ -16,7 +16,6 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +30,7 @@ from dagan.prepare.identities import Shown, Split, split
 from dagan.prepare.raws import FORMAT, PrepareOptions, Raw, find_raws, listed, read_list
 from dagan.prepare.report import write_metadata, write_report, write_sheets
 from dagan.prepare.video import RECORD, Outcome, Task, prepare_video, read_record
-from dagan.processes import as_value, connected, in_processes
+from dagan.processes import WorkerEndedError, as_value, connected, in_processes
 from dagan.progress import Progress, Warn
 
 STAGE = "raw videos"
@@ -166,7 +165,7 @@ def _run(
                     if outcome.failure:
                         failures.append(outcome)
             break
-        except BrokenProcessPool:
+        except WorkerEndedError:
             if attempt == _ATTEMPTS:
                 reason = "workers were ended from outside again and again, perhaps for want of memory"
                 raise InputError(f"{reason}: try fewer --workers (what is ready is kept)") from None

@@ -11,8 +11,7 @@ Legend: S side of the image, V vertices, n samples.
 
 from __future__ import annotations
 
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 from dagan.data.truth import ClipTruth, Label, recipe_of, write_truth
 from dagan.errors import InputError
 from dagan.media.video import VideoWriter
+from dagan.processes import in_processes
 from dagan.progress import Progress, silent
 from dagan.synthetic.anatomy import COLUMNS, EYE_ROW, MOUTH_ROW, THROAT_ROW
 from dagan.synthetic.mesh import Hits, Ints, normal_sums, rasterise, unit, vertex_normals
@@ -265,24 +265,18 @@ def synthesise(
     output.mkdir(parents=True, exist_ok=True)
     done = clips - len(waiting)
     progress("heads", done, clips)
-    if workers == 1 or len(waiting) < 2:
-        for path, recipe in waiting:
-            write_clip(path, recipe)
-            done += 1
-            progress("heads", done, clips)
-    else:
-        # Processes are spawned and not forked, because the parent may hold threads of numeric libraries.
-        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-            futures = [pool.submit(write_clip, path, recipe) for path, recipe in waiting]
-            try:
-                for future in as_completed(futures):
-                    future.result()
-                    done += 1
-                    progress("heads", done, clips)
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+    results = (_write(job) for job in waiting)
+    if workers > 1 and len(waiting) > 1:
+        results = in_processes(_write, waiting, min(workers, len(waiting)))
+    with closing(results):
+        for number, _ in enumerate(results, done + 1):
+            progress("heads", number, clips)
     return len(waiting), clips - len(waiting)
+
+
+def _write(job: tuple[Path, ClipRecipe]) -> Path:
+    write_clip(*job)
+    return job[0]
 
 
 def write_clip(path: Path, recipe: ClipRecipe) -> None:

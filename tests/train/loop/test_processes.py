@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 import torch
 
+import killed_runs
 from dagan.train.log import load_checkpoint
 from dagan.train.recipe import OptimiserConfig
 from dagan.train.stage import learning_rate
@@ -61,23 +64,64 @@ def started(*command: str) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["fabric", "torchrun"])
-def test_where_one_process_is_killed_all_end_with_a_sentence(tmp_path: Path, launcher: str) -> None:
+@pytest.mark.parametrize(("launcher", "victim"), [("fabric", 0), ("fabric", 1), ("torchrun", 0), ("torchrun", 1)])
+def test_where_one_process_is_killed_all_end_with_a_sentence(tmp_path: Path, launcher: str, victim: int) -> None:
     toy = [str(TESTS / "toy_stage.py"), str(tmp_path), "1000000"]
     with started(*([sys.executable, *toy, "2"] if launcher == "fabric" else [*TORCHRUN, *toy])) as process:
         until = time.monotonic() + 100
         while not lines(tmp_path) if (tmp_path / "log.jsonl").is_file() else time.monotonic() < until:
             time.sleep(0.1)
-        family = psutil.Process(process.pid).children()
-        family[-1].kill()
-        begun = time.monotonic()
+        parent = psutil.Process(process.pid)
+        # Without torchrun the first process is the one that the user started, and it starts the other.
+        family = parent.children() if launcher == "torchrun" else [parent, *parent.children()]
+        assert len(family) == 2
+        family[victim].kill()
         said = process.communicate(timeout=60)[1]
-        assert time.monotonic() - begun < 60
         assert process.returncode != 0
+        assert not psutil.wait_procs(family, timeout=5)[1]
     ours = "has ended, so all others end too" in said or "the connection to another process of the run is lost" in said
     # torchrun ends the others itself, and names the killed one, at times before they have noticed.
     assert ours or (launcher == "torchrun" and "SIGKILL" in said)
-    assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in family)
+
+
+def test_a_process_of_another_machine_that_falls_silent_counts_as_ended(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """Of another machine's process only its signs of life are seen. The store of this test holds one such process's."""
+    from dagan.train import fabric
+
+    store = torch.distributed.TCPStore("127.0.0.1", 0, 1, is_master=True, wait_for_workers=False)
+    left = threading.Event()
+    watch = fabric.Watch(0, 2, leave=lambda status: left.set())
+    monkeypatch.setattr(fabric, "_LOOK", 0.02)
+    monkeypatch.setattr(fabric, "_SILENT", 0.5)
+    monkeypatch.setattr(torch.distributed.distributed_c10d, "_get_default_store", lambda: store)
+    theirs = torch.distributed.PrefixStore("dagan-watch", store)
+    theirs.set("place-1", "another-machine 1")
+    theirs.set("alive-1", "0")
+    watch.begin()
+    for beat in range(1, 50):  # A second of signs, which is twice as long as silence may last.
+        theirs.set("alive-1", str(beat))
+        assert not left.wait(0.02)
+    assert left.wait(10)
+    watch.end()
+    assert capsys.readouterr().err.startswith("dagan: process 1 of 2 (counted from 0) has ended, so all others end too")
+
+
+@pytest.mark.slow
+def test_two_processes_train_by_the_command_that_the_documentation_names(clips_folder: Path, tmp_path: Path) -> None:
+    recipes = Path(__file__).parents[3] / "recipes"
+    command = [*TORCHRUN, "-m", "dagan", "train"]
+    depth, gan = (
+        [*command, stage, str(recipes / f"tiny-{stage}.yaml"), f"data.train={clips_folder}", f"output={tmp_path / stage}",
+         "max_steps=4", "log_every=1", "validate_every=4"]
+        for stage in ("depth", "gan")
+    )  # fmt: skip
+    for words in (depth, [*gan, f"depth_weights={tmp_path / 'depth' / 'depth.safetensors'}", "loss.adversarial_start=2"]):
+        done = subprocess.run(words, env=killed_runs.environment(), capture_output=True, text=True, timeout=280, check=False)
+        assert done.returncode == 0, done.stderr
+    found = lines(tmp_path / "gan")
+    assert [line["step"] for line in found if "generator/total" in line] == [1, 2, 3, 4]
+    assert ["discriminator/total" in line for line in found if "generator/total" in line] == [False, False, True, True]
+    assert load_checkpoint(tmp_path / "gan" / "last.ckpt")["samples"] == 4 * 2 * 4
 
 
 @pytest.mark.parametrize(("scale", "factor"), [("none", 1), ("sqrt", 2), ("linear", 4)])
