@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,11 +18,17 @@ from dagan.data.sampling import Draw, PairSampler
 
 
 class _Noted(PairSampler):
+    def __init__(self, *given: Any, **more: Any) -> None:
+        super().__init__(*given, **more)
+        self.trains = len(given) > 4  # The sampler of training is told the seed of epochs, and those of pictures are not.
+
     def draw(self, rng: np.random.Generator, count: int, first: int = 0) -> Draw:
         drawn = super().draw(rng, count, first)
+        if not self.trains:
+            return drawn
         clips = np.searchsorted(self.dataset.start, drawn.numbers[:, 0], side="right") - 1
-        with (Path(sys.argv[1]) / f"{os.getpid()}.jsonl").open("a") as notes:
-            notes.write(json.dumps([first, clips.tolist()]) + "\n")
+        with (notes / f"{os.getpid()}.jsonl").open("a") as file:
+            file.write(json.dumps([first, clips.tolist()]) + "\n")
         return drawn
 
 
@@ -40,4 +47,5 @@ if __name__ == "__main__":
     import dagan.train.gan
 
     dagan.train.gan.PairSampler = _Noted  # type: ignore[misc, attr-defined]
-    sys.exit(main(sys.argv[2:]))
+    notes = Path(sys.argv.pop(1))
+    main()

@@ -70,6 +70,9 @@ def inverse_2x2(matrix: Tensor) -> Tensor:
     return adjugate / (a * d - b * c)[..., None, None]
 
 
+_NEAR_POINT = 1e-6  # Keeps the logarithm of a distance from a control point finite.
+
+
 class ThinPlateTransform:
     """The map z -> A (z, 1) + sum_p w_p U(|z - c_p|), one per sample, over a regular grid of control points c_p in [-1, 1]^2."""
 
@@ -90,9 +93,8 @@ class ThinPlateTransform:
     def warp_coordinates(self, coordinates: Tensor) -> Tensor:
         """Maps coordinates, B x N x 2, to B x N x 2. Coordinates of batch 1 serve every transform."""
         moved = coordinates @ self.affine[:, :, :2].transpose(1, 2) + self.affine[:, None, :, 2]
-        # |z| is measured in L1, as first-order motion training does it. The small number keeps the logarithm finite.
-        distance = (coordinates[:, :, None] - self.points).abs().sum(-1)
-        bump = distance.square() * torch.log(distance + 1e-6)
+        distance = self._from_points(coordinates).abs().sum(-1)
+        bump = distance.square() * torch.log(distance + _NEAR_POINT)
         return moved + bump @ self.weights[:, :, None]
 
     def warp_image(self, image: Tensor, *, align_corners: bool = True, padding_mode: str = "reflection") -> Tensor:
@@ -103,13 +105,20 @@ class ThinPlateTransform:
         return sample(image, grid, align_corners=align_corners, padding_mode=padding_mode)
 
     def jacobian(self, coordinates: Tensor) -> Tensor:
-        """Returns d warp / d z, B x N x 2 x 2, at coordinates B x N x 2. It can be differentiated with respect to them too."""
-        if not coordinates.requires_grad:
-            coordinates = coordinates.detach().requires_grad_()
-        with torch.enable_grad():
-            moved = self.warp_coordinates(coordinates)
-            rows = [torch.autograd.grad(moved[..., i].sum(), coordinates, create_graph=True)[0] for i in (0, 1)]
-        return torch.stack(rows, dim=-2)
+        """Returns d warp / d z, B x N x 2 x 2, at coordinates B x N x 2. It can be differentiated with respect to them too.
+
+        It is written out, because what differentiates itself cannot be compiled for training.
+        """
+        offset = self._from_points(coordinates)
+        distance = offset.abs().sum(-1)
+        slope = 2 * distance * torch.log(distance + _NEAR_POINT) + distance.square() / (distance + _NEAR_POINT)
+        # A bump moves both coordinates alike, so it adds the same to both rows.
+        bend = ((self.weights[:, None] * slope)[..., None] * offset.sign()).sum(2)
+        return self.affine[:, None, :, :2] + bend[:, :, None]
+
+    def _from_points(self, coordinates: Tensor) -> Tensor:
+        """Returns z - c_p, B x N x P x 2. |z| is its L1 length, as first-order motion training has it."""
+        return coordinates[:, :, None] - self.points
 
 
 # Points nearer to the camera plane than this, in the unit of the depth map, count as unseen.

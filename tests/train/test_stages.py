@@ -142,6 +142,29 @@ def _wait_for(folder: Path, step: int, process: subprocess.Popen[str]) -> None:
     assert wait_until(lambda: weights.is_file() and read_card(weights)["steps"] >= step, process), f"step {step} was not reached"
 
 
+@pytest.mark.slow
+def test_compiled_objectives_take_the_same_steps(
+    clips_folder: Path, depth_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Traced and differentiated ahead of time, as for any device, but without a compiler of machine code, which takes minutes."""
+    compiled: list[str] = []
+
+    def traced(module: torch.nn.Module) -> None:
+        compiled.append(type(module).__name__)
+        module._compiled_call_impl = torch.compile(module._call_impl, backend="aot_eager")
+
+    monkeypatch.setattr(torch.nn.Module, "compile", traced)
+    settings = ("max_steps=2", "log_every=1", "loss.adversarial_start=1", "validation_samples=2", "batch_size=2")
+    found = []
+    for name in ("plain", "compiled"):
+        _gan(clips_folder, tmp_path / name, depth_weights, *settings, f"compile={name == 'compiled'}".lower())
+        found.append({k: v for line in lines(tmp_path / name) for k, v in line.items() if k.endswith("/total")})
+    assert sorted(compiled) == ["DiscriminatorObjective", "GanObjective"]
+    assert found[1].keys() == found[0].keys() >= {"generator/total", "discriminator/total"}
+    for key, value in found[0].items():
+        assert found[1][key] == pytest.approx(value, rel=1e-3), key
+
+
 def test_start_from_a_model_of_another_size(clips_folder: Path, depth_weights: Path, tmp_path: Path) -> None:
     small = _gan(clips_folder, tmp_path / "64", depth_weights, "max_steps=2")
     larger = ("data.size=128", "model.image_size=128", "model.name=tiny-128", "max_steps=1", "optimiser.lr=1e-9", "augment.flip=0")

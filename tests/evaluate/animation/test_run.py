@@ -240,6 +240,15 @@ def test_workers_change_no_figure(clips: Path, tiny_model: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_cluster_changes_no_figure(clips: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", TESTS)  # Its workers import the stand-ins of these tests on their own.
+    pairs = self_pairs(clips_for(clips, 0))
+    methods = [model_spec(tiny_model), CopySpec()]
+    alone = evaluate(pairs, methods, RulerFiles(), REBUILD)
+    assert evaluate(pairs, methods, RulerFiles(), REBUILD, workers=2, cluster="local") == alone
+
+
+@pytest.mark.slow
 def test_workers_report_bad_input(clips: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.safetensors").write_bytes(b"nothing")
     methods = [model_spec(tmp_path / "broken.safetensors")]
