@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import tarfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from dagan.data.store import open_dataset
 from dagan.errors import InputError
 from dagan.media.decode import read_clip
 from killed_runs import dagan_command, environment, killed_again_and_again, start, wait_until
+from running_samples import moving_pictures
 
 SMALL = PackConfig(size=64, landmarks=False, shard_bytes=100_000)
 
@@ -119,6 +122,9 @@ def test_every_and_captions_and_portraits(clips_folder: Path, portraits_folder: 
         captions = dict(zip(index["name"].tolist(), index["caption"].tolist(), strict=True))
     assert captions[first.name] == "a blob that swings"
     assert sum(map(bool, captions.values())) == 1
+    with tarfile.open(tmp_path / "shards" / "shard-00000.tar") as tar:
+        (text,) = [member for member in tar if member.name.endswith(".txt")]
+        assert tar.extractfile(text).read() == b"a blob that swings\n"  # type: ignore[union-attr]
 
 
 def test_landmarks_travel_along(tmp_path: Path, write_clip: Callable[..., None]) -> None:
@@ -252,6 +258,28 @@ def test_a_worker_that_is_killed_ends_the_run_with_a_sentence(shards: Path, clip
     assert "Traceback" not in said
     subprocess.run(command, env=environment(), check=True, capture_output=True)
     assert digest(output) == digest(shards)
+
+
+@pytest.mark.slow
+def test_pairs_come_at_least_five_times_as_fast_as_from_videos(tmp_path: Path, write_clip: Callable[..., None]) -> None:
+    """The clips are as large and about as long as those of training sets. Both are measured in turns, in one run."""
+    clips = tmp_path / "clips"
+    rates: dict[str, list[float]] = {"videos": [], "shards": []}
+    clips.mkdir()
+    for number in range(2):
+        write_clip(clips / f"{number}.mp4", moving_pictures(200, 256, 256, number))
+    pack(clips, tmp_path / "shards", PackConfig(size=256, landmarks=False))
+    places = {"videos": clips, "shards": tmp_path / "shards"}
+    opened = {name: open_dataset(DataConfig(train=place, size=256, storage="disk", hold_out=0)) for name, place in places.items()}
+    rng = np.random.default_rng(0)
+    for turn in range(6):
+        for name, data in opened.items():
+            pairs = rng.integers(0, 200, (8, 2)) + 200 * rng.integers(0, 2, (8, 1))
+            begun = time.perf_counter()
+            data.store.gather(pairs.reshape(-1))
+            if turn:  # Files are opened in the first.
+                rates[name].append(len(pairs) / (time.perf_counter() - begun))
+    assert np.median(rates["shards"]) >= 5 * np.median(rates["videos"]), rates
 
 
 def test_addresses_are_read_through_fsspec(shards: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from PIL import Image
 
 from dagan.media.video import open_video
 from dagan.prepare.job import prepare
@@ -134,6 +135,20 @@ def test_lists_choose_whom_to_take_and_when(head: Pictures, tmp_path: Path) -> N
     assert float(row["box"].split(":")[0]) > 230
 
 
+def test_clips_of_512_and_people_set_aside_without_a_face_network(head: Pictures, tmp_path: Path) -> None:
+    raws, output = tmp_path / "raws", tmp_path / "clips"
+    raws.mkdir()
+    for name, frames in (("a", head[:30]), ("b", head[10:40])):
+        large = [np.asarray(Image.fromarray(scene(picture)).resize((800, 640))) for picture in frames]
+        write_raw(raws / f"{name}.mp4", large)
+    totals = dict(prepare([raws], output, PrepareOptions(size=512, hold_out=0.5), silent, lambda message: None).totals)
+    assert (totals["clips"], totals["identities"], totals["held_identities"]) == (2, 2, 1)
+    for path in output.glob("t*/*/*.mp4"):
+        with open_video(path) as video:
+            assert (video.width, video.height) == (512, 512)
+    assert "was not checked, for want of a face network: name a network with --identity." in (output / "report.md").read_text()
+
+
 def test_people_are_told_apart_and_set_aside(head: Pictures, tmp_path: Path) -> None:
     raws = tmp_path / "raws"
     raws.mkdir()
@@ -142,6 +157,7 @@ def test_people_are_told_apart_and_set_aside(head: Pictures, tmp_path: Path) -> 
     write_raw(raws / "c.mp4", [scene(255 - another(picture), seed=7) for picture in head[10:44]])
     network = onnx_flattening(tmp_path / "faces.onnx")
     totals = run(raws, tmp_path / "clips", identity=network, hold_out=0.4)
+    assert "face network" not in (tmp_path / "clips" / "report.md").read_text()
     assert totals["clips"] == totals["identities"] + 1 == 3  # In the negative the face is found too, and looks otherwise.
     assert (totals["held_identities"], totals["held_clips"]) in ((1, 1), (1, 2))
     rows = {part: table(tmp_path / "clips" / part) for part in ("train", "test")}

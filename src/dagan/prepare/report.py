@@ -92,6 +92,11 @@ def _markdown(content: Mapping[str, Any], outside: Sequence[Record]) -> str:
     if content["moved"]:
         lines += ["", "## Not set aside, because too similar to somebody who is trained on", ""]
         lines += [f"- {identity} is like {other} (cosine {cosine:.2f})" for identity, other, cosine in content["moved"]]
+    if totals["held_identities"] and not content["leaks_checked"]:
+        lines += [
+            "", "Whether somebody who is set aside is trained on under another name was not checked, for want of a face network: name a "
+            "network with --identity.",
+        ]  # fmt: skip
     lines += ["", "## Videos", "", "| raw video | clips | left out |", "| --- | ---: | --- |"]
     for record in content["videos"]:
         told = [_said(entry) for entry in record["rejections"]] + record.get("notes", [])
