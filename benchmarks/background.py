@@ -4,8 +4,8 @@ Run: python benchmarks/background.py MOTION PORTRAITS [PORTRAITS ...] [--hold-ou
 (MOTION is a motion file, such as `dagan animate --save-motion` writes; PORTRAITS are folders; --pictures writes a strip for each portrait,
 with it above and without below)
 
-Evaluate's measure leaves out a box about the head that hair often reaches beyond, and hair must move with the head. So a second figure is
-given with a box that is a third larger, which holds most hair.
+Evaluate's measure leaves out a box about the head. Hair often reaches above it, and must move with the head. So a second figure is given
+of what lies beside the box alone, not above it.
 """
 
 from __future__ import annotations
@@ -24,8 +24,6 @@ from dagan.media.framing import FaceFinder
 from dagan.media.images import read_image, write_image
 from dagan.media.landmarks import Face
 from dagan.motion.file import read_motion
-
-_WITH_HAIR = 1.33
 
 
 def main() -> None:
@@ -56,12 +54,12 @@ def main() -> None:
                 animator.set_reference(motion.keypoints([motion.reference]))
                 drawn.append([picture for i in range(len(driving.value)) for picture in animator.drive(driving[i : i + 1])])
             faces = [next(iter(finder.landmarker.detect(picture)), None) for picture in drawn[0]]
-            found = [deviation(pictures, faces, larger) for larger in (1.0, _WITH_HAIR) for pictures in drawn]
+            found = [deviation(pictures, faces, above) for above in (True, False) for pictures in drawn]
             if None in found:
                 continue
             rows.append(found)
-            here, beyond = (f"{before:.2f} grey levels without, {after:.2f} with" for before, after in (found[:2], found[2:]))
-            print(f"{still.path.name}: {here}; beyond hair {beyond}", flush=True)
+            around, beside = (f"{before:.2f} grey levels without, {after:.2f} with" for before, after in (found[:2], found[2:]))
+            print(f"{still.path.name}: {around}; beside it {beside}", flush=True)
             if options.pictures is not None:
                 options.pictures.mkdir(parents=True, exist_ok=True)
                 chosen = np.linspace(0, len(drawn[0]) - 1, 6).astype(int)
@@ -70,22 +68,24 @@ def main() -> None:
     if not rows:
         raise SystemExit("no portrait that is held out shows a face with something behind it: raise --hold-out, or name other folders")
     figures = np.array(rows, float).T
-    for name, before, after in (("outside of heads", *figures[:2]), ("beyond hair", *figures[2:])):
+    for name, before, after in (("outside of heads", *figures[:2]), ("beside heads", *figures[2:])):
         share, each = after.mean() / before.mean(), after / before
         print(f"{name}, {len(rows)} portraits: {before.mean():.2f} without, {after.mean():.2f} with: {share:.2f} of it; "
               f"each by itself {each.mean():.2f}, median {np.median(each):.2f}")  # fmt: skip
 
 
-def deviation(pictures: list[np.ndarray], faces: list[Face | None], larger: float) -> float | None:
-    """Returns the background deviation of a video, in grey levels, None where heads fill the pictures.
+def deviation(pictures: list[np.ndarray], faces: list[Face | None], above: bool) -> float | None:
+    """Returns the background deviation of a video, in grey levels, None where heads fill the pictures. Heads are where faces are.
 
-    Heads are where faces are, in boxes that are so many times as large as evaluate's.
+    Without `above`, what lies above heads does not count.
     """
     background = Background(len(pictures[0]))
     for picture, face in zip(pictures, faces, strict=True):
         if face is not None:
-            middle = (face.landmarks.min(axis=0) + face.landmarks.max(axis=0)) / 2
-            background.add(picture, [middle + larger * (face.landmarks - middle)])
+            points = face.landmarks[:, :2]
+            low, high = points.min(axis=0), points.max(axis=0)
+            higher = [(low[0] + high[0]) / 2, 2 * low[1] - high[1]]  # A point a face's height above the face makes the box high.
+            background.add(picture, [points if above else np.vstack([points, higher])])
     return background.deviation()
 
 

@@ -15,8 +15,8 @@ import psutil
 
 import dagan
 
-KILLS = int(os.environ.get("DAGAN_KILLS", "10"))
-"""So often a run is killed before it may end."""
+KILLS = int(os.environ.get("DAGAN_KILLS", "4"))
+"""So often a run is killed before it may end. Before a release ten times are tried, which takes some minutes more."""
 _PATIENCE = 120  # Seconds in which a run must begin or end.
 
 
