@@ -1,4 +1,4 @@
-"""Programs that tests end by force at random moments, with everything that they started."""
+"""Programs that tests end by force, at random moments or in the middle of their work, and what they started."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ import psutil
 import dagan
 
 KILLS = int(os.environ.get("DAGAN_KILLS", "4"))
-"""So often a run is killed before it may end. Before a release ten times are tried, which takes some minutes more."""
+"""How often a run is killed before it may end. Ten times take some minutes more."""
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 _PATIENCE = 120  # Seconds in which a run must begin or end.
 
 
@@ -30,9 +32,25 @@ def dagan_command(*words: object) -> list[str]:
     return [sys.executable, "-m", "dagan", *map(str, words)]
 
 
-def start(command: Sequence[str], **settings: Any) -> subprocess.Popen[str]:
-    """Starts a program whose standard error can be read."""
-    return subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, **settings)
+@contextmanager
+def started(command: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
+    """Runs a program whose standard error can be read. What is left of it and of what it started is killed at the end."""
+    process = subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        for left in _family(process):
+            left.kill()
+        process.communicate()
+
+
+def _family(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """A process and what it started, without those that have ended."""
+    try:
+        parent = psutil.Process(process.pid)
+        return [parent, *parent.children(recursive=True)] if process.poll() is None else []
+    except psutil.NoSuchProcess:
+        return []
 
 
 def wait_until(happened: Callable[[], Any], process: subprocess.Popen[str]) -> bool:
@@ -45,43 +63,44 @@ def wait_until(happened: Callable[[], Any], process: subprocess.Popen[str]) -> b
     return False
 
 
+def succeed(process: subprocess.Popen[str]) -> None:
+    """Waits for a process to end as it should."""
+    complaint = process.communicate(timeout=2 * _PATIENCE)[1]
+    assert process.returncode == 0, complaint
+
+
 def kill(process: subprocess.Popen[str]) -> bool:
-    """Kills a process by force and returns whether it was still running. Its own processes must end by themselves."""
-    family = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
-    running = process.poll() is None
+    """Kills a process by force, and returns whether it was still running. What it started must end by itself."""
+    family = _family(process)
     process.kill()
-    process.communicate()
     left = psutil.wait_procs(family, timeout=30)[1]
-    assert not left, f"processes of a killed run go on: {left}"
-    return running
+    for each in left:
+        each.kill()
+    assert not left, f"processes of a killed run went on: {left}"
+    return bool(family)
 
 
-def killed_again_and_again(command: Sequence[str], begun: Callable[[], Any], whole: Callable[[], None], seed: int) -> int:
-    """Runs a command that goes on from where it was killed, and kills it `KILLS` times. Returns how often it came to its end meanwhile.
+def killed_again_and_again(command: Sequence[str], begun: Callable[[], Any], whole: Callable[[], None], seed: int) -> None:
+    """Runs a command that goes on from where it was killed, and kills it `KILLS` times, at random moments after it has `begun`.
 
-    The moments are random, over as long as the first run takes from when it has `begun` to its end. `whole` is called whenever a run has
-    come to its end. It checks the result and takes it away, so that the next one begins anew.
+    `whole` is called whenever a run has come to its end. It checks the result and takes it away, so that the next one begins anew.
     """
-    first = start(command)
-    assert wait_until(begun, first), first.communicate()[1]
-    since = time.monotonic()
-    complaint = first.communicate(timeout=_PATIENCE)[1]
-    assert first.returncode == 0, complaint
-    longest = time.monotonic() - since
+    spawned = time.monotonic()
+    with started(command) as process:
+        assert wait_until(begun, process)
+        earliest = time.monotonic() - spawned
+        succeed(process)
+    latest = time.monotonic() - spawned
     whole()
-    rng, kills, ends = np.random.default_rng(seed), 0, 0
+    rng, kills = np.random.default_rng(seed), 0
     while kills < KILLS:
-        process = start(command)
-        wait_until(begun, process)
-        time.sleep(float(rng.uniform(0, longest)))
-        if kill(process):
-            kills += 1
-            continue
-        assert process.returncode == 0
+        with started(command) as process:
+            time.sleep(float(rng.uniform(earliest, latest)))
+            if kill(process):
+                kills += 1
+                continue
+            succeed(process)
         whole()
-        ends += 1
-    last = start(command)
-    complaint = last.communicate(timeout=_PATIENCE)[1]
-    assert last.returncode == 0, complaint
+    with started(command) as process:
+        succeed(process)
     whole()
-    return ends

@@ -107,7 +107,7 @@ class ThinPlateTransform:
     def jacobian(self, coordinates: Tensor) -> Tensor:
         """Returns d warp / d z, B x N x 2 x 2, at coordinates B x N x 2. It can be differentiated with respect to them too.
 
-        It is written out, because what differentiates itself cannot be compiled for training.
+        The derivative is written out, because torch.compile cannot train through a call of autograd.
         """
         offset = self._from_points(coordinates)
         distance = offset.abs().sum(-1)
@@ -117,7 +117,7 @@ class ThinPlateTransform:
         return self.affine[:, None, :, :2] + bend[:, :, None]
 
     def _from_points(self, coordinates: Tensor) -> Tensor:
-        """Returns z - c_p, B x N x P x 2. |z| is its L1 length, as first-order motion training has it."""
+        """Returns z - c_p, B x N x P x 2. Its length |z - c_p| is the sum of both absolute values, as in first-order motion training."""
         return coordinates[:, :, None] - self.points
 
 

@@ -51,12 +51,11 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
+ENDED = "a worker was ended from outside, perhaps for want of memory"
+
+
 class WorkerEndedError(InputError):
     """A worker process was ended from outside."""
-
-    def __init__(self) -> None:
-        reason = "a worker was ended from outside, perhaps for want of memory"
-        super().__init__(f"{reason}: try fewer --workers (what is finished is kept)")
 
 
 def in_processes(function: Callable[[T], R], items: Iterable[T], count: int, *, ordered: bool = False) -> Generator[R]:
@@ -77,7 +76,7 @@ def in_processes(function: Callable[[T], R], items: Iterable[T], count: int, *, 
                 running = [future for future in running if future not in done]
                 running += [pool.submit(function, item) for item in islice(waiting, len(done))]
         except BrokenProcessPool:
-            raise WorkerEndedError from None
+            raise WorkerEndedError(f"{ENDED}: try fewer --workers (what is finished is kept)") from None
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

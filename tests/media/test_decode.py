@@ -12,6 +12,7 @@ from PIL import Image
 from dagan.data.clips import Clip, find_clips
 from dagan.errors import InputError
 from dagan.media.decode import RandomReader, probe, read_clip
+from running_samples import moving_pictures
 
 
 def test_probe_counts_what_decoding_gives(clips_folder: Path) -> None:
@@ -70,3 +71,11 @@ def test_files_that_are_no_videos_are_named(tmp_path: Path) -> None:
     image.write_bytes(b"not an image")
     with pytest.raises(InputError, match=r"broken\.png is not an image that can be read"):
         read_clip(Clip(image, "broken.png", "x", still=True), 32)
+
+
+def test_every_look_at_a_clip_finds_its_times_and_key_frames(tmp_path: Path, write_clip: Callable[..., None]) -> None:
+    """What is read of a file that is closed already is random: most looks at a clip found no times, and drawing a frame decoded all."""
+    write_clip(tmp_path / "a.mp4", moving_pictures(12))
+    clip = Clip(tmp_path / "a.mp4", "a.mp4", "a")
+    found = [probe(clip) for _ in range(30)]
+    assert all(one.times is not None and one.keys is not None and one.keys.sum() == 3 for one in found)

@@ -228,6 +228,7 @@ def _spread(matte: Tensor, chin: float) -> Tensor:
         return F.avg_pool2d(wide, 2 * reach + 1, stride=1, padding=reach, count_include_pad=False)
 
     rows = torch.arange(matte.shape[-1], device=matte.device)[:, None]
+    # The wider margin sets in over as many rows as it is wide, so that there is no step in it.
     below = (0.5 + (rows - chin) / (_BODY_SPREAD * matte.shape[-1])).clamp(0, 1)
     return torch.lerp(widened(_SPREAD), widened(_BODY_SPREAD), below)
 

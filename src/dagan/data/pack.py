@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cache, partial
@@ -134,13 +134,14 @@ def pack(
     skipped: list[str] = []
     left_out = 0
     progress(STAGE, len(there), len(found))
-    for done, result in enumerate(_packed(waiting, config, note["most"], workers), len(there) + 1):
-        if isinstance(result, str):
-            skipped.append(result)
-            warn(f"{result}; it is left out")
-        elif not writer.add(result):
-            left_out += 1
-        progress(STAGE, done, len(found))
+    with closing(_packed(waiting, config, note["most"], workers)) as results:
+        for done, result in enumerate(results, len(there) + 1):
+            if isinstance(result, str):
+                skipped.append(result)
+                warn(f"{result}; it is left out")
+            elif not writer.add(result):
+                left_out += 1
+            progress(STAGE, done, len(found))
     writer.finish()
     if not note["shards"]:
         raise InputError(f"{clips}: not a single clip could be packed; the first problem: {skipped[0] if skipped else 'the budget'}")
@@ -210,14 +211,13 @@ def _most_frames(config: PackConfig, clips: Sequence[Clip], workers: int) -> int
     return max(fits, default=2)
 
 
-def _packed(clips: Sequence[Clip], config: PackConfig, most: int | None, workers: int) -> Iterator[PackedClip | str]:
+def _packed(clips: Sequence[Clip], config: PackConfig, most: int | None, workers: int) -> Generator[PackedClip | str]:
     """Yields clips ready to be written, in their order, or a sentence about one that cannot be."""
     work = partial(pack_clip, config=config, most=most)
     if workers == 1 or len(clips) < 2:
         yield from map(work, clips)
     else:
-        with closing(in_processes(work, clips, min(workers, len(clips)), ordered=True)) as results:
-            yield from results
+        yield from in_processes(work, clips, min(workers, len(clips)), ordered=True)
 
 
 def pack_clip(clip: Clip, config: PackConfig, most: int | None) -> PackedClip | str:

@@ -68,11 +68,12 @@ def probe(clip: Clip) -> Probe:
             packets = [(p.pts, p.is_keyframe, p.dts) for p in container.demux(stream) if p.size and not p.is_discard]
         except av.FFmpegError as error:
             raise InputError(f"{clip.path} is damaged ({error}): remove it from the data folder, or replace it") from None
-        rate = float(stream.average_rate or IMAGE_RATE)
+        # Both are read while the container is open. PyAV reads freed memory otherwise.
+        rate, unit = float(stream.average_rate or IMAGE_RATE), float(stream.time_base)
     if not packets:
         raise InputError(f"{clip.path} holds no frames: remove it from the data folder, or replace it")
     known = sorted((time, key) for time, key, _ in packets if time is not None)
-    if len(known) < len(packets) or _starts_again([time for _, _, time in packets if time is not None], float(stream.time_base)):
+    if len(known) < len(packets) or _starts_again([time for _, _, time in packets if time is not None], unit):
         return Probe(len(packets), rate)
     times, keys = zip(*known, strict=True)
     if len(set(times)) < len(times):

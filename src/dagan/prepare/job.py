@@ -30,7 +30,7 @@ from dagan.prepare.identities import Shown, Split, split
 from dagan.prepare.raws import FORMAT, PrepareOptions, Raw, find_raws, listed, read_list
 from dagan.prepare.report import write_metadata, write_report, write_sheets
 from dagan.prepare.video import RECORD, Outcome, Task, prepare_video, read_record
-from dagan.processes import WorkerEndedError, as_value, connected, in_processes
+from dagan.processes import ENDED, WorkerEndedError, as_value, connected, in_processes
 from dagan.progress import Progress, Warn
 
 STAGE = "raw videos"
@@ -169,7 +169,7 @@ def _run(
             if attempt == _ATTEMPTS:
                 reason = "workers were ended from outside again and again, perhaps for want of memory"
                 raise InputError(f"{reason}: try fewer --workers (what is ready is kept)") from None
-            warn("a worker was ended from outside, perhaps for want of memory: its videos are begun anew")
+            warn(f"{ENDED}: its videos are begun anew")
         finally:
             _clear(output)
     return failures

@@ -256,7 +256,7 @@ def synthesise(
     """Writes clips 0 to clips - 1 to the folder `output`. Returns how many were written and how many were there already.
 
     A clip that is there and was drawn from the same recipe is kept. `progress` is told of each clip. Raises InputError for values out of
-    range, and, without `overwrite`, for a clip that is there but was drawn from another recipe.
+    range, for a worker that was ended from outside, and, without `overwrite`, for a clip that is there but was drawn from another recipe.
     """
     _check(output, clips, size, seed, frames, workers)
     recipes = [ClipRecipe(seed, number, size, frames) for number in range(clips)]

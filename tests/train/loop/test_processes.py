@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +12,22 @@ import psutil
 import pytest
 import torch
 
-import killed_runs
+from compiled_objectives import compiled_by
 from dagan.train.log import load_checkpoint
 from dagan.train.recipe import OptimiserConfig
 from dagan.train.stage import learning_rate
+from killed_runs import TORCHRUN, environment, started, wait_until
 from run_files import lines, trained_parts
 from toy_stage import run_toy, toy_recipe
 
 TESTS = Path(__file__).parents[2]
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 
 
 @pytest.mark.slow
 def test_two_processes_have_the_gradients_of_one_with_the_double_batch(tmp_path: Path) -> None:
     script = str(TESTS / "two_processes.py")
-    subprocess.run([sys.executable, script, str(tmp_path / "one.pt")], check=True, env=ENVIRONMENT, timeout=200)
-    subprocess.run([*TORCHRUN, script, str(tmp_path / "two.pt")], check=True, env=ENVIRONMENT, timeout=200)
+    subprocess.run([sys.executable, script, str(tmp_path / "one.pt")], check=True, env=environment(), timeout=200)
+    subprocess.run([*TORCHRUN, script, str(tmp_path / "two.pt")], check=True, env=environment(), timeout=200)
     one, two = (torch.load(tmp_path / name, weights_only=True) for name in ("one.pt", "two.pt"))
     assert one.keys() == two.keys()
     assert any(key.startswith("discriminator.") for key in one)
@@ -45,32 +40,19 @@ def test_two_processes_have_the_gradients_of_one_with_the_double_batch(tmp_path:
 @pytest.mark.slow
 def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path) -> None:
     run_toy(toy_recipe(tmp_path / "run", max_steps=3), noise=0.0)
-    subprocess.run([*TORCHRUN, str(TESTS / "toy_stage.py"), str(tmp_path / "run"), "5"], check=True, env=ENVIRONMENT, timeout=200)
+    subprocess.run([*TORCHRUN, str(TESTS / "toy_stage.py"), str(tmp_path / "run"), "5"], check=True, env=environment(), timeout=200)
     run_toy(toy_recipe(tmp_path / "run", max_steps=6), noise=0.0)
     assert [line["step"] for line in lines(tmp_path / "run") if "first/total" in line] == [1, 2, 3, 4, 5, 6]
     assert trained_parts(tmp_path / "run")["step"] == 6
     assert load_checkpoint(tmp_path / "run" / "last.ckpt")["samples"] == 3 * 8 + 2 * 16 + 8
 
 
-@contextmanager
-def started(*command: str) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
-    try:
-        yield process
-    finally:
-        for child in psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []:
-            child.kill()
-        process.kill()
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(("launcher", "victim"), [("fabric", 0), ("fabric", 1), ("torchrun", 0), ("torchrun", 1)])
 def test_where_one_process_is_killed_all_end_with_a_sentence(tmp_path: Path, launcher: str, victim: int) -> None:
     toy = [str(TESTS / "toy_stage.py"), str(tmp_path), "1000000"]
-    with started(*([sys.executable, *toy, "2"] if launcher == "fabric" else [*TORCHRUN, *toy])) as process:
-        until = time.monotonic() + 100
-        while not lines(tmp_path) if (tmp_path / "log.jsonl").is_file() else time.monotonic() < until:
-            time.sleep(0.1)
+    with started([sys.executable, *toy, "2"] if launcher == "fabric" else [*TORCHRUN, *toy]) as process:
+        assert wait_until(lambda: (tmp_path / "log.jsonl").is_file() and lines(tmp_path), process)
         parent = psutil.Process(process.pid)
         # Without torchrun the first process is the one that the user started, and it starts the other.
         family = parent.children() if launcher == "torchrun" else [parent, *parent.children()]
@@ -92,15 +74,15 @@ def test_a_process_of_another_machine_that_falls_silent_counts_as_ended(monkeypa
     left = threading.Event()
     watch = fabric.Watch(0, 2, leave=lambda status: left.set())
     monkeypatch.setattr(fabric, "_LOOK", 0.02)
-    monkeypatch.setattr(fabric, "_SILENT", 0.5)
+    monkeypatch.setattr(fabric, "_SILENT", 3.0)
     monkeypatch.setattr(torch.distributed.distributed_c10d, "_get_default_store", lambda: store)
     theirs = torch.distributed.PrefixStore("dagan-watch", store)
     theirs.set("place-1", "another-machine 1")
     theirs.set("alive-1", "0")
     watch.begin()
-    for beat in range(1, 50):  # A second of signs, which is twice as long as silence may last.
+    for beat in range(1, 50):  # Five seconds of signs are longer than silence may last.
         theirs.set("alive-1", str(beat))
-        assert not left.wait(0.02)
+        assert not left.wait(0.1)
     assert left.wait(10)
     watch.end()
     assert capsys.readouterr().err.startswith("dagan: process 1 of 2 (counted from 0) has ended, so all others end too")
@@ -116,7 +98,7 @@ def test_two_processes_train_by_the_command_that_the_documentation_names(clips_f
         for stage in ("depth", "gan")
     )  # fmt: skip
     for words in (depth, [*gan, f"depth_weights={tmp_path / 'depth' / 'depth.safetensors'}", "loss.adversarial_start=2"]):
-        done = subprocess.run(words, env=killed_runs.environment(), capture_output=True, text=True, timeout=280, check=False)
+        done = subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=280, check=False)
         assert done.returncode == 0, done.stderr
     found = lines(tmp_path / "gan")
     assert [line["step"] for line in found if "generator/total" in line] == [1, 2, 3, 4]
@@ -161,14 +143,7 @@ def test_the_best_weights_of_validation_are_kept(tmp_path: Path) -> None:
 
 
 def test_every_objective_is_compiled_and_takes_the_same_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = torch.compile
-    compiled: list[str] = []
-
-    def traced(function: object, **settings: object) -> object:
-        compiled.append(type(getattr(function, "__self__", function)).__name__)
-        return whole(function, backend="eager")  # type: ignore[call-overload]  # No compiler of machine code, which takes a minute.
-
-    monkeypatch.setattr(torch, "compile", traced)
+    compiled = compiled_by(monkeypatch, "eager")
     for name, compile_ in (("plain", False), ("compiled", True)):
         run_toy(toy_recipe(tmp_path / name, max_steps=3, compile=compile_), noise=0.0)
     assert {"_Loss", "_Chase"} <= set(compiled)
