@@ -217,7 +217,7 @@ def test_behind_a_synthetic_head_less_swims(engine, finder):
         deviations.append((found[:chin][behind[:chin]].mean(), found[chin:][behind[chin:]].mean()))
     (above, below), (above_held, below_held) = deviations
     assert above_held < 0.3 * above
-    assert below_held < 0.5 * below
+    assert below_held < 0.75 * below  # What stays still keeps a larger distance from the body.
 
 
 def test_the_matte_tells_a_head_from_what_is_behind(engine, finder, photo):
