@@ -32,6 +32,7 @@ from dagan.errors import InputError, require_extra
 
 T = TypeVar("T")
 R = TypeVar("R")
+ENDED = "a worker was ended from outside, perhaps for want of memory"
 LOCAL = "local"  # This address stands for a cluster of this machine alone, which lives as long as the run.
 _PATIENCE = 10  # Seconds to wait for a cluster's answer.
 _TRIES = 4  # So often a piece of work is begun whose worker dies, before it counts as what kills workers.
@@ -49,9 +50,6 @@ def _end_with_parent() -> None:
     if parent is not None:
         multiprocessing.connection.wait([parent.sentinel])
         os._exit(1)
-
-
-ENDED = "a worker was ended from outside, perhaps for want of memory"
 
 
 class WorkerEndedError(InputError):

@@ -203,7 +203,7 @@ def test_pasted_back_into_the_bundled_portrait_nothing_changes_at_the_border(eng
 
 
 def test_behind_a_synthetic_head_less_swims(engine, finder):
-    """Labels of the synthetic head say exactly which pixels never show it. As in evaluate's measure, those above the chin count."""
+    """Labels of the synthetic head say exactly which pixels never show it. Those below the chin are judged apart."""
     scene = draw_scene(7, 4, 256, 24, 25)
     views = [HeadRenderer(scene).frame(index) for index in (0, 12, 23)]
     behind = ~binary_dilation(np.any([view.label != 0 for view in views], axis=0), iterations=4)

@@ -215,6 +215,16 @@ def test_refusals(shards: Path, clips_folder: Path, portraits_folder: Path, tmp_
         data.store.gather(np.asarray([int(data.count.sum()) - 1]))
 
 
+def test_where_nothing_can_be_packed_nothing_is_left(tmp_path: Path) -> None:
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "text.mp4").write_text("hello")
+    said: list[str] = []
+    with pytest.raises(InputError, match="not a single clip could be packed"):
+        pack(tmp_path / "clips", tmp_path / "shards", SMALL, warn=said.append)
+    assert len(said) == 1
+    assert not (tmp_path / "shards").exists()
+
+
 def test_the_command_says_what_it_packed(command: Callable[..., tuple[int, str, str]], clips_folder: Path, tmp_path: Path) -> None:
     words = ("pack", clips_folder, "-o", tmp_path / "shards", "--size", "64", "--no-landmarks", "--shard-size", "0.1MB")
     code, said, complaint = command(*words)

@@ -144,6 +144,9 @@ def pack(
             progress(STAGE, done, len(found))
     writer.finish()
     if not note["shards"]:
+        (output / NOTE).unlink()
+        if not any(output.iterdir()):
+            output.rmdir()
         raise InputError(f"{clips}: not a single clip could be packed; the first problem: {skipped[0] if skipped else 'the budget'}")
     tables = [_index(output, name) for name in note["shards"]]
     frames = sum(int(table["count"].sum()) for table in tables)

@@ -275,6 +275,7 @@ def synthesise(
 
 
 def _write(job: tuple[Path, ClipRecipe]) -> Path:
+    """Writes one clip and returns its path. Processes are given functions of one argument."""
     write_clip(*job)
     return job[0]
 

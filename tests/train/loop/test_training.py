@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import subprocess
@@ -24,6 +23,7 @@ from dagan.train.fabric import _mixed
 from dagan.train.log import load_checkpoint
 from dagan.train.recipe import OptimiserConfig
 from dagan.train.training import train
+from killed_runs import TORCHRUN, environment
 from run_files import assert_same, lines, trained_parts
 from toy_stage import ToyStage, run_toy, toy_recipe
 
@@ -143,8 +143,7 @@ def test_accumulating_equals_a_larger_batch(tmp_path: Path) -> None:
 def test_two_processes_equal_accumulation(tmp_path: Path) -> None:
     run_toy(toy_recipe(tmp_path / "alone", accumulate=2, max_steps=4), noise=0.0)
     script = Path(__file__).parents[2] / "toy_stage.py"
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, str(script), str(tmp_path / "pair"), "4", "2"], check=True, env=environment, timeout=200)
+    subprocess.run([sys.executable, str(script), str(tmp_path / "pair"), "4", "2"], check=True, env=environment(), timeout=200)
     alone, pair = (trained_parts(tmp_path / n) for n in ("alone", "pair"))
     assert pair["step"] == 4
     for name in ("model", "chase"):
@@ -156,9 +155,7 @@ def test_two_processes_equal_accumulation(tmp_path: Path) -> None:
 def test_processes_that_torchrun_started_train_together(tmp_path: Path) -> None:
     run_toy(toy_recipe(tmp_path / "alone", accumulate=2, max_steps=4), noise=0.0)
     script = Path(__file__).parents[2] / "toy_stage.py"
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*launcher, str(script), str(tmp_path / "pair"), "4"]
-    subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=200)
+    subprocess.run([*TORCHRUN, str(script), str(tmp_path / "pair"), "4"], check=True, env=environment(), timeout=200)
     alone, pair = (trained_parts(tmp_path / n) for n in ("alone", "pair"))
     assert pair["step"] == 4
     assert [line["step"] for line in lines(tmp_path / "pair") if "first/total" in line] == [1, 2, 3, 4]  # one log, not two
